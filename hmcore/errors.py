@@ -1,0 +1,234 @@
+"""The one exception tree. Code branches on the type, never on the text; each layer adds only its own context (`raise ... from`).
+
+HyperMeshError                 what failed, where (`host`), the command that mends it (`fix`)
+├── UsageError                 the caller asked for something impossible                        exit 2
+│   └── ConfigError            a document is invalid: every problem at once, with file:line     exit 2
+├── Interrupted                the operator said stop                                           exit 130
+├── RemoteError                a host, over SSH
+│   ├── Unreachable            no route, refused, timed out
+│   ├── AuthenticationFailed   the host does not accept us
+│   ├── HostKeyMismatch        the host is not who it was, or nobody vouched for it
+│   ├── SudoRefused            we are not root there and may not become it
+│   └── CommandFailed          a command ended with a status other than zero
+├── PreflightFailed            a host cannot carry a node, and why
+├── FormationFailed            the cluster could not be formed, or may not be
+├── TransportError             STOQ
+│   ├── PeerUnreachable        no connection to the peer, or its circuit is open
+│   ├── HandshakeRefused       TLS or hello: the peer does not accept us, or we do not accept it
+│   ├── ConnectionLost         the connection ended under a call
+│   ├── CallTimeout            no answer within the deadline; whether it was carried out is unknown
+│   ├── Backpressure           the peer reads too slowly: the high-water mark is reached
+│   └── FrameError             bytes that are no frame: oversized, truncated, or not of the schema
+├── CallRefused                the other end answered: no
+│   ├── PermissionDenied       the caller's role may not call this
+│   ├── InvalidRequest         unknown method or malformed body
+│   ├── NotLeader              ask `leader` instead
+│   ├── NoQuorum               too few voters reachable to decide anything
+│   └── InternalFault          the other end failed; its own log says why
+├── PkiError                   a certificate, request or key that is not acceptable
+├── ConsensusError
+│   ├── StorageDamaged         a checksum or structure does not hold: file, offset, and how to re-seed
+│   ├── StorageFull            no room for the journal
+│   └── CommittedConflict      the leader contradicts what we know is committed: this node must stop
+├── LayerMissing               what an optional layer needs is not installed
+├── LayerDown                  what a layer needs is installed, but does not answer
+├── InitializationFailed       a required phase did not come up
+├── ReleaseError               a release cannot be built, sent or run
+└── LabError                   the local test hosts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class HyperMeshError(Exception):
+    """What failed (the message), where (`host`, a node or host name) and the command that mends it (`fix`)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, host: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.host = host
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}" if self.host else self.message
+
+
+class UsageError(HyperMeshError):
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a document: where it stands, what is wrong, and what would be right."""
+
+    file: str
+    line: int | None  # from 1; None when the whole document is meant
+    path: str  # e.g. "hosts[2].ssh.port"
+    message: str
+    hint: str | None = None  # what is allowed, or the nearest match
+    warning: bool = False  # said, but does not make the document invalid
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.path + ': ' if self.path else ''}{self.message}{f' ({self.hint})' if self.hint else ''}"
+
+
+class ConfigError(UsageError):
+    """A document is invalid. `problems` holds every mistake, in the order of the file."""
+
+    def __init__(self, problems: tuple[Problem, ...], *, fix: str | None = None) -> None:
+        super().__init__("\n".join(map(str, problems)), fix=fix)
+        self.problems = problems
+
+
+class Interrupted(HyperMeshError):
+    exit_code = 130
+
+
+class RemoteError(HyperMeshError):
+    pass
+
+
+class Unreachable(RemoteError):
+    pass
+
+
+class AuthenticationFailed(RemoteError):
+    pass
+
+
+class HostKeyMismatch(RemoteError):
+    pass
+
+
+class SudoRefused(RemoteError):
+    pass
+
+
+class CommandFailed(RemoteError):
+    """A remote command ended with `status`. `stderr` is its last output, already trimmed for people."""
+
+    def __init__(self, command: str, status: int, stderr: str, *, host: str | None = None, fix: str | None = None) -> None:
+        said = stderr.strip().splitlines()
+        super().__init__(f"`{command}` ended with {status}{': ' + said[-1] if said else ''}", host=host, fix=fix)
+        self.command = command
+        self.status = status
+        self.stderr = stderr
+
+
+class PreflightFailed(HyperMeshError):
+    pass
+
+
+class FormationFailed(HyperMeshError):
+    pass
+
+
+class TransportError(HyperMeshError):
+    pass
+
+
+class PeerUnreachable(TransportError):
+    pass
+
+
+class HandshakeRefused(TransportError):
+    pass
+
+
+class ConnectionLost(TransportError):
+    pass
+
+
+class CallTimeout(TransportError):
+    pass
+
+
+class Backpressure(TransportError):
+    pass
+
+
+class FrameError(TransportError):
+    pass
+
+
+class CallRefused(HyperMeshError):
+    """The other end answered with a fault. `kind` is the fault's name on the wire."""
+
+    kind: ClassVar[str] = "refused"
+
+
+class PermissionDenied(CallRefused):
+    kind = "permission-denied"
+
+
+class InvalidRequest(CallRefused):
+    kind = "invalid-request"
+
+
+class NotLeader(CallRefused):
+    """Only the leader can answer. `leader` is the name of the node that leads, as far as the one asked knows."""
+
+    kind = "not-leader"
+
+    def __init__(self, message: str, *, leader: str | None = None, host: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, host=host, fix=fix)
+        self.leader = leader
+
+
+class NoQuorum(CallRefused):
+    kind = "no-quorum"
+
+
+class InternalFault(CallRefused):
+    kind = "internal"
+
+
+class PkiError(HyperMeshError):
+    pass
+
+
+class ConsensusError(HyperMeshError):
+    pass
+
+
+class StorageDamaged(ConsensusError):
+    """`path` is damaged at byte `offset`. Never loaded silently: the node refuses to start."""
+
+    def __init__(self, message: str, *, path: str, offset: int, fix: str | None = None) -> None:
+        super().__init__(f"{path} is damaged at byte {offset}: {message}", fix=fix)
+        self.path = path
+        self.offset = offset
+
+
+class StorageFull(ConsensusError):
+    pass
+
+
+class CommittedConflict(ConsensusError):
+    pass
+
+
+class LayerMissing(HyperMeshError):
+    pass
+
+
+class LayerDown(HyperMeshError):
+    pass
+
+
+class InitializationFailed(HyperMeshError):
+    pass
+
+
+class ReleaseError(HyperMeshError):
+    pass
+
+
+class LabError(HyperMeshError):
+    pass

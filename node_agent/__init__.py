@@ -1,0 +1,1 @@
+"""The node's end: the daemon and its layers. Never imported by the command line."""

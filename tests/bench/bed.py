@@ -1,0 +1,63 @@
+"""The test bed: a lab of its own for the benchmarks, and `hmctl` as a user runs it, timed from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HMCTL = ROOT / ".venv" / "bin" / "hmctl"
+LAB = "bench"
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Where the inventory and the operator's own state of this run lie."""
+
+    directory: Path
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "lab.yaml"
+
+    def hmctl(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
+        return subprocess.run(
+            [HMCTL, "-i", self.inventory, *args], check=check, text=True, capture_output=True, input=stdin, env=environment, timeout=300
+        )
+
+    def timed(self, *args: str) -> float:
+        """Seconds that `hmctl args` takes as a whole process. Raises CalledProcessError when it fails."""
+        began = time.perf_counter()
+        self.hmctl(*args)
+        return time.perf_counter() - began
+
+    def lab(self, *args: str, check: bool = True, stdin: str | None = None) -> str:
+        return self.hmctl("lab", *args, check=check, stdin=stdin).stdout
+
+    def on(self, node: str, *argv: str, stdin: str | None = None) -> str:
+        """What `argv` prints on a host of the lab."""
+        return self.lab("exec", "--name", LAB, node, "--", *argv, stdin=stdin)
+
+    def status(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.hmctl("status", "-o", "json", check=False).stdout)
+        return document
+
+
+@contextmanager
+def bed(nodes: int = 3) -> Iterator[Bed]:
+    with tempfile.TemporaryDirectory(prefix="hypermesh-bench-") as directory:
+        bed = Bed(Path(directory))
+        try:
+            bed.lab("up", "--name", LAB, "--nodes", str(nodes), "--inventory", str(bed.inventory))
+            yield bed
+        finally:
+            bed.lab("down", "--name", LAB, check=False)

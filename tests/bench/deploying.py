@@ -1,0 +1,87 @@
+"""How long a deploy takes on fresh hosts, and once more with nothing to do, beside pyinfra doing the same steps on the same hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from bed import ROOT, Bed
+from figures import Figure
+
+PEERS = Path(__file__).parent / "peers"
+PYINFRA = "pyinfra==3.10.0"
+
+
+def measure(bed: Bed) -> list[Figure]:
+    bed.hmctl("bundle", "build")  # built once per Python and architecture: part of neither tool's figure
+    peer_first, peer_again = _pyinfra(bed)
+    ours_first = bed.timed("deploy", "--yes")
+    ours_again = min(bed.timed("deploy", "--yes") for _ in range(3))
+    return [
+        Figure(
+            "deploy, fresh hosts",
+            ours_first,
+            "s",
+            15,
+            "pyinfra",
+            peer_first,
+            note="three hosts to healthy; pyinfra: same upload",
+        ),
+        Figure("deploy, nothing to do", ours_again, "s", 2, "pyinfra", peer_again, note="best of 3; pyinfra: its second run"),
+    ]
+
+
+def _pyinfra(bed: Bed) -> tuple[float, float]:
+    tool = _installed_pyinfra()
+    releases = json.loads(bed.hmctl("bundle", "ls", "-o", "json").stdout)
+    path = releases[0]["path"] if isinstance(releases, list) else releases["releases"][0]["path"]
+    inventory = bed.directory / "peer_inventory.py"
+    hosts = [node["address"] for node in _nodes(bed)]
+    ssh = _ssh(bed)
+    data = {
+        "ssh_user": "root",
+        "ssh_key": ssh["key"],
+        "ssh_known_hosts_file": ssh["known_hosts"],
+        "archive": path,
+        "unit": str(PEERS / "peer.service"),
+    }
+    inventory.write_text(f"hosts = [(address, {data!r}) for address in {hosts!r}]\n")
+    command = [tool, str(inventory), str(PEERS / "pyinfra_deploy.py"), "-y"]
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=bed.directory, timeout=300)
+        times.append(time.perf_counter() - began)
+    for node in _nodes(bed):
+        bed.on(
+            node["name"],
+            "sh",
+            "-c",
+            "systemctl disable --now peer.service; rm -rf /opt/peer /etc/systemd/system/peer.service; systemctl daemon-reload",
+        )
+    return times[0], times[1]
+
+
+def _installed_pyinfra() -> Path:
+    directory = ROOT / ".make" / "pyinfra"
+    tool = directory / "bin" / "pyinfra"
+    if not tool.exists():
+        subprocess.run([sys.executable, "-m", "venv", directory], check=True, timeout=120)
+        subprocess.run([directory / "bin" / "pip", "install", "-q", PYINFRA], check=True, timeout=300)
+    return tool
+
+
+def _nodes(bed: Bed) -> list[dict[str, str]]:
+    document = json.loads(bed.hmctl("config", "show", "-o", "json").stdout)
+    hosts: list[dict[str, str]] = document["hosts"]
+    return hosts
+
+
+def _ssh(bed: Bed) -> dict[str, str]:
+    document = yaml.safe_load(bed.inventory.read_text())
+    ssh: dict[str, str] = document["ssh"]
+    return ssh

@@ -1,0 +1,79 @@
+"""A measured figure, and how the figures are kept: `bench.json` for machines, docs/benchmarks.md for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one run. `target` is the most (or with `at_least` the least) that we allow; `peer_value` is `peer`'s in the same run."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    peer: str | None = None
+    peer_value: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the peer's, measured in the same run."""
+        return round(self.value / self.peer_value, 3) if self.peer_value else None
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def as_json(figures: list[Figure]) -> str:
+    keys = ("name", "value", "unit", "target", "peer", "peer_value")
+    rows = [{key: asdict(figure)[key] for key in keys} | {"ratio": figure.ratio} for figure in figures]
+    return json.dumps(rows, indent=2) + "\n"
+
+
+def as_markdown(figures: list[Figure], machine: str) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`: every figure was measured in one run, on one machine. Machines are shared and noisy, so the ratio to a",
+        "peer measured in the same run says more than the figure alone.",
+        "",
+        machine,
+        "",
+        "| figure | value | target | met | peer | peer's | ratio | how |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for figure in figures:
+        sign = "≥" if figure.at_least else "≤"
+        target = f"{sign} {figure.target:g} {figure.unit}" if figure.target is not None else "–"
+        met = {None: "–", True: "yes", False: "**no**"}[figure.met]
+        peer = f"{figure.peer_value:.2f} {figure.unit}" if figure.peer_value is not None else "–"
+        ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else "–"
+        row = [figure.name, f"{figure.value:.2f} {figure.unit}", target, met, figure.peer or "–", peer, ratio, figure.note]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """The machine of this run, in a line."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    return (
+        f"{when}: {platform.system()} {platform.release()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}, three lab hosts on the same machine."
+    )
+
+
+def write(figures: list[Figure], root: Path) -> None:
+    (root / "bench.json").write_text(as_json(figures))
+    (root / "docs" / "benchmarks.md").write_text(as_markdown(figures, machine()))

@@ -1,0 +1,42 @@
+"""What an idle node costs: the agent's whole unit, children included, by its cgroup's own accounting."""
+
+from __future__ import annotations
+
+import time
+
+from bed import Bed
+from figures import Figure
+
+SECONDS = 60
+
+PROBE = """
+group=$(systemctl show -p ControlGroup --value hypermesh-agent)
+for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do [ -f $root$group/cpu.stat ] && break; done
+awk '/^usage_usec/{print $2}' $root$group/cpu.stat
+for pid in $(cat $root$group/cgroup.procs); do awk '/^VmRSS/{print $2}' /proc/$pid/status; done | awk '{sum += $1} END {print sum / 1024}'
+"""
+
+
+def measure(bed: Bed) -> list[Figure]:
+    leader = bed.status()["leader"]
+    names = [node["name"] for node in bed.status()["nodes"]]
+    before = {name: (time.monotonic(), _probe(bed, name)[0]) for name in names}
+    time.sleep(SECONDS)
+    shares: dict[str, float] = {}
+    memory: dict[str, float] = {}
+    for name in names:
+        used, memory[name] = _probe(bed, name)
+        began, used_before = before[name]
+        shares[name] = (used - used_before) / 1e6 / (time.monotonic() - began) * 100
+    followers = max(share for name, share in shares.items() if name != leader)
+    return [
+        Figure("idle follower", followers, "% of a core", 1, note=f"over {SECONDS} s, the costlier of two"),
+        Figure("idle leader", shares[leader], "% of a core", 2, note=f"over {SECONDS} s"),
+        Figure("memory of the agent", max(memory.values()), "MB RSS", 90, note="the largest of three, children included"),
+    ]
+
+
+def _probe(bed: Bed, node: str) -> tuple[float, float]:
+    """Processor time used so far (microseconds) and resident memory (MB)."""
+    usage, resident = bed.on(node, "sh", "-c", PROBE).split()
+    return float(usage), float(resident)

@@ -1,0 +1,211 @@
+"""hmctl's front door: global options, the table of commands, and what an exception becomes.
+
+A command's module is imported only when it is called, so that `hmctl --help` answers at once (docs/adr/0005).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hmctl.cli.context import Context, group
+from hmctl.failure import exit_code, is_expected
+from hmctl.output import Format, Output
+
+PROGRAM = "hmctl"
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: its module is hmctl/cli/<name>.py. `verbatim`: its subcommand after which every word belongs to another program."""
+
+    name: str
+    panel: str
+    help: str
+    verbatim: str | None = None
+    hidden: bool = False
+
+
+COMMANDS = (
+    Entry("lab", "Getting started", "Real test hosts on this machine: up, down, ls, exec, kill, partition", verbatim="exec"),
+    Entry("init", "Getting started", "Write cluster.yaml for hosts that you reach over SSH"),
+    Entry("deploy", "Getting started", "Install, start and join the nodes; run again to apply changes"),
+    Entry("status", "Nodes & cluster", "Is the cluster healthy? Verdict, checks with their fix, nodes"),
+    Entry("node", "Nodes & cluster", "List nodes, look into one: components, start-up, peers"),
+    Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
+    Entry("config", "Operations", "Validate, show and render the configuration; list the presets"),
+    Entry("ca", "Operations", "Export or import the cluster's certificate authority"),
+    Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),
+    Entry("reset", "Operations", "Remove everything that deploy put on the hosts"),
+    Entry("completion", "Operations", "Print the completion script of your shell"),
+)
+
+
+class LazyGroup(TyperGroup):
+    """The root command. Knows its subcommands by the table above, and imports one when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in COMMANDS if not entry.hidden]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands and any(entry.name == cmd_name for entry in COMMANDS):
+            self.commands[cmd_name] = load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        from difflib import get_close_matches
+
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for panel in dict.fromkeys(entry.panel for entry in COMMANDS):
+            with formatter.section(panel):
+                formatter.write_dl([(entry.name, entry.help) for entry in COMMANDS if entry.panel == panel and not entry.hidden])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        from typer._click.shell_completion import CompletionItem  # typer has no public name for it
+
+        found = [CompletionItem(entry.name, help=entry.help) for entry in COMMANDS if entry.name.startswith(incomplete)]
+        return found if found or not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
+
+
+def load(name: str) -> Any:
+    """The command `name` as typer builds it from its module."""
+    module = import_module(f"hmctl.cli.{name}")
+    if hasattr(module, "app"):
+        app = module.app
+    else:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
+    return typer.main.get_command(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hmctl {version('hypermesh')}")
+        raise typer.Exit
+
+
+def root(
+    ctx: typer.Context,
+    inventory: Annotated[
+        str | None,
+        typer.Option(
+            "--inventory", "-i", metavar="FILE", help="The inventory; - is stdin.  [default: $HMCTL_INVENTORY, then cluster.yaml]"
+        ),
+    ] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="How results are printed.")] = Format.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; errors with their traceback.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Turn plain Linux machines into one container cluster, and keep it healthy.
+
+    The options below may stand before or after the command.
+    """
+    _quieten_libraries(verbose)
+    ctx.obj = Context(
+        inventory_path=inventory,
+        output=Output(format=output, quiet=quiet, verbose=verbose),
+        verbose=verbose,
+        environ=os.environ,
+    )
+
+
+def hoist(argv: Sequence[str]) -> list[str]:
+    """`argv` with the global options moved to the front, where the parser wants them: people type `hmctl status -o json`.
+
+    Nothing after `--`, nor after the node of `lab exec NODE ...`, is touched: it belongs to another program.
+    """
+    taken: list[str] = []
+    kept: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--" or (len(kept) == 2 and _is_verbatim(kept)):
+            return [*taken, *kept, word, *words]
+        name, has_value, _ = word.partition("=")
+        if word in _FLAGS or (has_value and name in _VALUED and name.startswith("--")):
+            taken.append(word)
+        elif word in _VALUED:
+            taken += [word, words.pop(0)] if words else [word]
+        elif word[:2] in _VALUED and not word.startswith("--"):  # -ojson
+            taken.append(word)
+        else:
+            kept.append(word)
+    return [*taken, *kept]
+
+
+_FLAGS = frozenset({"--quiet", "-q", "--verbose", "-v"})
+_VALUED = frozenset({"--inventory", "-i", "--output", "-o"})
+
+
+def _is_verbatim(words: Sequence[str]) -> bool:
+    return any(entry.name == words[0] and entry.verbatim == words[1] for entry in COMMANDS)
+
+
+def _quieten_libraries(verbose: bool) -> None:
+    """Libraries log to nobody, unless --verbose: what matters reaches the operator as an error with its fix."""
+    import logging
+
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs hmctl with `argv` (without the program's name) and gives its exit code (design section 10)."""
+    app = group(root.__doc__ or "")
+    app.callback(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, subcommand_metavar="COMMAND ...")(root)
+    words = hoist(argv)
+    try:
+        answer = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:  # usage: the parser's own words
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except Exception as error:  # noqa: BLE001  the one boundary: said, never swallowed
+        return _failed(error, words)
+    if answer == INTERRUPTED:
+        return _interrupted()
+    return answer if isinstance(answer, int) else 0
+
+
+def _failed(error: Exception, words: Sequence[str]) -> int:
+    output = Output()
+    output.error(error)
+    if not is_expected(error):
+        if {"--verbose", "-v"} & set(words):
+            import traceback
+
+            sys.stderr.write("".join(traceback.format_exception(error)))
+        else:
+            output.note(f"  fix: this is a mistake in {PROGRAM} itself; see where with --verbose, and please report it")
+    return exit_code(error)
+
+
+def _interrupted() -> int:
+    Output().note("interrupted")
+    return INTERRUPTED
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,319 @@
+"""Everything that hmctl shows. Results go to stdout; progress, notes, warnings and errors to stderr.
+
+The only home of rich beside hmctl/cli, and it is imported only when a table or live progress is drawn. Colour and moving
+pictures are for terminals: elsewhere (a pipe, NO_COLOR, TERM=dumb) the same words come as plain lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from hmcore.errors import Interrupted, UsageError
+from hmctl.failure import explain
+from hmctl.progress import Board, Outcome
+from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+_SGR: Mapping[Style, str] = {"good": "32", "warning": "33", "bad": "31", "dim": "2", "strong": "1", "accent": "36"}
+_RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
+_UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A table's column. `wraps`: may be broken over lines when the terminal is narrow; others keep their width."""
+
+    title: str
+    right: bool = False
+    wraps: bool = False
+
+
+class Output:
+    """Where a command's words go. One per run; commands get it in their context."""
+
+    def __init__(
+        self,
+        *,
+        format: Format = Format.TABLE,
+        quiet: bool = False,
+        verbose: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        stdin: TextIO | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self.format = format
+        self.quiet = quiet
+        self.verbose = verbose
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._stdin = stdin or sys.stdin
+        self._clock = clock
+        fancy = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.terminal = self._stdout.isatty()
+        self._stdout_colour = fancy and self.terminal
+        self._stderr_colour = fancy and self._stderr.isatty()
+        self._live: Live | None = None
+
+    # Results
+
+    def result(self, document: object, human: Callable[[], None]) -> None:
+        """The command's answer: `document` (anything msgspec can turn into JSON types) for machines, `human()` writes the other one."""
+        if self.format is Format.TABLE:
+            human()
+        else:
+            self._stdout.write(dump(document, self.format))
+            self._stdout.flush()
+
+    def line(self, *cells: Cell) -> None:
+        """One line of the human result; the cells are joined as they are."""
+        self._stdout.write(_paint(cells, self._stdout_colour) + "\n")
+        self._stdout.flush()
+
+    def table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
+        """A table of the human result. On a terminal it fits the width; elsewhere every row is one line, for grep and awk."""
+        for line in self.table_lines(columns, rows, indent=indent):
+            self._stdout.write(line + "\n")
+        self._stdout.flush()
+
+    def table_lines(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> list[str]:
+        from rich.padding import Padding
+        from rich.table import Table
+
+        console = _console(self._stdout, colour=self._stdout_colour, width=None if self.terminal else _UNBOUNDED)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+        for column in (Column(item) if isinstance(item, str) else item for item in columns):
+            table.add_column(
+                column.title,
+                justify="right" if column.right else "left",
+                no_wrap=not column.wraps,
+                overflow="fold" if column.wraps else "ellipsis",
+            )
+        for row in rows:
+            table.add_row(*map(_rich_text, row))
+        with console.capture() as captured:
+            console.print(Padding(table, (0, 0, 0, indent), expand=False))
+        return [line.rstrip() for line in captured.get().splitlines()]
+
+    # What goes on
+
+    def note(self, *cells: Cell) -> None:
+        """Something worth knowing on the way; silent with --quiet."""
+        if not self.quiet:
+            self._say(cells)
+
+    def detail(self, *cells: Cell) -> None:
+        """Only with --verbose."""
+        if self.verbose:
+            self._say(cells)
+
+    def warn(self, text: str, *, fix: str | None = None) -> None:
+        self._say((Styled("warning: ", "warning"), text))
+        if fix:
+            self._say((Styled("  fix: ", "accent"), fix))
+
+    def error(self, error: BaseException) -> None:
+        """What failed, where, why, and the line that mends it."""
+        for line in explain(error):
+            head, _, rest = line.partition(": ")
+            if head in ("  why", "  fix"):
+                self._say((Styled(f"{head}: ", "accent" if head == "  fix" else "dim"), rest))
+            elif line.startswith("  "):
+                self._say((line,))
+            else:
+                self._say((Styled("error: ", "bad"), line))
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Goes on only with consent. Raises Interrupted when the answer is no, UsageError where nobody can answer."""
+        if yes:
+            return
+        if not self._stdin.isatty():
+            raise UsageError(f"{question} Nobody can answer: stdin is no terminal", fix="give --yes to go ahead without being asked")
+        self._stderr.write(_paint((Styled(f"{question} [y/N] ", "strong"),), self._stderr_colour))
+        self._stderr.flush()
+        if self._stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Interrupted("stopped as you asked; nothing was changed")
+
+    @contextmanager
+    def progress(self, title: str = "") -> Iterator[Progress]:
+        """Shows who is busy with what until the block ends. On a terminal one line per host; elsewhere a line per step."""
+        if self.quiet:
+            yield Progress(self, self._clock, show=None)
+        elif not self._stderr_colour:
+            if title:
+                self._say((title,))
+            yield Progress(self, self._clock, show="lines")
+        else:
+            if title:
+                self._say((Styled(title, "strong"),))
+            progress = Progress(self, self._clock, show="live")
+            with progress:
+                yield progress
+
+    def _say(self, cells: Sequence[Cell]) -> None:
+        if self._live is not None:  # above the moving part, which is drawn again below it
+            self._live.console.print(_rich_line(cells), soft_wrap=True, highlight=False)
+        else:
+            self._stderr.write(_paint(cells, self._stderr_colour) + "\n")
+            self._stderr.flush()
+
+    def _start_live(self, draw: Callable[[int], Table]) -> None:
+        from rich.live import Live
+
+        console = _console(self._stderr, colour=True, width=None)
+        live = Live(
+            console=console,
+            get_renderable=lambda: draw(max(3, console.height - 3)),
+            refresh_per_second=10,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        live.start()
+        self._live = live
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+
+class Progress:
+    """Handed out by Output.progress(). Keys are host names, or whatever is worked on; each has one line."""
+
+    def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines"] | None) -> None:
+        self._output = output
+        self._clock = clock
+        self._show = show
+        self._lock = threading.Lock()  # rich draws from a thread of its own
+        self._board = Board()
+
+    def phase(self, title: str) -> None:
+        """A headline: all that follows belongs to it."""
+        if self._show:
+            self._output.note(Styled(title, "strong"))
+
+    def update(self, key: str, text: str, *, detail: str = "") -> None:
+        """`key` is busy with `text`. `detail` (12.1 of 18.0 MB) may change often: only a terminal shows it."""
+        with self._lock:
+            known = self._board.rows.get(key)
+            news = known is None or known.text != text or known.ended is not None
+            self._board = self._board.update(key, printable(text), printable(detail, keep=""), self._clock())
+        if news and self._show == "lines":
+            self._output.note(f"{key}: {text}")
+
+    def finish(self, key: str, text: str, *, outcome: Outcome = "ok") -> None:
+        """`key` is done, for now or for good."""
+        with self._lock:
+            self._board = self._board.finish(key, printable(text), outcome, self._clock())
+            row = self._board.rows[key]
+        if self._show == "lines":
+            elapsed = duration((row.ended or row.began) - row.began)
+            said = text if outcome == "ok" else f"{outcome}: {text}"
+            self._output.note(f"{key}: {said} ({elapsed})")
+
+    def __enter__(self) -> Progress:
+        self._output._start_live(self._draw)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._output._stop_live()
+
+    def _draw(self, height: int) -> Table:
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for name in ("mark", "key", "text", "detail"):
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        table.add_column("elapsed", justify="right", no_wrap=True)
+        with self._lock:
+            board = self._board
+        for cells in board.picture(self._clock(), height):
+            table.add_row(*map(_rich_text, cells))
+        return table
+
+
+def dump(document: object, format: Format) -> str:
+    """`document` as JSON or YAML text, ending in a newline. Structs, dataclasses and enums are turned into their JSON types."""
+    import msgspec
+
+    tree = msgspec.to_builtins(document)
+    if format is Format.YAML:
+        return _dump_yaml(tree)
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def _dump_yaml(tree: object) -> str:
+    import re
+
+    import yaml
+
+    # PyYAML quotes what YAML 1.1 would not read as a string; a digest such as 12e45 is a number to YAML 1.2 readers alone.
+    number = re.compile(r"[-+]?(0o[0-7]+|0x[0-9a-fA-F]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)")
+
+    class Dumper(yaml.SafeDumper):
+        def represent_str(self, data: str) -> yaml.ScalarNode:
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if number.fullmatch(data) else None)
+
+    Dumper.add_representer(str, Dumper.represent_str)
+    text: str = yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=_UNBOUNDED)
+    return text
+
+
+def _paint(cells: Sequence[Cell], colour: bool) -> str:
+    painted = []
+    for cell in cells:
+        text = printable(plain(cell))
+        style = style_of(cell)
+        painted.append(f"\x1b[{_SGR[style]}m{text}\x1b[0m" if colour and style else text)
+    return "".join(painted)
+
+
+def _rich_text(cell: Cell) -> Any:
+    from rich.text import Text
+
+    style = style_of(cell)
+    return Text(printable(plain(cell), keep="\n"), style=_RICH[style] if style else "")
+
+
+def _rich_line(cells: Sequence[Cell]) -> Any:
+    from rich.text import Text
+
+    return Text().join(_rich_text(cell) for cell in cells)
+
+
+def _console(stream: TextIO, *, colour: bool, width: int | None) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        force_terminal=colour,
+        no_color=not colour,
+        color_system="auto" if colour else None,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one run. `target` is the most (or with `at_least` the least) that we allow; `peer_value` is `peer`'s in the same run."""
+    """One figure of one run. `target` is the most (or with `at_least` the least) that we allow; `peer_value`: the peer's, same run."""
 
     name: str
     value: float

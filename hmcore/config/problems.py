@@ -1,0 +1,158 @@
+"""From "this value is wrong" to a line that a person can act on: file, line, path, what is allowed, the nearest match.
+
+Checks speak of paths (`Mistake`); `locate` adds where in the file that path stands. Pydantic's own errors are translated here, so that
+every mistake in a document reads the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hmcore.errors import Problem
+
+Path = tuple[str | int, ...]
+
+
+class FromEnvironment(str):
+    """Text that holds a value from the environment: perhaps a secret, so it is never shown; perhaps a number, so it may be read as one."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A mistake at a path of a document, not yet at a line of a file."""
+
+    path: Path
+    message: str
+    hint: str | None = None
+    warning: bool = False
+
+    def under(self, prefix: Path) -> Mistake:
+        """The same mistake, seen from the document that holds this one at `prefix`."""
+        return Mistake(prefix + self.path, self.message, self.hint, self.warning)
+
+
+def spell(path: Path) -> str:
+    """`hosts[2].ssh.port`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def locate(mistakes: Iterable[Mistake], file: str, lines: Mapping[Path, int]) -> tuple[Problem, ...]:
+    """Each mistake with its line (of the nearest part that is in the file), in the order of the file and without repetition."""
+    problems = dict.fromkeys(Problem(file, line_of(m.path, lines), spell(m.path), m.message, m.hint, m.warning) for m in mistakes)
+    return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+
+
+def line_of(path: Path, lines: Mapping[Path, int]) -> int | None:
+    """The line of the part at `path`, or of the nearest part above it."""
+    for end in range(len(path), -1, -1):
+        if (line := lines.get(path[:end])) is not None:
+            return line
+    return None
+
+
+def nearest(word: str, allowed: Collection[str]) -> str:
+    """`did you mean X?` if something allowed is close to `word`, otherwise everything that is allowed."""
+    close = difflib.get_close_matches(word.lower(), allowed, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(allowed)}"
+
+
+def describe(value: object) -> str:
+    """A value of a document, in words and short. Never shows what came from the environment."""
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"the number {value}" if len(str(value)) <= 40 else "a very long number"
+        case FromEnvironment():
+            return "the text from the environment"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:57]}...")
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def mistakes(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
+    """Pydantic's errors about a document of type `model`, in our words."""
+    return list(dict.fromkeys(_translate(detail, model) for detail in error.errors(include_url=False)))
+
+
+def _translate(detail: ErrorDetails, model: type[BaseModel]) -> Mistake:
+    path = tuple(detail["loc"])
+    found, context = describe(detail["input"]), detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return Mistake(path, "is missing", _described(model, path))
+        case "extra_forbidden":
+            owner = _model_at(model, path[:-1])
+            return Mistake(path, "unknown key", nearest(str(path[-1]), list(owner.model_fields)) if owner else None)
+        case "literal_error" | "enum":
+            allowed = [choice.strip("' ") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
+            given = detail["input"] if isinstance(detail["input"], str) else ""
+            return Mistake(path, f"must be one of {', '.join(allowed)}, not {found}", _close(given, allowed))
+        case "string_type":
+            quoted = isinstance(detail["input"], bool | int | float)
+            return Mistake(path, f"must be text, not {found}", f'in quotes: "{found.removeprefix("the number ")}"' if quoted else None)
+        case "bool_type" | "bool_parsing":
+            return Mistake(path, f"must be true or false, not {found}")
+        case "int_type" | "int_parsing" | "int_from_float":
+            return Mistake(path, f"must be a whole number, not {found}")
+        case "float_type" | "float_parsing":
+            return Mistake(path, f"must be a number, not {found}", _described(model, path))
+        case "finite_number":
+            return Mistake(path, "must be a finite number")
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}
+            return Mistake(
+                path, f"must be {words[detail['type']]} {next(iter(context.values())):g}, not {found.removeprefix('the number ')}"
+            )
+        case "model_type" | "dict_type" | "model_attributes_type":
+            owner = _model_at(model, path)
+            return Mistake(path, f"must be a mapping, not {found}", f"keys: {', '.join(owner.model_fields)}" if owner else None)
+        case "list_type" | "tuple_type":
+            return Mistake(path, f"must be a list, not {found}")
+        case _:  # our own validators: the message is ours already
+            return Mistake(path, detail["msg"], context.get("hint"))
+
+
+def _close(word: str, allowed: Collection[str]) -> str | None:
+    close = difflib.get_close_matches(word.lower(), allowed, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else None
+
+
+def _described(model: type[BaseModel], path: Path) -> str | None:
+    owner = _model_at(model, path[:-1])
+    field = owner.model_fields.get(str(path[-1])) if owner and path else None
+    return field.description if field else None
+
+
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """The model of the part at `path`, looking through Optional and lists."""
+    found: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, int) or found is None:
+            continue
+        field = found.model_fields.get(part)
+        found = _inner_model(field.annotation) if field else None
+    return found
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for argument in typing.get_args(annotation) if (model := _inner_model(argument))), None)

@@ -1,0 +1,214 @@
+"""Every tunable of a cluster: its default (the preset `balanced`), its unit, and what one trades by changing it.
+
+The models check each value by itself; conflicts.py checks the values against each other. Presets (presets.py) and the inventory's
+`settings:` change values, never the set of them, and a node's agent.yaml holds all of them resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts: `s` (seconds), `bytes`, or nothing at all."""
+
+    symbol: str
+
+
+def _batch(value: object) -> int | str:
+    """`all`, a number of nodes, or a share such as `25%`."""
+    text = str(value).replace(" ", "") if isinstance(value, int | str) else ""
+    if text == "all":
+        return text
+    number = text.removesuffix("%")
+    if number.isascii() and number.isdigit() and len(number) <= 6 and int(number) >= 1:
+        if text == number:
+            return int(number)
+        if int(number) <= 100:
+            return f"{int(number)}%"
+    raise PydanticCustomError("upgrade_batch", 'must be all, a number of nodes from 1, or a share such as "25%"')
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), Unit("s")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Batch = Annotated[int | str, PlainValidator(_batch)]
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Membership(Group):
+    """How fast a silent node is noticed (design section 7)."""
+
+    heartbeat: Annotated[
+        Seconds, Field(description="Each node tells every control node that it lives, this often. Shorter notices sooner and costs CPU.")
+    ] = 0.5
+    suspect: Annotated[
+        Seconds, Field(description="Silence after which a node is suspect: nothing new is placed on it. Covers a few lost heartbeats.")
+    ] = 2.0
+    down: Annotated[
+        Seconds,
+        Field(description="Silence after which a node is down and its containers are started elsewhere. Shorter moves them for a hiccup."),
+    ] = 4.0
+
+
+class Raft(Group):
+    """How fast a lost leader is replaced (Ongaro & Ousterhout 2014, section 9.3)."""
+
+    heartbeat: Annotated[
+        Seconds, Field(description="The leader's sign of life to each voter. Shorter finds a dead leader sooner and costs idle CPU.")
+    ] = 0.2
+    election_min: Annotated[
+        Seconds,
+        Field(description="A voter that hears no leader for this long stands for election. Must outlast lost heartbeats and slow disks."),
+    ] = 1.0
+    election_max: Annotated[
+        Seconds, Field(description="Each voter draws its patience between election_min and this. A wide range avoids split votes.")
+    ] = 2.0
+
+
+class Calls(Group):
+    """Calls between agents."""
+
+    timeout: Annotated[
+        Seconds, Field(description="How long a call may take. Must outlast an election, or writes fail whenever a leader dies.")
+    ] = 10.0
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="How often a call is tried again. Only setting up a connection is repeated, never a call already sent.",
+        ),
+    ] = 3
+
+
+class Health(Group):
+    """Checks of containers."""
+
+    interval: Annotated[
+        Seconds, Field(description="Time between two checks. Shorter finds a sick container sooner and costs CPU per container.")
+    ] = 10.0
+    timeout: Annotated[Seconds, Field(description="A check that takes longer has failed.")] = 5.0
+
+
+class Registry(Group):
+    """Which instances of a service may get traffic."""
+
+    ttl: Annotated[
+        Seconds, Field(description="An instance that is not renewed for this long gets no traffic. Longer survives slow nodes.")
+    ] = 60.0
+    refresh: Annotated[Seconds, Field(description="Each node renews its instances this often.")] = 20.0
+
+
+class Metrics(Group):
+    interval: Annotated[Seconds, Field(description="How often figures are collected.")] = 10.0
+
+
+class Security(Group):
+    mode: Annotated[
+        Literal["off", "audit", "enforce"], Field(description="Network policies in the kernel: not loaded, only reported, or enforced.")
+    ] = "enforce"
+
+
+class Upgrade(Group):
+    """Rolling upgrades. Control nodes always go one by one."""
+
+    batch: Annotated[
+        Batch, Field(description='Workers upgraded at once: a number, a share such as "25%", or all. More is faster and riskier.')
+    ] = 1
+    soak: Annotated[
+        float,
+        Field(ge=0, le=86_400, allow_inf_nan=False, description="A batch must stay healthy this long before the next begins."),
+        Unit("s"),
+    ] = 0.0
+
+    def workers_at_once(self, workers: int) -> int:
+        """How many of `workers` are upgraded together: at least one."""
+        if self.batch == "all":
+            return max(1, workers)
+        if isinstance(self.batch, str):
+            return max(1, workers * int(self.batch.removesuffix("%")) // 100)
+        return max(1, min(self.batch, workers))
+
+
+class Transport(Group):
+    """STOQ, the connections between agents."""
+
+    port: Annotated[Port, Field(description="UDP (calls) and TCP (bulk content) port of every agent, unless a host says otherwise.")] = 7443
+    high_water_bytes: Annotated[
+        int,
+        Field(
+            ge=65_536,
+            le=1_073_741_824,
+            description="Unacknowledged bytes per connection above which senders wait: bounds memory per slow peer.",
+        ),
+        Unit("bytes"),
+    ] = 4_194_304
+    reconnect_min: Annotated[Seconds, Field(description="First pause before a lost peer is dialled again; doubles, with jitter.")] = 0.1
+    reconnect_max: Annotated[
+        Seconds, Field(description="Longest such pause. Shorter finds a returning peer sooner, and knocks more often at a dead one.")
+    ] = 2.0
+    circuit_failures: Annotated[
+        int,
+        Field(
+            ge=1, le=1000, description="Failures in a row after which calls to a peer fail at once instead of waiting for their timeout."
+        ),
+    ] = 5
+    circuit_open: Annotated[Seconds, Field(description="How long such calls fail at once before one is let through to try.")] = 3.0
+
+
+class Settings(Group):
+    """All settings of a cluster. Times are in seconds."""
+
+    initialization_timeout: Annotated[
+        Seconds, Field(description="An agent whose required layers are not up by then gives up with the reason, and is started anew.")
+    ] = 60.0
+    optional_layers: Annotated[
+        Literal["degrade", "refuse"],
+        Field(description="What an agent does when an optional layer cannot start: go on degraded, or not start."),
+    ] = "degrade"
+    membership: Membership = Membership()
+    raft: Raft = Raft()
+    calls: Calls = Calls()
+    health: Health = Health()
+    registry: Registry = Registry()
+    metrics: Metrics = Metrics()
+    security: Security = Security()
+    upgrade: Upgrade = Upgrade()
+    transport: Transport = Transport()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none."""
+
+    path: str
+    default: Any
+    unit: str
+    description: str
+
+
+def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setting]:
+    """Every setting, in the order of this file."""
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from catalogue(field.annotation, f"{prefix}{name}.")
+        else:
+            unit = next((mark.symbol for mark in field.metadata if isinstance(mark, Unit)), "")
+            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "")
+
+
+def value_at(settings: Settings, path: str) -> Any:
+    """The value of the setting at `path`, e.g. `raft.heartbeat`."""
+    value: Any = settings
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,298 @@
+"""YAML 1.2 (core schema) into plain values, with the line of every part; and plain values into YAML that reads back the same.
+
+PyYAML resolves scalars as YAML 1.1 does (`22:22` is 1342, `on` is true) and builds whatever a tag asks for. Here its parser only supplies
+events; what they mean is decided below, within bounds, so that any input gives a value or a ConfigError: no recursion to exhaust,
+no alias to multiply, no tag to obey. https://yaml.org/spec/1.2.2/#103-core-schema; `<<` merges as in YAML 1.1, because people use it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from hmcore.config.problems import Path, spell
+from hmcore.errors import ConfigError, Problem
+
+Value = Any  # None | bool | int | float | str | list[Value] | dict[str, Value]
+
+MAX_BYTES = 4_194_304
+MAX_PARTS = 200_000  # values in a document, counting an alias as what it stands for
+MAX_DEPTH = 64
+
+_NULL = re.compile(r"null|Null|NULL|~|")
+_TRUE, _FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]{1,4000}")  # more digits than Python reads: a float, hence infinite
+_OCTAL, _HEX = re.compile(r"0o[0-7]+"), re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INFINITE, _NAN = re.compile(r"([-+]?)\.(inf|Inf|INF)"), re.compile(r"\.(nan|NaN|NAN)")
+_TAG = "tag:yaml.org,2002:"
+_SCALAR_TAGS = {"null": type(None), "bool": bool, "int": int, "float": int | float, "str": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A document: its value, the line of each part by path, and what is wrong with it although it could be read (repeated keys)."""
+
+    value: Value
+    file: str
+    lines: Mapping[Path, int]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Node:
+    """A part of the document as written. Shared by its aliases, never by itself: an anchor counts only once its part has ended."""
+
+    line: int
+    text: str = ""  # of a scalar
+    value: Value = None  # of a scalar
+    items: list[_Node] | None = None
+    entries: dict[str, tuple[int, _Node]] | None = None  # with the line of each key
+    merged: list[_Node] = field(default_factory=list)  # what `<<` names; the first wins
+    repeats: list[tuple[str, int, int]] = field(default_factory=list)  # key, its line, the first one's line
+    is_merge_key: bool = False
+    size: int = 1
+    depth: int = 1
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A list or mapping that has not ended yet."""
+
+    node: _Node
+    anchor: str | None
+    key: _Node | None = None
+
+
+class _Invalid(Exception):
+    def __init__(self, line: int | None, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.line, self.message, self.hint = line, message, hint
+
+
+def scalar(text: str) -> Value:
+    """What an unquoted scalar means in the core schema."""
+    if _NULL.fullmatch(text):
+        return None
+    if _TRUE.fullmatch(text):
+        return True
+    if _FALSE.fullmatch(text):
+        return False
+    if _INT.fullmatch(text):
+        return int(text)
+    if _OCTAL.fullmatch(text):
+        return int(text[2:], 8)
+    if _HEX.fullmatch(text):
+        return int(text[2:], 16)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if found := _INFINITE.fullmatch(text):
+        return float(f"{found[1]}inf")
+    return float("nan") if _NAN.fullmatch(text) else text
+
+
+def load(text: str | bytes, file: str) -> Located:
+    """The one document in `text`. Raises ConfigError if it cannot be read or repeats a key. `file` is only named in problems."""
+    document = parse(text, file)
+    if document.problems:
+        raise ConfigError(document.problems)
+    return document
+
+
+def parse(text: str | bytes, file: str) -> Located:
+    """Like `load`, but repeated keys are left in `problems`, to be reported together with whatever else is wrong; the last one counts."""
+    lines: dict[Path, int] = {}
+    repeats: dict[tuple[str, int], Problem] = {}
+
+    def build(node: _Node, path: Path) -> Value:
+        lines.setdefault(path, node.line)
+        for key, line, first in node.repeats:
+            message = "this key is given twice"
+            repeats.setdefault((key, line), Problem(file, line, spell((*path, key)), message, f"the first is in line {first}"))
+        if node.items is not None:
+            return [build(item, (*path, index)) for index, item in enumerate(node.items)]
+        if node.entries is None:
+            return node.value
+        built: dict[str, Value] = {}
+        for key, (line, child) in _entries(node):
+            lines[(*path, key)] = line
+            built[key] = build(child, (*path, key))
+        return built
+
+    try:
+        value = build(_read(_decode(text)), ())
+    except _Invalid as error:
+        raise ConfigError((Problem(file, error.line, "", error.message, error.hint),)) from None
+    return Located(value, file, lines, tuple(repeats.values()))
+
+
+def dump(value: Value) -> str:
+    """`value` as YAML, the same for the same value; text that YAML 1.1 or 1.2 would take for something else is quoted."""
+    return yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _entries(node: _Node) -> Iterator[tuple[str, tuple[int, _Node]]]:
+    """A mapping's entries with those of what it merges, its own first."""
+    seen = set(node.entries or ())
+    yield from (node.entries or {}).items()
+    for other in node.merged:
+        for key, entry in _entries(other):
+            if key not in seen:
+                seen.add(key)
+                yield key, entry
+
+
+def _decode(text: str | bytes) -> str:
+    if len(text) > MAX_BYTES:
+        raise _Invalid(None, f"the document is larger than {MAX_BYTES // 2**20} MiB")
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _Invalid(text[: error.start].count(b"\n") + 1, "the document is not UTF-8 text") from None
+
+
+def _read(text: str) -> _Node:
+    """The one document in `text`. Raises _Invalid, whatever `text` is."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events from libyaml, ten times faster
+    stack: list[_Frame] = []
+    anchors: dict[str, _Node] = {}
+    root: _Node | None = None
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            anchor = getattr(event, "anchor", None)
+            match event:
+                case yaml.DocumentStartEvent():
+                    if root is not None:
+                        raise _Invalid(line, "a second document begins here", "one file holds one document")
+                case yaml.ScalarEvent():
+                    root = _ended(_scalar_node(event, line), anchor, stack, anchors)
+                case yaml.AliasEvent():
+                    if anchor not in anchors:
+                        raise _Invalid(line, f"*{anchor} refers to nothing above", "&NAME gives a part a name")
+                    root = _ended(anchors[anchor], None, stack, anchors)
+                case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                    stack.append(_Frame(_collection_node(event, line), anchor))
+                    if len(stack) > MAX_DEPTH:
+                        raise _Invalid(line, f"nested deeper than {MAX_DEPTH} levels")
+                case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                    frame = stack.pop()
+                    root = _ended(frame.node, frame.anchor, stack, anchors)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, text) from None
+    except yaml.reader.ReaderError as error:
+        raise _Invalid(text[: error.position].count("\n") + 1, "a character that YAML does not allow") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # escapes and directives that the parser itself cannot represent
+        raise _Invalid(None, f"cannot be read as YAML: {error}") from None
+    return root or _Node(1)
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> _Invalid:
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else None
+    said = error.problem or error.context or "cannot be read as YAML"
+    lines = text.splitlines()
+    written = lines[line - 1] if line and line <= len(lines) else ""
+    hint = None
+    if "\t" in written[: len(written) - len(written.lstrip())] or ("cannot start any token" in said and "\t" in written):
+        hint = "indent with spaces: YAML forbids tabs"
+    elif "mapping values are not allowed" in said:
+        hint = 'text that contains ": " needs quotes; or the indentation is off'
+    elif "cannot start any token" in said:
+        hint = "text that begins with @, ` or % needs quotes"
+    return _Invalid(line, f"not YAML: {said}", hint)
+
+
+def _scalar_node(event: yaml.ScalarEvent, line: int) -> _Node:
+    text, tag = event.value, event.tag
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Invalid(line, "text with half a surrogate pair", r"write \U and eight digits for characters beyond \uFFFF") from None
+    if tag is None:
+        plain = bool(event.implicit[0])
+        return _Node(line, text, scalar(text) if plain else text, is_merge_key=plain and text == "<<")
+    name = tag.removeprefix(_TAG)
+    if tag == "!" or name == "str":
+        return _Node(line, text, text)
+    if name not in _SCALAR_TAGS:
+        raise _Invalid(line, f"the tag {tag} means nothing here", "no tag is needed")
+    value = scalar(text)
+    if not isinstance(value, _SCALAR_TAGS[name]) or (isinstance(value, bool) and name != "bool"):
+        raise _Invalid(line, f"{text[:40]!r} is no {name}")
+    return _Node(line, text, float(value) if name == "float" and value is not None else value)
+
+
+def _collection_node(event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> _Node:
+    wants = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
+    if event.tag not in (None, "!", _TAG + wants):
+        raise _Invalid(line, f"the tag {event.tag} means nothing here", "no tag is needed")
+    return _Node(line, items=[]) if wants == "seq" else _Node(line, entries={})
+
+
+def _ended(node: _Node, anchor: str | None, stack: list[_Frame], anchors: dict[str, _Node]) -> _Node:
+    """Give a part that has ended to the one that holds it, which is still open. Returns `node`: the last one returned is the root."""
+    if anchor is not None:
+        anchors[anchor] = node
+    if not stack:
+        return node
+    frame = stack[-1]
+    owner = frame.node
+    if owner.items is not None:
+        owner.items.append(node)
+        _grow(owner, node)
+    elif frame.key is None:
+        if node.items is not None or node.entries is not None:
+            raise _Invalid(node.line, "a key must be plain text, not a list or a mapping")
+        frame.key = node
+    else:
+        _add_entry(owner, frame.key, node)
+        frame.key = None
+    return node
+
+
+def _add_entry(owner: _Node, key: _Node, value: _Node) -> None:
+    assert owner.entries is not None
+    _grow(owner, value)
+    if key.is_merge_key and not owner.merged:
+        parts = value.items if value.items is not None else [value]
+        if not all(part.entries is not None for part in parts):
+            raise _Invalid(key.line, "<< merges mappings, nothing else")
+        owner.merged = parts
+        return
+    if key.text in owner.entries:
+        owner.repeats.append((key.text, key.line, owner.entries[key.text][0]))
+    owner.entries[key.text] = (key.line, value)
+
+
+def _grow(owner: _Node, child: _Node) -> None:
+    owner.size += child.size
+    owner.depth = max(owner.depth, child.depth + 1)
+    if owner.size > MAX_PARTS:
+        raise _Invalid(owner.line, f"the document has more than {MAX_PARTS} parts once its aliases are resolved")
+    if owner.depth > MAX_DEPTH:
+        raise _Invalid(owner.line, f"nested deeper than {MAX_DEPTH} levels once its aliases are resolved")
+
+
+def _dumper() -> type[yaml.SafeDumper]:
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True  # a repeated value is written out: files are for people
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)  # lists stand below their key
+
+    # YAML 1.1's rules are inherited; these are the spellings that only 1.2 takes for numbers (1e3, 0o17).
+    for first in "+-.0123456789":
+        Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT_LINE, [first])
+    Dumper.add_implicit_resolver(f"{_TAG}int", re.compile(r"^0o[0-7]+$"), ["0"])
+    return Dumper
+
+
+_FLOAT_LINE = re.compile(rf"^(?:{_FLOAT.pattern})$")

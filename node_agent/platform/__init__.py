@@ -1,0 +1,1 @@
+"""The agent as a whole: start-up in phases, the life of its components, its health, its API."""

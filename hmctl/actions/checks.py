@@ -1,0 +1,227 @@
+"""The named checks of `hmctl status`: each looks at one thing and says what mends it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from statistics import median
+
+from hmcore.records import ComponentState, NodeReport, NodeState
+from hmctl.actions.status import (
+    Answer,
+    Answers,
+    Check,
+    Expected,
+    Health,
+    NodeStatus,
+    Silence,
+    Status,
+    Verdict,
+    View,
+    node_statuses,
+    release_of,
+    reports_of,
+    view_of,
+)
+from hmctl.text import duration, listed, plural
+
+MOST_SKEW_SECONDS = 5.0  # certificates are backdated by an hour; logs that differ by more than this cannot be read side by side
+EXPIRES_SOON = timedelta(days=30)
+
+
+def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certificate_ends: datetime | None, now: datetime) -> Status:
+    """The whole status document. `certificate_ends`: when the operator's own certificate expires, if it has one."""
+    reports = reports_of(answers)
+    view = view_of(expected, reports)
+    nodes = node_statuses(expected, answers, view)
+    checks = [
+        check_quorum(view, reports),
+        check_leader(view, reports),
+        check_nodes(nodes, answers),
+        check_components(reports),
+        check_members(expected, view),
+        check_releases(reports),
+        check_clocks(answers),
+        check_certificate(certificate_ends, now),
+    ]
+    return Status(
+        cluster=cluster,
+        health=health_of(checks),
+        leader=view.leader,
+        term=view.term,
+        release=release_of(view, reports),
+        checks=checks,
+        nodes=nodes,
+    )
+
+
+def health_of(checks: Sequence[Check]) -> Health:
+    """The worst check decides."""
+    verdicts = {check.status for check in checks}
+    if Verdict.ERROR in verdicts:
+        return Health.CRITICAL
+    return Health.WARNING if Verdict.WARN in verdicts else Health.HEALTHY
+
+
+def check_quorum(view: View, reports: Sequence[NodeReport]) -> Check:
+    """Whether a majority of the voters follows one leader: without it nothing can be changed."""
+    name = "quorum"
+    need = len(view.voters) // 2 + 1
+    if not reports:
+        return Check(name=name, status=Verdict.ERROR, message="unknown: no node answered", fix=None)
+    if not any(report.formed for report in reports):
+        message = f"the cluster is not formed: {plural(len(reports), 'agent')} running, none in a cluster"
+        return Check(name=name, status=Verdict.ERROR, message=message, fix="hmctl deploy")
+    following = _following(view, reports)
+    said = f"{len(following)} of {plural(len(view.voters), 'voter')}"
+    if len(following) < need:
+        lost = sorted(set(view.voters) - following)
+        message = f"no quorum: {said} with a leader, {need} needed; nothing can be changed until more are back"
+        return Check(name=name, status=Verdict.ERROR, message=message, fix=f"bring back {listed(lost)}: hmctl logs {lost[0]}")
+    spare = len(following) - need
+    if len(following) < len(view.voters) and spare == 0:
+        message = f"{said} connected: one more lost and nothing can be changed"
+        lost = sorted(set(view.voters) - following)
+        return Check(name=name, status=Verdict.WARN, message=message, fix=f"bring back {listed(lost)}: hmctl logs {lost[0]}")
+    return Check(name=name, status=Verdict.OK, message=f"{said} connected; {spare or 'none'} may be lost")
+
+
+def _following(view: View, reports: Sequence[NodeReport]) -> set[str]:
+    """The voters that stand behind the leader: as it sees its own connections, or, where we cannot ask it, as they say themselves."""
+    if view.leader is None:
+        return set()
+    own = next((report for report in reports if report.name == view.leader and report.raft.role == "leader"), None)
+    if own is not None and own.raft.term == view.term:
+        return ({own.name} | set(own.raft.reachable_voters)) & set(view.voters)
+    agreeing = {report.name for report in reports if report.raft.leader == view.leader and report.raft.term == view.term}
+    return agreeing & set(view.voters)
+
+
+def check_leader(view: View, reports: Sequence[NodeReport]) -> Check:
+    """Whether everybody that answered names the same leader."""
+    name = "leader"
+    if view.rivals:
+        message = f"{listed(view.rivals)} each lead term {view.term}: this must never happen, please report it"
+        return Check(name=name, status=Verdict.ERROR, message=message, fix=f"hmctl logs {' '.join(view.rivals)}")
+    if view.leader is None:
+        fix = "an election takes seconds: look again; if it lasts, hmctl node inspect shows who reaches whom" if reports else None
+        return Check(name=name, status=Verdict.ERROR, message="no leader: nothing can be changed", fix=fix)
+    others = sorted(report.name for report in reports if report.raft.leader != view.leader)
+    if others:
+        message = f"{view.leader} leads term {view.term}, but {listed(others)} {'does' if len(others) == 1 else 'do'} not follow it"
+        return Check(name=name, status=Verdict.WARN, message=message, fix=f"hmctl node inspect {others[0]}")
+    return Check(name=name, status=Verdict.OK, message=f"{view.leader} leads term {view.term}; all that answered agree")
+
+
+def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
+    """Whether every node answers us and its leader."""
+    name = "nodes"
+    lost = [node for node in nodes if node.state in {NodeState.UNREACHABLE, NodeState.DOWN, NodeState.SUSPECT}]
+    if not lost:
+        return Check(name=name, status=Verdict.OK, message=f"{len(nodes)} of {plural(len(nodes), 'node')} reachable")
+    names = [node.name for node in lost]
+    reason = lost[0].reasons[0] if lost[0].reasons else "no answer"
+    first = answers.get(names[0])
+    known_fix = first.fix if isinstance(first, Silence) else None
+    if not any(isinstance(answer, Answer) for answer in answers.values()):
+        refused = any(isinstance(answer, Silence) and answer.reached for answer in answers.values())
+        fix = known_fix or ("hmctl logs" if refused else "is UDP 7443 open from here? try hmctl status --via ssh, and hmctl logs")
+        return Check(name=name, status=Verdict.ERROR, message=f"none of {plural(len(nodes), 'node')} answered: {reason}", fix=fix)
+    states = listed([f"{node.name} ({node.state})" for node in lost])
+    return Check(
+        name=name,
+        status=Verdict.WARN,
+        message=f"{states}: {reason}",
+        fix=known_fix or f"hmctl logs {names[0]}; on the host: systemctl status hypermesh-agent",
+    )
+
+
+def check_components(reports: Sequence[NodeReport]) -> Check:
+    """Whether all components run on every node that answered."""
+    name = "components"
+    if not reports:
+        return Check(name=name, status=Verdict.WARN, message="unknown: no node answered")
+    ailing = [
+        f"{report.name}: {component} {status.state}" + (f" ({status.error})" if status.error else "")
+        for report in reports
+        for component, status in report.components.items()
+        if status.state is not ComponentState.RUNNING
+    ]
+    ailing += [
+        f"{report.name}: {reason}"
+        for report in reports
+        for reason in report.reasons
+        if all(status.state is ComponentState.RUNNING for status in report.components.values())
+    ]
+    if not ailing:
+        return Check(name=name, status=Verdict.OK, message="all running")
+    worst = ailing[0].partition(":")[0]
+    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:5]), fix=f"hmctl node inspect {worst}")
+
+
+def check_members(expected: Sequence[Expected], view: View) -> Check:
+    """Whether the cluster's members are the inventory's hosts."""
+    name = "members"
+    if not view.members and view.leader is None:
+        return Check(name=name, status=Verdict.OK, message="nothing to compare")
+    named = {host.name for host in expected}
+    missing = [host.name for host in expected if host.name not in view.members]
+    if missing:
+        message = f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} not joined"
+        return Check(name=name, status=Verdict.WARN, message=message, fix="hmctl deploy")
+    strangers = sorted(set(view.members) - named)
+    if strangers:
+        message = f"{listed(strangers)} {'is a member' if len(strangers) == 1 else 'are members'}, but not in the inventory"
+        return Check(name=name, status=Verdict.WARN, message=message, fix="add the host to the inventory, or give the whole one with -i")
+    return Check(name=name, status=Verdict.OK, message=f"{plural(len(named), 'member')}, as in the inventory")
+
+
+def check_releases(reports: Sequence[NodeReport]) -> Check:
+    """Whether all nodes run the same release."""
+    name = "releases"
+    by_release: dict[str, list[str]] = {}
+    for report in reports:
+        by_release.setdefault(report.release, []).append(report.name)
+    if len(by_release) <= 1:
+        return Check(name=name, status=Verdict.OK, message=f"all nodes run {next(iter(by_release), 'an unknown release')[:12]}")
+    mix = "; ".join(f"{release[:12]} on {listed(names)}" for release, names in by_release.items())
+    return Check(name=name, status=Verdict.WARN, message=f"{len(by_release)} releases: {mix}", fix="hmctl deploy")
+
+
+def check_clocks(answers: Answers) -> Check:
+    """Whether the nodes' clocks agree with each other and with ours."""
+    name = "clocks"
+    offsets = {node: _at_least(answer) for node, answer in answers.items() if isinstance(answer, Answer)}
+    if not offsets:
+        return Check(name=name, status=Verdict.OK, message="nothing to compare")
+    middle = median(offsets.values())
+    astray = {node: offset - middle for node, offset in offsets.items() if abs(offset - middle) > MOST_SKEW_SECONDS}
+    if astray:
+        said = [f"{node} is {duration(abs(offset))} {'ahead' if offset > 0 else 'behind'}" for node, offset in astray.items()]
+        return Check(
+            name=name, status=Verdict.WARN, message=listed(said), fix="enable time synchronization there: timedatectl set-ntp true"
+        )
+    if abs(middle) > MOST_SKEW_SECONDS:
+        message = f"this machine is {duration(abs(middle))} {'behind' if middle > 0 else 'ahead of'} the nodes"
+        return Check(name=name, status=Verdict.WARN, message=message, fix="enable time synchronization here: timedatectl set-ntp true")
+    return Check(name=name, status=Verdict.OK, message=f"within {MOST_SKEW_SECONDS:.0f} s of each other")
+
+
+def _at_least(answer: Answer) -> float:
+    """How far the node's clock is off for certain: the answer's way here may have taken any part of the round trip."""
+    unsure = answer.rtt_seconds / 2
+    return answer.offset_seconds - max(-unsure, min(unsure, answer.offset_seconds))
+
+
+def check_certificate(ends: datetime | None, now: datetime) -> Check:
+    """Whether the operator's own certificate lasts."""
+    name = "certificate"
+    if ends is None:
+        return Check(name=name, status=Verdict.WARN, message="you have no certificate for this cluster", fix="hmctl ca import FILE")
+    left = ends - now
+    if left <= timedelta(0):
+        return Check(name=name, status=Verdict.ERROR, message=f"yours expired on {ends:%Y-%m-%d}", fix="hmctl deploy renews it")
+    if left <= EXPIRES_SOON:
+        message = f"yours expires on {ends:%Y-%m-%d}, in {plural(left.days, 'day')}"
+        return Check(name=name, status=Verdict.WARN, message=message, fix="hmctl deploy renews it")
+    return Check(name=name, status=Verdict.OK, message=f"yours is valid until {ends:%Y-%m-%d}")

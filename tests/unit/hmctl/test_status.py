@@ -1,0 +1,287 @@
+"""Verdicts of `hmctl status`, as tables: who answered what, and what we make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, RaftReport, Role
+from hmctl.actions.checks import EXPIRES_SOON, judge
+from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LATER = NOW + timedelta(days=300)
+NAMES = ("node1", "node2", "node3")
+SILENT = Silence("no answer within 2 s")
+RUNNING = {name: ComponentReport(state=ComponentState.RUNNING) for name in ("transport", "consensus", "container", "orchestration")}
+
+
+def expected(*names: str, role: Role = Role.CONTROL) -> list[Expected]:
+    return [Expected(name, f"198.18.0.{number}", role) for number, name in enumerate(names, 1)]
+
+
+def member(name: str, state: NodeState = NodeState.READY, reason: str = "") -> Node:
+    return Node(name=name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1", state=state, state_reason=reason)
+
+
+def report(
+    name: str,
+    leader: str | None = "node1",
+    *,
+    term: int = 3,
+    reachable: tuple[str, ...] | None = None,
+    members: tuple[Node, ...] | None = None,
+    applied: int = 10,
+    release: str = "r1",
+    components: Mapping[str, ComponentReport] = RUNNING,
+    reasons: tuple[str, ...] = (),
+    formed: bool = True,
+    voters: tuple[str, ...] = NAMES,
+) -> NodeReport:
+    leads = name == leader
+    return NodeReport(
+        cluster="hm-abc",
+        name=name,
+        address="198.18.0.9",
+        role=Role.CONTROL,
+        release=release,
+        uptime_seconds=12.5,
+        health_score=0.5 if reasons else 1.0,
+        reasons=list(reasons),
+        containers=0,
+        components=dict(components),
+        raft=RaftReport(
+            role="leader" if leads else "follower",
+            leader=leader,
+            term=term,
+            applied_index=applied,
+            voters=list(voters),
+            reachable_voters=list(reachable if reachable is not None else voters if leads else ()),
+        ),
+        formed=formed,
+        members=list(members if members is not None else map(member, NAMES)),
+    )
+
+
+def status(
+    *given: NodeReport | tuple[str, Silence], hosts: tuple[str, ...] = NAMES, ends: datetime | None = LATER, **offsets: float
+) -> Status:
+    answers: dict[str, Answer | Silence] = {}
+    for item in given:
+        if isinstance(item, NodeReport):
+            answers[item.name] = Answer(item, 0.002, offsets.get(item.name, 0.0))
+        else:
+            answers[item[0]] = item[1]
+    return judge(cluster="lab", expected=expected(*hosts), answers=answers, certificate_ends=ends, now=NOW)
+
+
+def check(found: Status, name: str) -> Check:
+    return next(check for check in found.checks if check.name == name)
+
+
+def states(found: Status) -> dict[str, str]:
+    return {node.name: str(node.state) for node in found.nodes}
+
+
+def test_three_sound_nodes_are_healthy() -> None:
+    found = status(*map(report, NAMES))
+    assert found.health is Health.HEALTHY
+    assert found.exit_code == 0
+    assert (found.cluster, found.leader, found.term, found.release, found.apps) == ("lab", "node1", 3, "r1", [])
+    assert states(found) == dict.fromkeys(NAMES, "ready")
+    assert {check.status for check in found.checks} == {Verdict.OK}
+    assert all(check.fix is None for check in found.checks)
+
+
+def test_a_lost_node_is_a_warning_with_its_reason_and_a_fix() -> None:
+    found = status(report("node1", reachable=("node1", "node2")), report("node2"), ("node3", SILENT))
+    assert found.health is Health.WARNING
+    assert found.exit_code == 3
+    assert states(found)["node3"] == "unreachable"
+    assert found.nodes[2].reasons == ["no answer within 2 s"]
+    assert found.nodes[2].uptime_seconds is None
+    assert "no answer within 2 s" in check(found, "nodes").message
+    assert "node3" in (check(found, "nodes").fix or "")
+    assert check(found, "quorum").message == "2 of 3 voters connected: one more lost and nothing can be changed"
+
+
+def test_the_leaders_word_makes_a_silent_node_down() -> None:
+    members = (member("node1"), member("node2"), member("node3", NodeState.DOWN, "no heartbeat for 4 s"))
+    found = status(report("node1", members=members), report("node2"), ("node3", SILENT))
+    assert states(found)["node3"] == "down"
+
+
+def test_a_node_that_only_the_leader_cannot_hear_is_not_ready() -> None:
+    members = (member("node1"), member("node2"), member("node3", NodeState.SUSPECT, "no heartbeat for 2 s"))
+    found = status(report("node1", members=members), report("node2"), report("node3"))
+    assert states(found)["node3"] == "suspect"
+    assert found.nodes[2].reasons == ["the leader does not hear it: no heartbeat for 2 s"]
+    assert found.health is Health.WARNING
+
+
+def test_nobody_answers() -> None:
+    found = status(*[(name, SILENT) for name in NAMES])
+    assert found.health is Health.CRITICAL
+    assert found.exit_code == 4
+    assert (found.leader, found.term, found.release) == (None, 0, "")
+    assert "none of 3 nodes answered: no answer within 2 s" in check(found, "nodes").message
+    assert "--via ssh" in (check(found, "nodes").fix or "")
+
+
+def test_a_fix_that_the_failure_knows_wins_over_the_general_one() -> None:
+    found = status(*[(name, Silence("the certificate expired", fix="hmctl deploy", reached=True)) for name in NAMES])
+    assert check(found, "nodes").fix == "hmctl deploy"
+
+
+@pytest.mark.parametrize(
+    ("given", "leader", "term"),
+    [
+        pytest.param([report("node1"), report("node2"), report("node3")], "node1", 3, id="agreed"),
+        pytest.param(
+            [report("node1", term=3), report("node2", "node2", term=4), report("node3", "node2", term=4)], "node2", 4, id="newer term"
+        ),
+        pytest.param(
+            [report("node1", None, term=9), report("node2", "node2", term=4), report("node3", "node2", term=4)], "node2", 4, id="candidate"
+        ),
+        pytest.param([report("node1", None, term=5), report("node2", None, term=5)], None, 5, id="electing"),
+        pytest.param([report("node1", "node1", term=4), report("node2", "node2", term=4)], None, 4, id="two in one term"),
+    ],
+)
+def test_whom_to_believe(given: list[NodeReport], leader: str | None, term: int) -> None:
+    found = status(*given)
+    assert (found.leader, found.term) == (leader, term)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "words"),
+    [
+        pytest.param([report("node1"), report("node2"), report("node3")], Verdict.OK, "3 of 3 voters connected; 1 may be lost", id="all"),
+        pytest.param(
+            [report("node1", reachable=("node2",)), report("node2")], Verdict.WARN, "2 of 3 voters connected", id="leader counts itself"
+        ),
+        pytest.param([report("node1", reachable=("node1",))], Verdict.ERROR, "no quorum: 1 of 3 voters", id="cut off leader"),
+        pytest.param([report("node2"), report("node3")], Verdict.WARN, "2 of 3 voters connected", id="leader out of our reach"),
+        pytest.param([report("node2")], Verdict.ERROR, "no quorum: 1 of 3 voters", id="one follower is no proof"),
+        pytest.param([report("node1", None), report("node2", None)], Verdict.ERROR, "no quorum: 0 of 3 voters", id="no leader"),
+        pytest.param([report("node1", "node1", voters=("node1",))], Verdict.OK, "1 of 1 voter connected; none may be lost", id="single"),
+        pytest.param([report(name, None, term=0, formed=False, members=()) for name in NAMES], Verdict.ERROR, "not formed", id="unformed"),
+    ],
+)
+def test_quorum(given: list[NodeReport], verdict: Verdict, words: str) -> None:
+    found = check(status(*given), "quorum")
+    assert found.status is verdict
+    assert words in found.message
+    assert (found.fix is None) == (verdict is Verdict.OK)
+
+
+def test_an_unformed_cluster_is_critical_and_deploy_forms_it() -> None:
+    found = status(*[report(name, None, term=0, formed=False, members=()) for name in NAMES])
+    assert found.health is Health.CRITICAL
+    assert check(found, "quorum").fix == "hmctl deploy"
+
+
+def test_two_leaders_in_one_term_are_an_alarm() -> None:
+    found = check(status(report("node1", "node1"), report("node2", "node2")), "leader")
+    assert found.status is Verdict.ERROR
+    assert "node1 and node2 each lead term 3" in found.message
+
+
+def test_a_node_that_follows_nobody_is_named() -> None:
+    found = check(status(report("node1"), report("node2"), report("node3", None, term=2)), "leader")
+    assert found.status is Verdict.WARN
+    assert "node3 does not follow it" in found.message
+
+
+def test_an_ailing_component_degrades_its_node() -> None:
+    ailing = {**RUNNING, "container": ComponentReport(state=ComponentState.DEGRADED, error="Docker does not answer")}
+    found = status(report("node1"), report("node2", components=ailing, reasons=("container: Docker does not answer",)), report("node3"))
+    assert found.health is Health.WARNING
+    assert states(found)["node2"] == "degraded"
+    assert check(found, "components").message == "node2: container degraded (Docker does not answer)"
+    assert check(found, "components").fix == "hmctl node inspect node2"
+    assert found.nodes[1].components["container"].error == "Docker does not answer"
+
+
+def test_a_node_whose_components_run_may_still_have_a_reason_to_worry() -> None:
+    found = status(report("node1"), report("node2", reasons=("disk 97 % full",)), report("node3"))
+    assert check(found, "components").message == "node2: disk 97 % full"
+    assert states(found)["node2"] == "degraded"
+
+
+def test_a_host_that_has_not_joined() -> None:
+    members = (member("node1"), member("node2"))
+    found = status(report("node1", members=members), report("node2"), report("node3", None, members=members))
+    assert check(found, "members").message == "node3 has not joined"
+    assert found.nodes[2].state is NodeState.DEGRADED
+    assert found.nodes[2].reasons == ["is not a member of the cluster yet"]
+
+
+def test_a_member_that_the_inventory_does_not_name_is_shown_as_the_leader_sees_it() -> None:
+    found = status(report("node1"), report("node2"), hosts=("node1", "node2"))
+    assert states(found)["node3"] == "ready"
+    assert found.nodes[2].reasons == ["is not in the inventory, so it was not asked"]
+    assert check(found, "members").status is Verdict.WARN
+
+
+def test_mixed_releases() -> None:
+    found = status(report("node1", release="b" * 64), report("node2", release="a" * 64), report("node3", release="a" * 64))
+    assert check(found, "releases").message == f"2 releases: {'b' * 12} on node1; {'a' * 12} on node2 and node3"
+    assert found.release == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("offsets", "verdict", "words"),
+    [
+        pytest.param({"node2": 4.0}, Verdict.OK, "within 5 s", id="bearable"),
+        pytest.param({"node2": -300.0}, Verdict.WARN, "node2 is 5m 00s behind", id="one astray"),
+        pytest.param({"node1": 301.0, "node2": 300.0, "node3": 302.0}, Verdict.WARN, "this machine is 5m 00s behind the nodes", id="ours"),
+        pytest.param(
+            {"node1": -60.0, "node2": -60.0, "node3": -60.0}, Verdict.WARN, "this machine is 60.0 s ahead of the nodes", id="ours ahead"
+        ),
+    ],
+)
+def test_clocks(offsets: dict[str, float], verdict: Verdict, words: str) -> None:
+    found = check(status(*map(report, NAMES), **offsets), "clocks")
+    assert found.status is verdict
+    assert words in found.message
+
+
+def test_a_slow_answer_is_no_skewed_clock() -> None:
+    answers = {name: Answer(report(name), rtt_seconds=14.0, offset_seconds=6.9 if name == "node2" else 0.0) for name in NAMES}
+    found = judge(cluster="lab", expected=expected(*NAMES), answers=answers, certificate_ends=LATER, now=NOW)
+    assert check(found, "clocks").status is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        (LATER, Verdict.OK),
+        (NOW + EXPIRES_SOON + timedelta(seconds=1), Verdict.OK),
+        (NOW + EXPIRES_SOON, Verdict.WARN),
+        (NOW, Verdict.ERROR),
+        (None, Verdict.WARN),
+    ],
+)
+def test_certificate(ends: datetime | None, verdict: Verdict) -> None:
+    assert check(status(*map(report, NAMES), ends=ends), "certificate").status is verdict
+
+
+def test_every_check_that_is_not_ok_says_what_mends_it() -> None:
+    found = status(
+        report("node1", reachable=("node1", "node2"), release="r2"),
+        report("node2", None, reasons=("disk 97 % full",)),
+        ("node3", SILENT),
+        hosts=("node1", "node2", "node3", "node4"),
+        ends=NOW + timedelta(days=2),
+        node2=60.0,
+    )
+    assert {check.name for check in found.checks if check.status is not Verdict.OK} >= {
+        "quorum",
+        "leader",
+        "nodes",
+        "components",
+        "members",
+    }
+    assert all(check.fix for check in found.checks if check.status is not Verdict.OK)

@@ -108,9 +108,12 @@ class Managed:
         self._move(S.INITIALIZING)
         await self._bring_up()
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Supervise the component in a task of `tasks`: also one that did not come up, which is tried again."""
-        self._task = tasks.create_task(self._supervise(), name=f"supervise {self.name}")
+    def start(self, tasks: asyncio.TaskGroup, on_fatal: Callable[[HyperMeshError], None]) -> None:
+        """Supervise the component in a task of `tasks`: also one that did not come up, which is tried again.
+
+        `on_fatal` hears of an error in `FATAL`; nothing is tried again then.
+        """
+        self._task = tasks.create_task(self._supervise(on_fatal), name=f"supervise {self.name}")
 
     async def stop(self) -> None:
         """Take the component down. Never raises: what goes wrong is logged, and kept as the error."""
@@ -126,22 +129,27 @@ class Managed:
         problem = await self._let_go()
         self._move(S.ERROR if problem else S.STOPPED, problem)
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, on_fatal: Callable[[HyperMeshError], None]) -> None:
+        try:
+            await self._keep_working()
+        except FATAL as error:
+            self._move(S.ERROR, describe(error))
+            on_fatal(error)
+
+    async def _keep_working(self) -> None:
         if self.state is not S.READY:
             await self._recover()
         while True:
             began = _now()
             try:
                 await self._work()
-            except FATAL as error:
-                self._move(S.ERROR, describe(error))
+            except FATAL:
                 raise
             except Exception as error:  # noqa: BLE001 -- the supervisor is where a component's failure ends
                 if self.state is S.STOPPING:
                     return
-                if _now() - began >= self._backoff.forget:
-                    self._failures = 0
-                self._fail(error)
+                self._failures = 1 if _now() - began >= self._backoff.forget else self._failures + 1
+                self._move(S.ERROR, describe(error), cause=None if isinstance(error, HyperMeshError) else error)
             await self._recover()
 
     async def _work(self) -> None:
@@ -182,8 +190,10 @@ class Managed:
                 await self._bring_up()
             except FATAL:
                 raise
-            except Exception as error:  # noqa: BLE001 -- `_bring_up` has logged it and set the state
-                log.debug("%s is still not up: %s", self.name, describe(error))
+            except HyperMeshError:
+                continue  # said by the change of state
+            except Exception:
+                log.exception("%s cannot come up", self.name)
             else:
                 return
 
@@ -196,7 +206,8 @@ class Managed:
             self._move(S.DEGRADED, describe(error))
             raise
         except Exception as error:
-            self._fail(error)
+            self._failures += 1
+            self._move(S.ERROR, describe(error))
             raise
         finally:
             self.init_seconds = _now() - began
@@ -224,10 +235,6 @@ class Managed:
         except TimeoutError:
             return
         self._poked.clear()
-
-    def _fail(self, error: Exception) -> None:
-        self._failures += 1
-        self._move(S.ERROR, describe(error), cause=None if isinstance(error, HyperMeshError) else error)
 
     def _move(self, to: S, error: str | None = None, cause: Exception | None = None) -> None:
         """The only place that changes the state. The log gets one line a change, and a traceback when the cause is none of our errors."""

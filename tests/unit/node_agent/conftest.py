@@ -37,12 +37,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.slept
 
 
-@pytest.fixture
+def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(coroutine)
+
+
+@pytest.fixture(scope="session")
 def virtual() -> Run[Any]:
     """Runs a coroutine in virtual time."""
-
-    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            return runner.run(coroutine)
-
-    return run
+    return run_virtually

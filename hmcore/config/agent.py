@@ -6,7 +6,7 @@ It holds the settings fully resolved: a node needs no table of presets, and what
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -16,6 +16,9 @@ from hmcore.config.problems import locate, mistakes
 from hmcore.config.settings import Port, Settings
 from hmcore.errors import ConfigError, Problem
 from hmcore.records import Role
+
+if TYPE_CHECKING:  # the agent itself never needs an inventory
+    from hmcore.config.inventory import Host, Inventory
 
 AGENT_CONFIG = Path("/etc/hypermesh/agent.yaml")
 
@@ -83,3 +86,21 @@ def parse_agent_config(content: str | bytes, file: str) -> AgentConfig:
 def dump_agent_config(config: AgentConfig) -> str:
     """`config` as YAML: the same text for the same configuration, so that a second deploy finds nothing to change."""
     return yaml12.dump(config.model_dump(mode="json") | {"labels": dict(sorted(config.labels.items()))})
+
+
+def agent_config_for(inventory: Inventory, host: Host, bootstrap: str) -> AgentConfig:
+    """What `host` is told of `inventory`. `bootstrap` is the operator's, the same for every node."""
+    voters = tuple(Voter(name=voter.name, address=voter.address, port=voter.port) for voter in inventory.control_hosts)
+    return AgentConfig(
+        cluster_id=inventory.id,
+        cluster_name=inventory.name,
+        bootstrap=bootstrap,
+        node=host.name,
+        role=host.role,
+        address=host.address,
+        port=host.port,
+        labels=dict(host.labels),
+        voters=voters,
+        preset=inventory.preset,
+        settings=inventory.settings,
+    )

@@ -35,7 +35,7 @@ def _election(settings: Settings) -> Iterator[Mistake]:
         yield _mistake("raft.election_min", why, hint)
     if raft.election_max <= raft.election_min:
         why = f"{raft.election_max:g} s is not above election_min ({raft.election_min:g} s): voters would stand at once and split the vote"
-        yield _mistake("raft.election_max", why, f"about {2 * raft.election_min:g}")
+        yield _mistake("raft.election_max", why, f"about {2 * max(raft.election_min, 5 * raft.heartbeat):g}")
     if timeout <= raft.election_max:
         why = f"{timeout:g} s is not above raft.election_max ({raft.election_max:g} s): every write would fail when a leader dies"
         yield _mistake("calls.timeout", why, f"at least {2 * raft.election_max:g}")

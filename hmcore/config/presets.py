@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-
 from hmcore.config.conflicts import conflicts
-from hmcore.config.problems import Mistake, locate, mistakes, nearest
+from hmcore.config.problems import Mistake, examine, locate, nearest
 from hmcore.config.settings import Settings
 from hmcore.errors import ConfigError
 
@@ -87,6 +85,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
+def default_control_nodes(preset: str, hosts: int) -> int:
+    """How many of `hosts` are control nodes unless somebody says otherwise: the largest odd number that the preset has a use for."""
+    most = max(3, PRESETS[preset].control_nodes)
+    return max(odd for odd in (1, 3, 5) if odd <= min(most, max(1, hosts)))
+
+
 def settings_for(preset: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings of `preset` with `overrides` (nested as in the inventory) over them. Raises ConfigError with every mistake."""
     if preset not in PRESETS:
@@ -99,11 +103,8 @@ def settings_for(preset: str, overrides: Mapping[str, Any] | None = None) -> Set
 
 def resolve(preset: Preset, overrides: object) -> tuple[Settings | None, list[Mistake]]:
     """The same for whatever a document holds under `settings:`, with paths below it. None when a value by itself is wrong."""
-    try:
-        settings = Settings.model_validate(_merged(preset.changes, overrides) if isinstance(overrides, Mapping) else overrides)
-    except ValidationError as error:
-        return None, mistakes(error, Settings)
-    return settings, conflicts(settings)
+    settings, wrong = examine(Settings, _merged(preset.changes, overrides) if isinstance(overrides, Mapping) else overrides)
+    return settings, wrong + (conflicts(settings) if settings else [])
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

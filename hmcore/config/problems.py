@@ -10,7 +10,7 @@ import difflib
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from hmcore.errors import Problem
 
 Path = tuple[str | int, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class FromEnvironment(str):
@@ -48,10 +49,14 @@ def spell(path: Path) -> str:
     return text
 
 
-def locate(mistakes: Iterable[Mistake], file: str, lines: Mapping[Path, int]) -> tuple[Problem, ...]:
+def locate(wrong: Iterable[Mistake], file: str, lines: Mapping[Path, int]) -> tuple[Problem, ...]:
     """Each mistake with its line (of the nearest part that is in the file), in the order of the file and without repetition."""
-    problems = dict.fromkeys(Problem(file, line_of(m.path, lines), spell(m.path), m.message, m.hint, m.warning) for m in mistakes)
-    return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+    return in_order(Problem(file, line_of(m.path, lines), spell(m.path), m.message, m.hint, m.warning) for m in wrong)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """In the order of the file, each said once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
 
 
 def line_of(path: Path, lines: Mapping[Path, int]) -> int | None:
@@ -87,13 +92,38 @@ def describe(value: object) -> str:
             return "a mapping"
 
 
+def examine(model: type[_Model], value: object) -> tuple[_Model | None, list[Mistake]]:
+    """`value` as a `model` and what is wrong with it. Wrong parts are left out of what is returned, so that the rest can be checked
+    further in the same go; None when that is not enough."""
+    try:
+        return model.model_validate(value), []
+    except ValidationError as error:
+        wrong = mistakes(error, model)
+    for mistake in wrong:
+        value = _without(value, mistake.path)
+    try:
+        return model.model_validate(value), wrong
+    except ValidationError:
+        return None, wrong
+
+
+def _without(value: Any, path: Path) -> Any:
+    """`value` without the part at `path`; the nearest part above it goes if it has no such part of its own."""
+    if not path or not isinstance(value, Mapping) or path[0] not in value:
+        return value
+    key, inner = path[0], value[path[0]]
+    rest = {name: part for name, part in value.items() if name != key}
+    reaches_further = len(path) > 1 and isinstance(inner, Mapping) and path[1] in inner
+    return {**rest, key: _without(inner, path[1:])} if reaches_further else rest
+
+
 def mistakes(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
     """Pydantic's errors about a document of type `model`, in our words."""
     return list(dict.fromkeys(_translate(detail, model) for detail in error.errors(include_url=False)))
 
 
 def _translate(detail: ErrorDetails, model: type[BaseModel]) -> Mistake:
-    path = tuple(detail["loc"])
+    path = tuple(part for part in detail["loc"] if part != "[key]")
     found, context = describe(detail["input"]), detail.get("ctx", {})
     match detail["type"]:
         case "missing":

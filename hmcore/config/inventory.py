@@ -1,0 +1,141 @@
+"""The inventory, cluster.yaml: which hosts make up a cluster, how SSH reaches them, and how the cluster is tuned.
+
+`parse_inventory` is pure and finds every mistake at once, each with its line; `load_inventory` adds the reading of files.
+document.py says what may be written, targets.py what it comes to, checks.py what must fit together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hmcore.config import yaml12
+from hmcore.config.checks import check_hosts, check_secrets
+from hmcore.config.document import InventoryDocument, SshDefaults
+from hmcore.config.interpolate import interpolate, plain_throughout
+from hmcore.config.presets import DEFAULT_PRESET, PRESETS, resolve
+from hmcore.config.problems import Mistake, describe, examine, in_order, locate, nearest
+from hmcore.config.settings import Settings
+from hmcore.config.targets import Host, Places, SshTarget, drafts
+from hmcore.errors import ConfigError, Problem, UsageError
+from hmcore.records import Role
+
+__all__ = ["Host", "Inventory", "Places", "SshTarget", "load_inventory", "parse_inventory"]
+
+STDIN = "<stdin>"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A valid inventory, resolved: nothing is left to look up. `hosts` are in the order of the file."""
+
+    id: str
+    name: str
+    preset: str
+    settings: Settings
+    hosts: tuple[Host, ...]
+    packages: Literal["install", "require"]
+    file: str
+
+    @property
+    def control_hosts(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.role is Role.CONTROL)
+
+    @property
+    def worker_hosts(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.role is Role.WORKER)
+
+    def host(self, name: str) -> Host:
+        """The host called `name`. Raises UsageError naming the nearest."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise UsageError(f"no host is called {name!r} in {self.file}", fix=nearest(name, [host.name for host in self.hosts]))
+
+
+def load_inventory(path: str | Path, environment: Mapping[str, str]) -> tuple[Inventory, tuple[Problem, ...]]:
+    """The inventory in the file `path` (`-` is stdin) and its warnings. Raises ConfigError with everything that is wrong with it."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    ssh_config = home / ".ssh" / "config"
+    if str(path) == "-":
+        file, folder, text = STDIN, Path.cwd(), sys.stdin.buffer.read(yaml12.MAX_BYTES + 1)
+    else:
+        file, folder = str(path), Path(os.path.abspath(path)).parent
+        try:
+            with open(path, "rb") as stream:
+                text = stream.read(yaml12.MAX_BYTES + 1)
+        except OSError as error:
+            fix = "`hmctl init HOST...` writes an inventory; -i names another file"
+            raise ConfigError((Problem(file, None, "", f"cannot be read: {error.strerror}"),), fix=fix) from error
+    places = Places(folder, home, ssh_config if ssh_config.is_file() else None)
+    inventory, warnings = parse_inventory(text, file, environment, places)
+    return inventory, (*warnings, *_missing_files(inventory))
+
+
+def parse_inventory(text: str | bytes, file: str, environment: Mapping[str, str], places: Places) -> tuple[Inventory, tuple[Problem, ...]]:
+    """The same without touching a file. `environment` is what `${NAME}` refers to, `places` what relative paths are relative to."""
+    document = yaml12.parse(text, file)
+    value, wrong = interpolate(document.value, environment)
+    unset = {mistake.path for mistake in wrong}
+    inventory, found = _inventory(value, file, places)
+    wrong += [mistake for mistake in found if mistake.path not in unset]  # one complaint about a value is enough
+    problems = in_order([*document.problems, *locate(wrong, file, document.lines)])
+    if inventory is None or not all(problem.warning for problem in problems):
+        raise ConfigError(problems)
+    return inventory, problems
+
+
+def _inventory(value: Any, file: str, places: Places) -> tuple[Inventory | None, list[Mistake]]:
+    """All that is to be said about `value`, and the inventory that is left without its wrong parts: for use only if there are none."""
+    if not isinstance(value, dict):
+        found = "is empty" if value is None else f"must be a mapping, not {describe(value)}"
+        return None, [Mistake((), f"the inventory {found}", "`hmctl init HOST...` writes one")]
+    value = {key: part for key, part in value.items() if not key.startswith("x-")}  # a place for anchors, as in Compose files
+    document, wrong = examine(InventoryDocument, value)
+    preset, wrong_preset = _preset(value.get("preset"))
+    settings, wrong_settings = _settings(value.get("settings"), preset)
+    defaults, _ = examine(SshDefaults, value.get("ssh") or {})  # its mistakes are among the document's
+    entries = value.get("hosts")
+    made, wrong_hosts = drafts(
+        entries if isinstance(entries, list) else [],
+        preset or DEFAULT_PRESET,
+        defaults or SshDefaults(),
+        (settings or Settings()).transport.port,
+        places,
+    )
+    if entries == []:
+        wrong_hosts.append(Mistake(("hosts",), "there is no host", "at least one: user@address, or a mapping with address and role"))
+    wrong += [*wrong_preset, *wrong_settings, *wrong_hosts, *check_secrets(value)]
+    wrong += check_hosts(made, PRESETS[preset or DEFAULT_PRESET], complete=not wrong_hosts)
+    if document is None or preset is None or settings is None:
+        return None, wrong
+    hosts = tuple(draft.host for draft in made)
+    return Inventory(document.id, document.name, preset, settings, hosts, document.packages or "install", file), wrong
+
+
+def _preset(given: object) -> tuple[str | None, list[Mistake]]:
+    """The preset's name; None when there is none of that name. Other types are the document model's business."""
+    if given is None:
+        return DEFAULT_PRESET, []
+    if not isinstance(given, str):
+        return None, []
+    if given not in PRESETS:
+        return None, [Mistake(("preset",), f"no preset is called {describe(given)}", nearest(given, PRESETS))]
+    return str(given), []
+
+
+def _settings(given: object, preset: str | None) -> tuple[Settings | None, list[Mistake]]:
+    settings, wrong = resolve(PRESETS[preset or DEFAULT_PRESET], plain_throughout({} if given is None else given))
+    return settings, [mistake.under(("settings",)) for mistake in wrong]
+
+
+def _missing_files(inventory: Inventory) -> Iterator[Problem]:
+    """Warnings, not mistakes: the inventory may be checked on another machine than the operator's."""
+    targets = [target for host in inventory.hosts for target in (host.ssh, host.ssh.bastion) if target is not None]
+    for key in dict.fromkeys(target.key for target in targets if target.key is not None):
+        if not key.exists():
+            yield Problem(inventory.file, None, "ssh.key", f"there is no file {key}", warning=True)

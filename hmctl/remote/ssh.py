@@ -1,0 +1,337 @@
+"""Hosts over SSH, and the only home of asyncssh. One connection a host; bastions are shared; host keys are always verified."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import join, quote
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
+
+from hmcore.errors import AuthenticationFailed, HostKeyMismatch, RemoteError, Unreachable
+from hmctl.remote import hostkeys
+from hmctl.remote.base import Completed, FirstContact, shown
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, SshTarget
+
+# AES-GCM first: with hardware AES it moves a release several times faster than OpenSSH's own first choice does in Python.
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
+CHUNK = 256 * 1024
+KEEPALIVE = 10.0  # seconds; three unanswered ones end the connection
+
+# sudo may or may not read the password line that we send first; everything up to the mark is therefore skipped.
+_SKIP = 'while IFS= read -r line && [ "$line" != "$0" ]; do :; done; exec "$@"'
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One attempt to connect: what the host's key turned out to be, as the handshake's callback saw it."""
+
+    target: SshTarget
+    host: str
+    refused: HostKeyMismatch | None = None
+
+
+@dataclass(slots=True)
+class Connector:
+    """Opens connections. `pins` is the operator's own known_hosts; `accept_new` pins the keys of hosts met for the first time."""
+
+    pins: Path
+    accept_new: bool = False
+    home: Path = field(default_factory=Path.home)
+    timeout: float = 15.0  # for one connection, seconds
+    _bastions: dict[SshTarget, asyncssh.SSHClientConnection] = field(default_factory=dict)
+    _open: list[asyncssh.SSHClientConnection] = field(default_factory=list)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one connection a bastion, whoever comes first
+
+    async def connect(self, host: Host) -> SshRemote:
+        """Raises Unreachable, AuthenticationFailed, HostKeyMismatch (FirstContact when the key is merely unknown)."""
+        connection = await self._connect(host.ssh, host.name)
+        return SshRemote(host, connection)
+
+    async def close(self) -> None:
+        """Ends all connections: hosts first, then the bastions that they came through."""
+        for connection in reversed(self._open):
+            connection.abort()
+        with suppress(TimeoutError):  # nobody waits for a host that no longer answers
+            async with asyncio.timeout(1.0):
+                for connection in self._open:
+                    await connection.wait_closed()
+        self._open.clear()
+        self._bastions.clear()
+
+    async def _connect(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
+        tunnel = await self._bastion(target.bastion, name) if target.bastion else None
+        visit, known = _Visit(target, name), self._known(target)
+        with _explained(visit):
+            async with asyncio.timeout(self.timeout):
+                connection = await asyncssh.connect(
+                    target.address,
+                    target.port,
+                    tunnel=tunnel,
+                    client_factory=lambda: _Judge(self, visit),
+                    known_hosts=known,
+                    server_host_key_algs=_key_algorithms(known, target),
+                    **_authentication(target),
+                    encryption_algs=CIPHERS,
+                    compression_algs=None,
+                    keepalive_interval=KEEPALIVE,
+                    keepalive_count_max=3,
+                    connect_timeout=None,  # the timeout around us covers everything
+                    login_timeout=None,
+                )
+        self._open.append(connection)
+        return connection
+
+    async def _bastion(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
+        async with self._lock:
+            if target not in self._bastions:
+                try:
+                    self._bastions[target] = await self._connect(target, name)
+                except RemoteError as error:
+                    error.message = f"its bastion {target.address}: {error.message}"
+                    raise
+            return self._bastions[target]
+
+    def _lines(self, target: SshTarget) -> list[hostkeys.Line]:
+        return hostkeys.read(hostkeys.files(target.known_hosts, self.home, self.pins))
+
+    def _known(self, target: SshTarget) -> asyncssh.SSHKnownHosts:
+        known = asyncssh.SSHKnownHosts()
+        for line in self._lines(target):
+            try:
+                known.load(line.text)
+            except ValueError:
+                continue  # as OpenSSH does: a line that nobody can read vouches for nobody
+        return known
+
+    def vouching(self, target: SshTarget, host: str, address: str, port: int) -> list[hostkeys.Line]:
+        """The lines that name this host, whatever key they give."""
+        found = []
+        for line in self._lines(target):
+            try:
+                keys = asyncssh.import_known_hosts(line.text).match(host, address, port if port != 22 else None)
+            except ValueError:
+                continue
+            if any(keys):
+                found.append(line)
+        return found
+
+
+def _key_algorithms(known: asyncssh.SSHKnownHosts, target: SshTarget) -> list[str]:
+    """Key types that we know of the host first, as OpenSSH does; then the others, so that a host that changed is recognized as such."""
+    keys, authorities, *_ = known.match(target.address, "", target.port if target.port != 22 else None)
+    certificates = get_default_certificate_algs() if authorities else []
+    ours = [algorithm for key in keys for algorithm in key.sig_algorithms]
+    wanted = dict.fromkeys([*certificates, *ours, *get_default_public_key_algs()])
+    return [algorithm.decode() for algorithm in wanted]
+
+
+class _Judge(asyncssh.SSHClient):
+    """Asked only about keys that no known_hosts file vouches for: a stranger (first contact), or someone who changed."""
+
+    def __init__(self, connector: Connector, visit: _Visit) -> None:
+        self._connector = connector
+        self._visit = visit
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        target, name = self._visit.target, self._visit.host
+        place, fingerprint = hostkeys.place(host, port), key.get_fingerprint()
+        known = self._connector.vouching(target, host, addr, port)
+        if known:
+            self._visit.refused = changed(name, place, fingerprint, known)
+            return False
+        line = hostkeys.entry(host, port, key.export_public_key("openssh").decode())
+        if self._connector.accept_new:
+            hostkeys.pin(self._connector.pins, [line])
+            return True
+        self._visit.refused = FirstContact(host=name, place=place, fingerprint=fingerprint, line=line)
+        return False
+
+
+def changed(name: str, place: str, offered: str, known: Sequence[hostkeys.Line]) -> HostKeyMismatch:
+    """The host offers another key than the one that `known` vouches for."""
+    where = ", ".join(map(str, known))
+    return HostKeyMismatch(
+        f"{place} is not the host it was: it offers the key {offered}, but {where} vouches for another. Nothing was sent to it",
+        host=name,
+        fix=f"only if you know why it changed (reinstalled?): ssh-keygen -R {quote(place)} -f {quote(str(known[0].file))}",
+    )
+
+
+class SshRemote:
+    """A host over one SSH connection."""
+
+    def __init__(self, host: Host, connection: asyncssh.SSHClientConnection) -> None:
+        self.host = host
+        self._connection = connection
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Path | None = None,
+        sudo: bool = False,
+        timeout: float,
+        sent: Callable[[int], None] | None = None,
+    ) -> Completed:
+        with self._lost(argv, timeout):
+            async with asyncio.timeout(timeout):
+                process = await self._start(argv, sudo)
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(_feed(process, stdin, sent), name=f"feed {self.host.name}")
+                        out = group.create_task(process.stdout.read(), name=f"stdout {self.host.name}")
+                        err = group.create_task(process.stderr.read(), name=f"stderr {self.host.name}")
+                    await process.wait_closed()
+                finally:
+                    process.close()
+        return Completed(_status(process), out.result(), err.result().decode(errors="replace"))
+
+    async def open_process(self, argv: Sequence[str], *, sudo: bool = False, timeout: float) -> SshProcess:
+        with self._lost(argv, timeout):
+            async with asyncio.timeout(timeout):
+                return SshProcess(self, argv, await self._start(argv, sudo))
+
+    async def _start(self, argv: Sequence[str], sudo: bool) -> asyncssh.SSHClientProcess[bytes]:
+        command, preamble = _command(self.host.ssh, argv, sudo)
+        process = await self._connection.create_process(command, encoding=None)
+        if preamble:
+            process.stdin.write(preamble)
+        return process
+
+    @contextmanager
+    def _lost(self, argv: Sequence[str], timeout: float) -> Iterator[None]:
+        """What can happen to a connection while it is used, in words."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise Unreachable(f"`{shown(argv)}` has not ended within {timeout:g} s", host=self.host.name) from error
+        except (asyncssh.Error, OSError) as error:
+            raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from error
+
+
+class SshProcess:
+    """A remote command that is talked with."""
+
+    def __init__(self, remote: SshRemote, argv: Sequence[str], process: asyncssh.SSHClientProcess[bytes]) -> None:
+        self._remote = remote
+        self._argv = argv
+        self._process = process
+        self.stdout = process.stdout
+        self.stdin = process.stdin
+
+    async def wait(self, *, timeout: float) -> Completed:
+        with self._remote._lost(self._argv, timeout):
+            async with asyncio.timeout(timeout):
+                out = await self._process.stdout.read()
+                err = await self._process.stderr.read()
+                await self._process.wait_closed()
+        return Completed(_status(self._process), out, err.decode(errors="replace"))
+
+    def kill(self) -> None:
+        self._process.close()
+
+
+def _command(target: SshTarget, argv: Sequence[str], sudo: bool) -> tuple[str, bytes]:
+    """The command line for the remote shell, and what must be written to its stdin first."""
+    if not sudo or not target.sudo or target.user == "root":
+        return join(argv), b""
+    if target.sudo_password is None:
+        return join(["sudo", "-n", "--", *argv]), b""
+    mark = f"hm-{secrets.token_hex(8)}"
+    wrapped = ["sudo", "-k", "-S", "-p", "", "--", "sh", "-c", _SKIP, mark, *argv]
+    return join(wrapped), f"{target.sudo_password}\n{mark}\n".encode()
+
+
+async def _feed(process: asyncssh.SSHClientProcess[bytes], content: bytes | Path | None, sent: Callable[[int], None] | None) -> None:
+    """Writes `content` to the command, as fast as it reads. A command that ends early says why itself."""
+    try:
+        total = 0
+        for chunk in _chunks(content):
+            process.stdin.write(chunk)
+            await process.stdin.drain()
+            total += len(chunk)
+            if sent is not None:
+                sent(total)
+        process.stdin.write_eof()
+    except BrokenPipeError:
+        return
+
+
+def _chunks(content: bytes | Path | None) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        for start in range(0, len(content), CHUNK):
+            yield content[start : start + CHUNK]
+    elif content is not None:
+        with content.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+
+def _status(process: asyncssh.SSHClientProcess[bytes]) -> int:
+    return -1 if process.exit_status is None else process.exit_status
+
+
+def _authentication(target: SshTarget) -> dict[str, Any]:
+    """How we say who we are. What the inventory leaves open, ~/.ssh and the agent decide, as for ssh itself."""
+    chosen: dict[str, Any] = {"username": target.user, "preferred_auth": ("publickey",)}
+    if target.key is not None:
+        chosen["client_keys"] = [str(target.key)]
+    if not target.agent:
+        chosen["agent_path"] = None
+    if target.config is not None:
+        chosen["config"] = [str(target.config)]
+    return chosen
+
+
+@contextmanager
+def _explained(visit: _Visit) -> Iterator[None]:
+    """Why a connection could not be opened, as one of our types, in words that say what to look at."""
+    target, name = visit.target, visit.host
+    where = hostkeys.place(target.address, target.port)
+    try:
+        yield
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise visit.refused or HostKeyMismatch(f"{where} offers a key that is not acceptable: {error.reason}", host=name) from None
+    except asyncssh.KeyExchangeFailed as error:
+        raise Unreachable(f"{where} and hmctl have no algorithm in common", host=name) from error
+    except asyncssh.PermissionDenied as error:
+        raise AuthenticationFailed(
+            f"{target.user}@{where} does not accept us; we offered {offered(target, os.environ)}",
+            host=name,
+            fix=f"ssh-copy-id -p {target.port}{f' -i {target.key}' if target.key else ''} {target.user}@{target.address}",
+        ) from error
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise AuthenticationFailed(
+            f"the key {target.key} cannot be used: {error}", host=name, fix=f"if it has a passphrase: ssh-add {target.key}"
+        ) from None
+    except TimeoutError as error:
+        raise Unreachable(f"{where} did not answer in time: is the host up, and the port open?", host=name) from error
+    except ConnectionRefusedError:
+        raise Unreachable(f"{where} refused the connection: is sshd running there, on this port?", host=name) from None
+    except socket.gaierror as error:
+        raise Unreachable(f"no address is known for {target.address}: {error.strerror}", host=name) from None
+    except asyncssh.ChannelOpenError as error:
+        raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name) from None
+    except asyncssh.Error as error:
+        raise Unreachable(f"{where} ended the connection: {error.reason}", host=name) from error
+    except OSError as error:
+        raise Unreachable(f"{where}: {error.strerror or error}", host=name) from None
+
+
+def offered(target: SshTarget, environ: os._Environ[str]) -> str:
+    """What we would prove our identity with, for the message that says that it was not enough."""
+    said = [f"the key {target.key}" if target.key else "the keys in ~/.ssh"]
+    if target.agent:
+        said.append("the keys of ssh-agent" if environ.get("SSH_AUTH_SOCK") else "no ssh-agent (none is running)")
+    return " and ".join(said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from io import StringIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -92,6 +94,19 @@ class Output:
         self._stdout.write(_paint(cells, self._stdout_colour) + "\n")
         self._stdout.flush()
 
+    def paragraph(self, *head: Cell, text: Cell) -> None:
+        """`head`, then `text`; where a terminal is too narrow for it, broken at spaces and continued under its own beginning."""
+        if not self.terminal:
+            self.line(*head, text)
+            return
+        import textwrap
+
+        indent = sum(len(plain(cell)) for cell in head)
+        width = max(20, shutil.get_terminal_size().columns - indent)
+        wrapped = textwrap.wrap(printable(plain(text)), width, break_long_words=False, break_on_hyphens=False) or [""]
+        for number, part in enumerate(wrapped):
+            self.line(*(head if number == 0 else (" " * indent,)), Styled(part, style_of(text)))
+
     def table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
         """A table of the human result. On a terminal it fits the width; elsewhere every row is one line, for grep and awk."""
         for line in self.table_lines(columns, rows, indent=indent):
@@ -116,6 +131,23 @@ class Output:
         with console.capture() as captured:
             console.print(Padding(table, (0, 0, 0, indent), expand=False))
         return [line.rstrip() for line in captured.get().splitlines()]
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """One picture of a moving result: on a terminal it is drawn over the one before, elsewhere below it."""
+        if not self.terminal or self.format is not Format.TABLE:
+            yield
+            return
+        screen, self._stdout = self._stdout, StringIO()
+        try:
+            yield
+            lines = self._stdout.getvalue().splitlines()
+        finally:
+            self._stdout = screen
+        height = max(1, shutil.get_terminal_size().lines - 1)
+        # Home, each line erased behind its end, then all below: nothing flickers as it would if the screen were cleared first.
+        screen.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines[:height]) + "\x1b[J")
+        screen.flush()
 
     # What goes on
 
@@ -269,12 +301,14 @@ def _dump_yaml(tree: object) -> str:
 
     import yaml
 
-    # PyYAML quotes what YAML 1.1 would not read as a string; a digest such as 12e45 is a number to YAML 1.2 readers alone.
+    # PyYAML quotes what YAML 1.1 would not read as a string; a digest such as 12e45 is a number to YAML 1.2 readers alone,
+    # and of the characters that need an escape it loses some unless it is told to quote.
     number = re.compile(r"[-+]?(0o[0-7]+|0x[0-9a-fA-F]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)")
 
     class Dumper(yaml.SafeDumper):
         def represent_str(self, data: str) -> yaml.ScalarNode:
-            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if number.fullmatch(data) else None)
+            quoted = number.fullmatch(data) or not data.isprintable()
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)
 
     Dumper.add_representer(str, Dumper.represent_str)
     text: str = yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=_UNBOUNDED)

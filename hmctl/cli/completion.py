@@ -23,4 +23,6 @@ def command(
     """
     from typer._completion_shared import get_completion_script  # typer has no public name for it
 
-    typer.echo(get_completion_script(prog_name="hmctl", complete_var="_HMCTL_COMPLETE", shell=shell.value))
+    from hmctl.cli.main import COMPLETING, PROGRAM
+
+    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETING, shell=shell.value))

@@ -6,7 +6,6 @@ Each takes `ctx: typer.Context` and asks `current(ctx)`. A command returns None,
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +61,8 @@ class Context:
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Runs a command's async part. The first Ctrl-C cancels it, so that it can clean up; the second leaves at once."""
+        import asyncio
+
         with asyncio.Runner() as runner:
             return runner.run(main)
 

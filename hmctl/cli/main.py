@@ -21,6 +21,7 @@ from hmctl.output import Format, Output
 
 PROGRAM = "hmctl"
 INTERRUPTED = 130
+COMPLETING = "_HMCTL_COMPLETE"  # set by the script that `hmctl completion` prints
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def hoist(argv: Sequence[str]) -> list[str]:
     words = list(argv)
     while words:
         word = words.pop(0)
-        if word == "--" or (len(kept) == 2 and _is_verbatim(kept)):
+        if word == "--" or (len(kept) > 2 and _is_verbatim(kept)):
             return [*taken, *kept, word, *words]
         name, has_value, _ = word.partition("=")
         if word in _FLAGS or (has_value and name in _VALUED and name.startswith("--")):
@@ -172,6 +173,10 @@ def run(argv: Sequence[str]) -> int:
     app = group(root.__doc__ or "")
     app.callback(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, subcommand_metavar="COMMAND ...")(root)
     words = hoist(argv)
+    if COMPLETING in os.environ:
+        from typer._completion_classes import completion_init  # typer calls it for apps that have its own --install-completion
+
+        completion_init()
     try:
         answer = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # usage: the parser's own words

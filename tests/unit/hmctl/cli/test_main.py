@@ -1,0 +1,206 @@
+"""The front door: lazy commands, options before or after the command, exceptions and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from hmcore.errors import HyperMeshError, Unreachable
+from hmctl.cli import main
+from hmctl.cli.context import Context, current, group
+from hmctl.output import Format
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        ("status -o json", "-o json status"),
+        ("-i a.yaml status -o json", "-i a.yaml -o json status"),
+        ("status --output=json --watch", "--output=json status --watch"),
+        ("status -ojson", "-ojson status"),
+        ("lab up --nodes 3 --inventory b.yaml -q", "--inventory b.yaml -q lab up --nodes 3"),
+        ("lab exec node1 -- ls -i -o -v", "lab exec node1 -- ls -i -o -v"),
+        ("lab exec -q node1 -- ls -q", "-q lab exec node1 -- ls -q"),
+        ("-v lab exec node1 ls -i", "-v lab exec node1 ls -i"),
+        ("logs node1 -f", "logs node1 -f"),
+        ("status -o", "-o status"),
+        ("", ""),
+    ],
+)
+def test_global_options_may_stand_anywhere_before_a_double_dash(typed: str, parsed: str) -> None:
+    assert main.hoist(typed.split()) == parsed.split()
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[typer.Context], int | None]], None]:
+    """Puts a function in the place of `hmctl status`."""
+
+    def install(command: Callable[[typer.Context], int | None]) -> None:
+        module = ModuleType("hmctl.cli.status")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
+
+    return install
+
+
+def test_a_command_sees_what_the_global_options_said(probe: Callable[..., None]) -> None:
+    seen: list[Context] = []
+
+    def command(ctx: typer.Context) -> None:
+        seen.append(current(ctx))
+
+    probe(command)
+    assert main.run(["status", "-o", "json", "-i", "other.yaml", "-q"]) == 0
+    assert seen[0].inventory_path == "other.yaml"
+    assert seen[0].output.format is Format.JSON
+    assert seen[0].output.quiet
+    assert not seen[0].verbose
+
+
+def test_a_commands_answer_is_the_exit_code(probe: Callable[..., None]) -> None:
+    def command(ctx: typer.Context) -> int:
+        return 4
+
+    probe(command)
+    assert main.run(["status"]) == 4
+
+
+def failing(error: BaseException) -> Callable[[typer.Context], int | None]:
+    def command(ctx: typer.Context) -> None:
+        raise error
+
+    return command
+
+
+def test_a_known_error_is_told_on_stderr_with_its_fix(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(failing(Unreachable("no answer", host="node1", fix="hmctl lab start node1")))
+    assert main.run(["status"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: node1: no answer\n  fix: hmctl lab start node1\n"
+
+
+def test_a_bug_is_short_and_shows_its_place_only_on_request(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(failing(KeyError("nodes")))
+    assert main.run(["status"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: KeyError: 'nodes'\n")
+    assert "--verbose" in err
+    assert "Traceback" not in err
+    assert main.run(["status", "--verbose"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_task_groups_are_unpacked(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(failing(ExceptionGroup("unhandled errors in a TaskGroup", [HyperMeshError("first"), HyperMeshError("second")])))
+    assert main.run(["status"]) == 1
+    assert capsys.readouterr().err == "error: first\nerror: second\n"
+
+
+def test_ctrl_c(probe: Callable[..., None]) -> None:
+    probe(failing(KeyboardInterrupt()))
+    assert main.run(["status"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["statsu"], "Did you mean 'status'?"),
+        (["status", "--wacth"], "No such option"),
+        (["status", "-o", "xml"], "xml"),
+        (["--output"], "--output"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_would_be_right(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str], probe: Callable[..., None]
+) -> None:
+    probe(failing(AssertionError("the command ran")))
+    assert main.run(argv) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+
+
+def test_no_inventory_names_the_ways_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HMCTL_INVENTORY", raising=False)
+
+    def command(ctx: typer.Context) -> None:
+        current(ctx).inventory()
+
+    probe(command)
+    assert main.run(["status"]) == 2
+    assert "hmctl init" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "there", "found"),
+    [
+        ("a.yaml", "b.yaml", True, "a.yaml"),
+        (None, "b.yaml", True, "b.yaml"),
+        (None, None, True, "cluster.yaml"),
+        ("-", None, False, "-"),
+    ],
+)
+def test_where_the_inventory_is_looked_for(
+    option: str | None, environ: str | None, there: bool, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hmctl.output import Output
+
+    monkeypatch.chdir(tmp_path)
+    if there:
+        (tmp_path / "cluster.yaml").write_text("name: here\n")
+    context = Context(option, Output(), False, {"HMCTL_INVENTORY": environ} if environ else {})
+    assert context.inventory_file() == found
+
+
+def test_every_command_in_the_table_has_its_module_and_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for entry in main.COMMANDS:
+        assert main.run([entry.name, "--help"]) == 0, entry.name
+        assert f"hmctl {entry.name}" in capsys.readouterr().out
+
+
+def test_the_table_names_every_module_there_is() -> None:
+    folder = Path(main.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "context"}
+    assert {entry.name for entry in main.COMMANDS} <= modules
+
+
+def test_help_imports_no_command_and_no_heavy_library() -> None:
+    program = (
+        "import sys\nfrom hmctl.cli.main import run\nassert run(['--help']) == 0\n"
+        "heavy = {'rich', 'asyncio', 'pydantic', 'cryptography', 'aioquic', 'asyncssh', 'jinja2', 'yaml', 'msgspec'} & set(sys.modules)\n"
+        "commands = [name for name in sys.modules if name.startswith('hmctl.cli.')]\n"
+        "print(sorted(heavy), sorted(commands), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr.strip() == "[] ['hmctl.cli.context', 'hmctl.cli.main']"
+    for entry in main.COMMANDS:
+        assert entry.help in done.stdout
+
+
+def test_completion_of_commands_comes_from_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["completion", "bash"]) == 0
+    assert "_HMCTL_COMPLETE=complete_bash" in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-m", "hmctl"],
+        env={"_HMCTL_COMPLETE": "complete_bash", "COMP_WORDS": "hmctl st", "COMP_CWORD": "1", "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == ["status"]
+
+
+def test_a_group_lists_its_commands() -> None:
+    app = group("A group.")
+    assert app.info.help == "A group."

@@ -133,6 +133,19 @@ def read_identity(certificate: bytes | x509.Certificate) -> Identity:
     return Identity(uris[0][1], Kind(uris[0][2]), uris[0][3])
 
 
+def read_authority(certificate: bytes) -> str:
+    """The id of the cluster whose CA certificate (PEM) this is. Raises PkiError if it is no CA of ours."""
+    parsed = _load_certificate(certificate)
+    names = [str(name.value) for name in parsed.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    try:
+        is_authority = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        is_authority = False
+    if not is_authority or len(names) != 1:
+        raise PkiError("this is not the certificate of a HyperMesh CA")
+    return names[0]
+
+
 def verify(certificate: bytes | x509.Certificate, authority: bytes, now: datetime, *, cluster: str, serving: bool) -> Identity:
     """Whom `certificate` was issued to, if the CA `authority` (PEM) vouches for it now, for this cluster and this use.
 
@@ -167,6 +180,11 @@ def needs_renewal(certificate: bytes, now: datetime) -> bool:
     parsed = _load_certificate(certificate)
     lifetime = parsed.not_valid_after_utc - parsed.not_valid_before_utc
     return parsed.not_valid_after_utc - now <= lifetime * RENEW_AT
+
+
+def expires(certificate: bytes) -> datetime:
+    """When the certificate (PEM) ends, in UTC."""
+    return _load_certificate(certificate).not_valid_after_utc
 
 
 def public_key(pem: bytes) -> bytes:

@@ -191,7 +191,7 @@ def check_releases(reports: Sequence[NodeReport]) -> Check:
 def check_clocks(answers: Answers) -> Check:
     """Whether the nodes' clocks agree with each other and with ours."""
     name = "clocks"
-    offsets = {node: _at_least(answer) for node, answer in answers.items() if isinstance(answer, Answer)}
+    offsets = {node: answer.offset_seconds for node, answer in answers.items() if isinstance(answer, Answer)}
     if not offsets:
         return Check(name=name, status=Verdict.OK, message="nothing to compare")
     middle = median(offsets.values())
@@ -205,12 +205,6 @@ def check_clocks(answers: Answers) -> Check:
         message = f"this machine is {duration(abs(middle))} {'behind' if middle > 0 else 'ahead of'} the nodes"
         return Check(name=name, status=Verdict.WARN, message=message, fix="enable time synchronization here: timedatectl set-ntp true")
     return Check(name=name, status=Verdict.OK, message=f"within {MOST_SKEW_SECONDS:.0f} s of each other")
-
-
-def _at_least(answer: Answer) -> float:
-    """How far the node's clock is off for certain: the answer's way here may have taken any part of the round trip."""
-    unsure = answer.rtt_seconds / 2
-    return answer.offset_seconds - max(-unsure, min(unsure, answer.offset_seconds))
 
 
 def check_certificate(ends: datetime | None, now: datetime) -> Check:

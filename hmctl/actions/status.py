@@ -99,7 +99,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A node's report. `offset_seconds`: how far its clock is ahead of ours, give or take `rtt_seconds` / 2."""
+    """A node's report. `offset_seconds`: how far its clock is ahead of ours (behind: negative) for certain."""
 
     report: NodeReport
     rtt_seconds: float

@@ -238,7 +238,7 @@ def test_mixed_releases() -> None:
         pytest.param({"node2": -300.0}, Verdict.WARN, "node2 is 5m 00s behind", id="one astray"),
         pytest.param({"node1": 299.0, "node2": 300.0, "node3": 302.0}, Verdict.WARN, "this machine is 5m 00s behind the nodes", id="ours"),
         pytest.param(
-            {"node1": -60.0, "node2": -60.0, "node3": -60.0}, Verdict.WARN, "this machine is 60.0 s ahead of the nodes", id="ours ahead"
+            {"node1": -60.0, "node2": -60.0, "node3": -60.0}, Verdict.WARN, "this machine is 1m 00s ahead of the nodes", id="ours ahead"
         ),
     ],
 )
@@ -246,12 +246,6 @@ def test_clocks(offsets: dict[str, float], verdict: Verdict, words: str) -> None
     found = check(status(*map(report, NAMES), **offsets), "clocks")
     assert found.status is verdict
     assert words in found.message
-
-
-def test_a_slow_answer_is_no_skewed_clock() -> None:
-    answers = {name: Answer(report(name), rtt_seconds=14.0, offset_seconds=6.9 if name == "node2" else 0.0) for name in NAMES}
-    found = judge(cluster="lab", expected=expected(*NAMES), answers=answers, certificate_ends=LATER, now=NOW)
-    assert check(found, "clocks").status is Verdict.OK
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Asks every agent how it is, and judges: what `hmctl status` and `hmctl node` show, and what deploy waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from hmcore.errors import HyperMeshError, PeerUnreachable, RemoteError
+from hmcore.pki import expires
+from hmctl.actions.checks import judge
+from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
+from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.remote.ssh import Connector
+    from hmctl.state import OperatorStore
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`via` is how the answers came in the end."""
+
+    status: Status
+    answers: Answers
+    via: Via
+
+
+async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float = 2.0) -> Survey:
+    """Asks all hosts of the inventory, `timeout` seconds for each. With `auto`, SSH is tried only when nobody answers over QUIC:
+    UDP is then closed somewhere between us and them, while a single dead host must not make everybody wait for its SSH."""
+    access = Access.of(store)
+    answers = await _ask(inventory.hosts, access, Via.QUIC if via is Via.AUTO else via, timeout)
+    used = Via.SSH if via is Via.SSH else Via.QUIC
+    if via is Via.AUTO and inventory.hosts and all(_unheard(answer) for answer in answers.values()):
+        over_ssh = await _ask(inventory.hosts, access, Via.SSH, timeout)
+        if any(isinstance(answer, Answer) for answer in over_ssh.values()):
+            answers, used = over_ssh, Via.SSH
+    status = judge(
+        cluster=inventory.name,
+        expected=[Expected(host.name, host.address, host.role) for host in inventory.hosts],
+        answers=answers,
+        certificate_ends=expires(access.ours.certificate),
+        now=datetime.now(UTC),
+    )
+    return Survey(status, answers, used)
+
+
+def _unheard(answer: Answer | Silence) -> bool:
+    return isinstance(answer, Silence) and not answer.reached
+
+
+async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float) -> dict[str, Answer | Silence]:
+    if via is Via.QUIC:
+        found = await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, timeout), timeout=timeout)
+    else:
+        from hmctl.remote.ssh import Connector
+
+        connector = Connector(access.known_hosts)
+        bound = max(timeout, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
+        try:
+            found = await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector), timeout=bound)
+        finally:
+            await connector.close()
+    return {name: _silence(answer) if isinstance(answer, HyperMeshError) else answer for name, answer in found.items()}
+
+
+async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None) -> Answer:
+    """One agent's report, with how far away it is and how its clock stands."""
+    async with await connect(host, access, via=via, timeout=timeout, connector=connector) as agent:
+        sent, began = time.time(), time.monotonic()
+        report = await agent.report()
+        took = time.monotonic() - began
+        return Answer(report, rtt_seconds=took if agent.rtt is None else agent.rtt, offset_seconds=_offset(report.unix_time, sent, took))
+
+
+def _offset(theirs: float, sent: float, took: float) -> float:
+    """How far their clock is ahead of ours for certain: they read it at some moment between our question and their answer's arrival."""
+    if theirs < sent:
+        return theirs - sent
+    return max(0.0, theirs - (sent + took))
+
+
+def _silence(error: HyperMeshError) -> Silence:
+    """A node that refused us, or failed to answer once we had reached it, is not out of reach: another way there helps nobody."""
+    return Silence(error.message, error.fix, reached=not isinstance(error, PeerUnreachable | RemoteError))

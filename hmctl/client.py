@@ -1,0 +1,231 @@
+"""Typed calls to the agents: what `hmctl` itself uses, and the Python API for whoever wants to build on it.
+
+    async with await connect(host, store) as agent:
+        report = await agent.report()
+
+An agent is reached over QUIC (UDP) or, where that is closed, through SSH: `hypermesh-agent relay` on the host joins our SSH
+channel to the agent's own socket. The calls are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from hmcore import api
+from hmcore.errors import CommandFailed, HyperMeshError, PeerUnreachable, RemoteError
+from hmcore.pki import Identity, KeyPair, Kind, read_identity
+from hmcore.records import NodeReport
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
+    from hmcore.stoq.connection import Connection
+    from hmctl.remote.base import Process, Remote
+    from hmctl.remote.ssh import Connector
+    from hmctl.state import OperatorStore
+
+T = TypeVar("T")
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+AT_ONCE = 64  # agents asked at the same time: a handshake costs us about 10 ms of processor, and late answers count as silence
+RELAY = ("/usr/local/bin/hypermesh-agent", "relay")
+SSH_TIMEOUT = 10.0  # seconds to log in and reach the agent's socket
+CLIENT_ROLE = "client"  # what a client says in its hello, where nodes say control or worker
+
+
+class Via(StrEnum):
+    """How an agent is reached. `auto`: QUIC, and SSH where nothing answers that."""
+
+    AUTO = "auto"
+    QUIC = "quic"
+    SSH = "ssh"
+
+
+class AgentClient:
+    """Calls to one agent, typed by hmcore/api.py. Every call is bounded by `timeout` seconds unless it is given its own."""
+
+    def __init__(
+        self, name: str, connection: Connection, *, via: Via, timeout: float, on_close: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self.name = name
+        self.via = via
+        self._connection = connection
+        self._timeout = timeout
+        self._on_close = on_close
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds to the agent and back, as QUIC measured it; None through SSH."""
+        return self._connection.rtt
+
+    async def call(self, method: api.Method[Req, Res], request: Req, *, timeout: float | None = None) -> Res:
+        """Any call of the API. Raises TransportError, CallRefused."""
+        from hmcore.stoq.rpc import invoke
+
+        return await invoke(self._connection, method, request, timeout=self._timeout if timeout is None else timeout)
+
+    async def ping(self) -> api.PingReply:
+        return await self.call(api.PING, api.Empty())
+
+    async def report(self) -> NodeReport:
+        return await self.call(api.REPORT, api.Empty())
+
+    async def state(self) -> api.StateReply:
+        return await self.call(api.STATE, api.Empty())
+
+    async def formation(self) -> api.Formation:
+        return await self.call(api.FORMATION, api.Empty())
+
+    async def form(self, bootstrap: str) -> api.Formation:
+        """Tells the node that it may form the cluster, and vote."""
+        return await self.call(api.FORM, api.FormRequest(bootstrap=bootstrap))
+
+    async def close(self) -> None:
+        await self._connection.close()
+        if self._on_close is not None:
+            on_close, self._on_close = self._on_close, None
+            await on_close()
+
+    async def __aenter__(self) -> AgentClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What opens the agents' doors: the cluster's CA, and this operator's certificate and key."""
+
+    cluster: str
+    authority: bytes
+    ours: KeyPair
+    known_hosts: Path
+
+    @classmethod
+    def of(cls, store: OperatorStore) -> Access:
+        """Raises PkiError when the store has no certificate that is good, and no CA to issue one."""
+        ours = store.operator_credentials(datetime.now(UTC))
+        return cls(store.cluster, store.ca_certificate(), ours, store.known_hosts)
+
+
+async def connect(
+    host: Host, access: Access | OperatorStore, *, via: Via | str = Via.AUTO, timeout: float = 5.0, connector: Connector | None = None
+) -> AgentClient:
+    """A client for the agent on `host`. `connector`: SSH connections to share, otherwise one of its own is made when it is needed.
+
+    Raises PeerUnreachable, HandshakeRefused (with the reason), PkiError (no usable certificate of ours), RemoteError through SSH.
+    """
+    access = access if isinstance(access, Access) else Access.of(access)
+    match Via(via):
+        case Via.QUIC:
+            return await _connect_quic(host, access, timeout)
+        case Via.SSH:
+            return await _connect_ssh(host, access, timeout, connector)
+        case Via.AUTO:
+            try:
+                return await _connect_quic(host, access, timeout)
+            except PeerUnreachable as unreachable:
+                try:
+                    return await _connect_ssh(host, access, timeout, connector)
+                except RemoteError as error:
+                    raise PeerUnreachable(f"{unreachable.message}; and over SSH: {error.message}", host=host.name, fix=error.fix) from error
+
+
+async def _connect_quic(host: Host, access: Access, timeout: float) -> AgentClient:
+    from hmcore.stoq.endpoint import Credentials, dial
+    from hmcore.stoq.greeting import Local
+
+    connection = await dial(
+        host.address,
+        host.port,
+        credentials=Credentials(ca=access.authority, certificate=access.ours.certificate, key=access.ours.key),
+        local=Local(identity=read_identity(access.ours.certificate), role=CLIENT_ROLE, release=""),
+        server=Identity(access.cluster, Kind.NODE, host.name),
+        timeout=timeout,
+    )
+    return AgentClient(host.name, connection, via=Via.QUIC, timeout=timeout)
+
+
+async def _connect_ssh(host: Host, access: Access, timeout: float, connector: Connector | None) -> AgentClient:
+    from hmctl.remote.ssh import Connector
+
+    if connector is not None:
+        return await connect_remote(await connector.connect(host), access.cluster, timeout=timeout)
+    own = Connector(access.known_hosts)
+    try:
+        return await connect_remote(await own.connect(host), access.cluster, timeout=timeout, on_close=own.close)
+    except BaseException:
+        await own.close()
+        raise
+
+
+async def connect_remote(
+    remote: Remote, cluster: str, *, timeout: float = 5.0, on_close: Callable[[], Awaitable[None]] | None = None
+) -> AgentClient:
+    """A client for the agent on a host that we have an SSH connection to. Closing the client leaves that connection open."""
+    from hmcore.stoq.local import connect_streams
+
+    from hmcore.stoq.greeting import Local
+
+    process = await remote.open_process(RELAY, sudo=True, timeout=SSH_TIMEOUT)
+    try:
+        async with asyncio.timeout(SSH_TIMEOUT):
+            connection = await connect_streams(process.stdout, process.stdin, local=Local(operator(cluster), CLIENT_ROLE, ""))
+    except (HyperMeshError, TimeoutError) as error:
+        raise await _relay_failed(remote, process, error) from error
+
+    async def close() -> None:
+        process.kill()
+        if on_close is not None:
+            await on_close()
+
+    return AgentClient(remote.host.name, connection, via=Via.SSH, timeout=timeout, on_close=close)
+
+
+def operator(cluster: str) -> Identity:
+    """Whom we claim to be where the socket's permissions vouch for us: root on the host."""
+    return Identity(cluster, Kind.OPERATOR, "operator")
+
+
+async def _relay_failed(remote: Remote, process: Process, error: BaseException) -> HyperMeshError:
+    """What the relay said on its way out is the reason; that our end of the stream closed is only how we noticed."""
+    done = await process.wait(timeout=SSH_TIMEOUT)
+    name = remote.host.name
+    if done.status == 127 or "not found" in done.stderr:
+        return PeerUnreachable("no agent is installed on the host", host=name, fix="hmctl deploy")
+    failed = CommandFailed(" ".join(RELAY), done.status, done.stderr, host=name)
+    return PeerUnreachable(failed.message, host=name, fix=f"hmctl logs {name}")
+
+
+async def ask_all(
+    hosts: Sequence[Host], ask: Callable[[Host], Awaitable[T]], *, timeout: float, at_once: int = AT_ONCE
+) -> dict[str, T | HyperMeshError]:
+    """Asks every host at the same time, each for `timeout` seconds at most: one that is dead delays nobody else.
+
+    Failures of our own tree become that host's entry; anything else is a bug and ends the whole.
+    """
+    gate = asyncio.Semaphore(at_once)
+    found: dict[str, T | HyperMeshError] = {}
+
+    async def one(host: Host) -> None:
+        async with gate:
+            try:
+                async with asyncio.timeout(timeout):
+                    found[host.name] = await ask(host)
+            except TimeoutError:
+                found[host.name] = PeerUnreachable(f"no answer within {timeout:g} s", host=host.name)
+            except HyperMeshError as error:
+                found[host.name] = error
+
+    async with asyncio.TaskGroup() as group:
+        for host in hosts:
+            group.create_task(one(host), name=f"ask {host.name}")
+    return {host.name: found[host.name] for host in hosts}

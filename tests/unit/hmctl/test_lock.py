@@ -31,7 +31,8 @@ def test_the_second_is_told_who_holds_it(holder):
     path, process = holder
     with pytest.raises(HyperMeshError, match=rf"`hmctl deploy` \(process {process.pid}, since") as refused, lock.held(path, "reset"):
         pytest.fail("both hold it")
-    assert refused.value.fix is not None and f"kill {process.pid}" in refused.value.fix
+    assert refused.value.fix is not None
+    assert f"kill {process.pid}" in refused.value.fix
     process.stdin.close()
     with lock.held(path, "reset", timeout=20.0):
         pass

@@ -26,7 +26,8 @@ def mode(path):
 
 
 def test_opening_a_store_leaves_no_trace(store):
-    assert not store.has_authority() and store.formed_at is None
+    assert not store.has_authority()
+    assert store.formed_at is None
     assert not store.folder.exists()
 
 
@@ -76,7 +77,8 @@ def test_an_interruption_before_the_certificate_leaves_no_authority(store, monke
     monkeypatch.setattr(files, "write", only_the_key)
     with pytest.raises(KeyboardInterrupt):
         store.create_authority(NOW)
-    assert written == ["ca.key"] and not store.has_authority()
+    assert written == ["ca.key"]
+    assert not store.has_authority()
     monkeypatch.setattr(files, "write", real)
     assert store.create_authority(NOW) == store.authority()
 
@@ -117,7 +119,8 @@ def test_an_operators_certificate_that_is_no_good_is_issued_anew(store, damage):
     elif damage == "key":  # as after an interruption between the two writes
         files.write(store.folder / "operator.key", pki.create_key())
     again = store.operator_credentials(now)
-    assert again != first and pki.public_key(again.certificate) == pki.public_key(again.key)
+    assert again != first
+    assert pki.public_key(again.certificate) == pki.public_key(again.key)
 
 
 def test_without_the_cas_key_a_valid_certificate_still_serves(store):
@@ -132,7 +135,8 @@ def test_without_the_cas_key_a_valid_certificate_still_serves(store):
 
 def test_the_bootstrap_id_is_made_once(store, tmp_path):
     first = store.bootstrap()
-    assert first and store.bootstrap() == first
+    assert first
+    assert store.bootstrap() == first
     assert OperatorStore.open(ID, tmp_path / "data").bootstrap() == first
     assert OperatorStore.open("hm-other00000", tmp_path / "data").bootstrap() != first
 
@@ -166,7 +170,8 @@ def test_what_was_exported_can_be_imported_elsewhere(store, tmp_path):
     for _ in range(2):  # again is harmless
         there = OperatorStore.import_(file, tmp_path / "elsewhere")
     assert there.authority() == store.authority()
-    assert there.bootstrap() == bootstrap and there.formed_at == NOW
+    assert there.bootstrap() == bootstrap
+    assert there.formed_at == NOW
     assert there.known_hosts.read_text() == store.known_hosts.read_text()
     assert not (there.folder / "operator.pem").exists()
 

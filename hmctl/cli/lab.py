@@ -1,0 +1,162 @@
+"""`hmctl lab`: real test hosts on this machine. Parses and prints; hmctl/lab does it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hmcore.errors import LabError
+from hmctl.cli.context import current, group
+from hmctl.text import Style, Styled, plural
+
+app = group("Real test hosts on this machine: systemd, OpenSSH and Docker Engine of their own, each with its own address.")
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Which lab; labs of different names run side by side.")]
+Node = Annotated[str, typer.Argument(metavar="NODE", help="A host of the lab: node1, node2 ...")]
+_COLOURS: Mapping[str, Style] = {"running": "good", "paused": "warning", "stopped": "bad"}
+
+
+@app.command()
+def up(
+    ctx: typer.Context,
+    nodes: Annotated[int | None, typer.Option("--nodes", "-n", help="How many hosts; a larger number adds some.  [default: 3]")] = None,
+    name: Name = "lab",
+    inventory: Annotated[Path | None, typer.Option("--inventory", "-i", help="The inventory to write.  [default: NAME.yaml]")] = None,
+) -> None:
+    """Bring up the lab and write its inventory. Again: mends what is broken, starts what is down, changes nothing else."""
+    from hmctl.lab.lab import Lab
+
+    context = current(ctx)
+    file = inventory or (Path(context.inventory_path) if context.inventory_path else None)
+    with context.output.progress() as progress:
+        result = Lab(name, progress=progress).up(nodes, file)
+    view = result.view
+    if nodes is not None and nodes < len(view.hosts):
+        context.output.note(f"the lab has {plural(len(view.hosts), 'host')}; hosts are never removed one by one, only by `hmctl lab down`")
+    if not result.inventory_written:
+        context.output.warn(
+            f"{view.inventory} was edited since `lab up` wrote it: left as it is", fix="delete it and run lab up again, to have it anew"
+        )
+
+    def human() -> None:
+        shown = os.path.relpath(view.inventory)
+        shown = view.inventory if shown.startswith("..") else shown
+        context.output.line(Styled(f"{plural(len(view.hosts), 'host')} up", "good"), f", inventory {shown}. Next: hmctl -i {shown} deploy")
+
+    context.output.result(view, human)
+
+
+@app.command()
+def down(ctx: typer.Context, name: Name = "lab") -> None:
+    """Remove the lab and all that is left of it. The base image is kept."""
+    from hmctl.lab.lab import Lab
+
+    output = current(ctx).output
+    with output.progress() as progress:
+        was_there = Lab(name, progress=progress).down()
+    output.note(f"lab {name} is removed" if was_there else f"there is no lab {name}: nothing to do")
+
+
+@app.command("ls")
+def list_labs(ctx: typer.Context) -> None:
+    """The labs of this machine and their hosts."""
+    from hmctl.lab.lab import Lab, all_labs, directory
+
+    output = current(ctx).output
+    root = directory()
+    views = []
+    for name in all_labs(root):
+        try:
+            views.append(Lab(name, root=root).view())
+        except LabError as error:  # a damaged one must not hide the others
+            output.error(error)
+
+    def human() -> None:
+        if not views:
+            output.line("no labs; `hmctl lab up` makes one")
+            return
+        rows = [
+            (view.name, host.name, host.address, Styled(host.state, _COLOURS[host.state]), view.inventory)
+            for view in views
+            for host in view.hosts
+        ]  # fmt: skip
+        output.table(["LAB", "HOST", "ADDRESS", "STATE", "INVENTORY"], rows)
+        for view in views:
+            if view.partition:
+                output.line(f"lab {view.name} is partitioned: {' / '.join(','.join(side) for side in view.partition)}")
+
+    output.result({"labs": views}, human)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def exec_(
+    node: Node,
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command and its arguments, passed on as they are.")],
+    name: Name = "lab",
+) -> None:
+    """Run a command in a host, as root. Its input, output and exit code are those of the command."""
+    from hmctl.lab import host
+    from hmctl.lab.lab import Lab
+
+    argv = Lab(name).enter(node, command[1:] if command[0] == "--" else command)
+    sys.stdout.flush()
+    os.execve(argv[0], argv, host.environment(os.environ.get("TERM")))  # noqa: S606  becomes it: nothing of ours in between
+
+
+@app.command()
+def kill(ctx: typer.Context, node: Node, name: Name = "lab") -> None:
+    """Crash a host, as if its power failed."""
+    from hmctl.lab.lab import Lab
+
+    Lab(name).kill(node)
+    current(ctx).output.note(f"{node} crashed")
+
+
+@app.command()
+def stop(ctx: typer.Context, node: Node, name: Name = "lab") -> None:
+    """Shut a host down in order."""
+    from hmctl.lab.lab import Lab
+
+    output = current(ctx).output
+    if Lab(name).stop(node):
+        output.note(f"{node} is shut down")
+    else:
+        output.warn(f"{node} did not shut down in time and was cut off")
+
+
+@app.command()
+def start(ctx: typer.Context, node: Node, name: Name = "lab") -> None:
+    """Start a host that was stopped or killed, and wait until it answers."""
+    from hmctl.lab.lab import Lab
+
+    with current(ctx).output.progress() as progress:
+        Lab(name, progress=progress).start(node)
+
+
+@app.command()
+def partition(
+    ctx: typer.Context,
+    groups: Annotated[list[str], typer.Argument(metavar="A,B / C", help="The sides, with / between. Hosts not named keep all links.")],
+    name: Name = "lab",
+) -> None:
+    """Cut the network between groups of hosts. This machine still reaches all of them."""
+    from hmctl.lab.lab import Lab
+    from hmctl.lab.plan import split_groups
+
+    sides = split_groups(groups)
+    Lab(name).partition(sides)
+    current(ctx).output.note(f"cut: {' / '.join(','.join(side) for side in sides)}")
+
+
+@app.command()
+def heal(ctx: typer.Context, name: Name = "lab") -> None:
+    """Undo a partition."""
+    from hmctl.lab.lab import Lab
+
+    Lab(name).heal()
+    current(ctx).output.note("all links work again")

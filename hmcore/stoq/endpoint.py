@@ -1,0 +1,381 @@
+"""STOQ over QUIC: dial a peer, or serve. The datagram sockets live here; see connection.py for what one does with a connection.
+
+With quic.py and mtls.py the only home of aioquic. What strangers can make a listener do is bounded: handshakes under way are counted, have
+a deadline, and from some number on must first prove their address (Retry, RFC 9000 section 8.1.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import cast
+
+from aioquic._buffer import Buffer
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import (
+    QuicHeader,
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, PeerUnreachable, TransportError
+from hmcore.pki import Identity
+from hmcore.stoq.complaints import Complaints
+from hmcore.stoq.connection import HIGH_WATER, Connection, Service
+from hmcore.stoq.greeting import Acceptor, Admit, Dialer, Local, Peer, admit_all, certified
+from hmcore.stoq.messages import MessageStream
+from hmcore.stoq.mtls import Credentials, configuration, judge
+from hmcore.stoq.quic import SILENCE, Address, Callbacks, QuicWire
+from hmcore.stoq.session import Session
+
+__all__ = ["Connection", "Credentials", "Listener", "Local", "MessageStream", "Peer", "Service", "dial", "serve"]
+
+HANDSHAKE_TIMEOUT = 5.0  # seconds an incoming connection has from its first packet to its welcome
+MAX_HANDSHAKES = 256  # under way at once
+PROVE_ADDRESS_FROM = 32  # handshakes under way, from which a new one must first prove its address
+MAX_CONNECTIONS = 4096
+MIN_INITIAL = 1200  # bytes; QUIC pads first packets, so that nobody can be made to send more than he got
+CID = 8  # bytes of our connection ids
+SOCKET_BUFFER = 4 * 1024 * 1024
+
+log = logging.getLogger("hypermesh.stoq")
+
+
+class Listener(asyncio.DatagramProtocol):
+    """Accepts connections on one UDP port. Made by `serve`."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        local: Local,
+        service: Service | None,
+        on_connection: Callable[[Connection], None],
+        admit: Admit,
+        high_water: int,
+        silence: float,
+    ) -> None:
+        self._configuration = configuration(credentials, server=None)
+        self._authority = credentials.ca
+        self._local = local
+        self._service = service
+        self._on_connection = on_connection
+        self._admit = admit
+        self._high_water = high_water
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._released: asyncio.Future[None] = self._loop.create_future()
+        self._wires: dict[bytes, QuicWire] = {}  # by connection id
+        self._handshakes: dict[QuicWire, asyncio.TimerHandle] = {}
+        self._connections: set[Connection] = set()
+        self._retry = QuicRetryTokenHandler()
+        self._complaints = Complaints(log)
+
+    @property
+    def port(self) -> int:
+        assert self._transport is not None
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """Those whose peer was welcomed."""
+        return frozenset(self._connections)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections whose peer was not welcomed yet."""
+        return len(self._handshakes)
+
+    async def close(self) -> None:
+        """Close every connection and the port. Peers are told."""
+        for connection in self.connections:
+            connection.hang_up("the node stops listening")
+        for wire in list(self._handshakes):
+            wire.fail(ConnectionLost("the node stops listening"))
+        if self._transport is not None:
+            self._transport.close()
+            await self._released
+
+    # asyncio.DatagramProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)  # loops do not inherit it
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._released.done():
+            self._released.set_result(None)
+
+    def error_received(self, exc: Exception) -> None:
+        """An ICMP message about some peer: which one, the socket does not say. Silence will tell."""
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        if not data:
+            return
+        if not data[0] & 0x80:  # a short header: an established connection's
+            wire = self._wires.get(data[1 : 1 + CID])
+            if wire is not None:
+                wire.receive(data, addr)
+            return
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CID)
+        except ValueError:
+            return
+        wire = self._wires.get(header.destination_cid)
+        if wire is not None:
+            wire.receive(data, addr)
+        elif len(data) >= MIN_INITIAL:
+            self._first(header, data, addr)
+
+    # inside
+
+    def _first(self, header: QuicHeader, data: bytes, addr: Address) -> None:
+        if header.version != QuicProtocolVersion.VERSION_1:
+            if header.packet_type != QuicPacketType.VERSION_NEGOTIATION:
+                versions = [int(QuicProtocolVersion.VERSION_1)]
+                self._send(encode_quic_version_negotiation(header.destination_cid, header.source_cid, versions), addr)
+            return
+        if header.packet_type != QuicPacketType.INITIAL:
+            return
+        if len(self._handshakes) >= MAX_HANDSHAKES or len(self._connections) >= MAX_CONNECTIONS:
+            self._complaints.add("too many connections: new ones are ignored")
+            return
+        original, retried = header.destination_cid, None
+        if header.token:
+            try:
+                original = self._retry.validate_token(
+                    address=addr, destination_cid=header.destination_cid, token=header.token, now=time.monotonic()
+                )
+            except ValueError:
+                return
+            retried = header.destination_cid
+        elif len(self._handshakes) >= PROVE_ADDRESS_FROM:
+            self._ask_for_address(header, addr)
+            return
+        self._accept(header.destination_cid, original, retried).receive(data, addr)
+
+    def _ask_for_address(self, header: QuicHeader, addr: Address) -> None:
+        assert header.version is not None
+        cid = os.urandom(CID)
+        token = self._retry.create_token(
+            address=addr,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=cid,
+            now=time.monotonic(),
+        )
+        self._send(
+            encode_quic_retry(
+                version=header.version,
+                source_cid=cid,
+                destination_cid=header.source_cid,
+                original_destination_cid=header.destination_cid,
+                retry_token=token,
+            ),
+            addr,
+        )
+
+    def _accept(self, first_cid: bytes, original: bytes, retried: bytes | None) -> QuicWire:
+        quic = QuicConnection(
+            configuration=self._configuration, original_destination_connection_id=original, retry_source_connection_id=retried
+        )
+        verdict = judge(quic, self._authority, cluster=self._local.identity.cluster, server=None)
+        cids = {first_cid, quic.host_cid}
+
+        def established(identity: Identity) -> Connection:
+            session = Session(Acceptor(self._local, certified(identity), self._admit))
+            return Connection(session, self._service, high_water=self._high_water, on_open=lambda c: self._opened(wire, c))
+
+        def connection_id(cid: bytes, issued: bool) -> None:
+            if issued:
+                cids.add(cid)
+                self._wires[cid] = wire
+            else:
+                cids.discard(cid)
+                self._wires.pop(cid, None)
+
+        def stopped(error: HyperMeshError) -> None:
+            for cid in cids:
+                self._wires.pop(cid, None)
+            deadline = self._handshakes.pop(wire, None)
+            if deadline is not None:
+                deadline.cancel()
+                self._complaints.add(f"no welcome for {quic.get_peer_address()}: {error.message}")
+
+        wire = QuicWire(quic, verdict, Callbacks(self._send, established, stopped, connection_id), dialer=False, silence=self._silence)
+        for cid in cids:
+            self._wires[cid] = wire
+        too_slow = PeerUnreachable(f"the handshake took over {HANDSHAKE_TIMEOUT:g} s")
+        self._handshakes[wire] = self._loop.call_later(HANDSHAKE_TIMEOUT, wire.fail, too_slow)
+        return wire
+
+    def _opened(self, wire: QuicWire, connection: Connection) -> None:
+        deadline = self._handshakes.pop(wire, None)
+        if deadline is not None:
+            deadline.cancel()
+        self._connections.add(connection)
+        connection.on_closed(self._connections.discard)
+        self._on_connection(connection)
+
+    def _send(self, data: bytes, addr: Address) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(data, addr)
+
+
+class _Dialled(asyncio.DatagramProtocol):
+    """The socket of one dialled connection: connected, so that the kernel reports when nothing listens at the other end."""
+
+    def __init__(self) -> None:
+        self.wire: QuicWire | None = None
+        self.transport: asyncio.DatagramTransport | None = None
+        self.address: Address = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+        self.address = transport.get_extra_info("peername")
+
+    def send(self, data: bytes, _address: Address) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.sendto(data)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        if self.wire is not None:
+            self.wire.receive(data, self.address)
+
+    def error_received(self, exc: Exception) -> None:
+        if self.wire is not None:
+            self.wire.suspect()
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+async def serve(
+    host: str,
+    port: int,
+    *,
+    credentials: Credentials,
+    local: Local,
+    service: Service | None,
+    on_connection: Callable[[Connection], None] = lambda connection: None,
+    admit: Admit = admit_all,
+    high_water: int = HIGH_WATER,
+    silence: float = SILENCE,
+) -> Listener:
+    """Listen on UDP `host`:`port` (0: any free one; see Listener.port). Raises TransportError if that cannot be.
+
+    `admit` may refuse a peer that proved its identity, by giving the reason. `on_connection` gets every accepted connection, before
+    anything else of it is delivered.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        info = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE))[0]
+        sock = socket.socket(info[0], info[1], info[2])
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            sock.setblocking(False)
+            _enlarge(sock)
+            sock.bind(info[4])
+            _, listener = await loop.create_datagram_endpoint(
+                lambda: Listener(
+                    credentials=credentials,
+                    local=local,
+                    service=service,
+                    on_connection=on_connection,
+                    admit=admit,
+                    high_water=high_water,
+                    silence=silence,
+                ),
+                sock=sock,
+            )
+            undo.pop_all()
+    except OSError as error:
+        raise TransportError(f"cannot listen on UDP {host}:{port}: {error.strerror or error}", fix=f"ss -lunp 'sport = :{port}'") from error
+    return listener
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    credentials: Credentials,
+    local: Local,
+    server: Identity,
+    service: Service | None = None,
+    timeout: float,
+    on_connection: Callable[[Connection], None] | None = None,
+    high_water: int = HIGH_WATER,
+    silence: float = SILENCE,
+) -> Connection:
+    """Connect to the node `server` at UDP `host`:`port`; back when it has welcomed us.
+
+    Raises PeerUnreachable (nothing there, no answer, it is closing) or HandshakeRefused with the reason, whichever end refused.
+    `service` answers what the node calls on us; `on_connection` is called before anything of that is delivered.
+    """
+    setup = configuration(credentials, server=server)
+    protocol = _Dialled()
+    made: list[Connection] = []
+    over: asyncio.Future[HyperMeshError | None] = asyncio.get_running_loop().create_future()
+
+    def opened(connection: Connection) -> None:
+        if on_connection is not None:
+            on_connection(connection)
+        if not over.done():
+            over.set_result(None)
+
+    def established(_identity: Identity) -> Connection:
+        session = Session(Dialer(local, expected=server))
+        made.append(Connection(session, service, high_water=high_water, on_open=opened))
+        return made[0]
+
+    def stopped(error: HyperMeshError) -> None:
+        protocol.close()
+        if not over.done():
+            over.set_result((made[0].failure if made else None) or error)
+
+    where = f"UDP {host}:{port}"
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, remote_addr=(host, port))
+            if protocol.transport is not None:
+                _enlarge(protocol.transport.get_extra_info("socket"))
+            quic = QuicConnection(configuration=setup)
+            verdict = judge(quic, credentials.ca, cluster=local.identity.cluster, server=server)
+            protocol.wire = QuicWire(quic, verdict, Callbacks(protocol.send, established, stopped), dialer=True, silence=silence)
+            protocol.wire.dial(protocol.address)
+            failure = await over
+    except TimeoutError as error:
+        heard = protocol.wire is not None and protocol.wire.heard
+        what = "answered, but the handshake did not end" if heard else "no answer"
+        raise PeerUnreachable(f"{where}: {what} within {timeout:g} s", host=server.name) from error
+    except OSError as error:
+        raise PeerUnreachable(f"{where}: {error.strerror or error}", host=server.name) from error
+    finally:
+        if not over.done() or over.cancelled() or over.result() is not None:
+            if protocol.wire is not None:
+                protocol.wire.fail(ConnectionLost("the dialer gave up"))
+            protocol.close()
+    match failure:
+        case None:
+            return made[0]
+        case HandshakeRefused(message=message) | FrameError(message=message):
+            raise HandshakeRefused(message, host=server.name) from failure
+        case _:
+            raise PeerUnreachable(f"{where}: {failure.message}", host=server.name) from failure
+
+
+def _enlarge(sock: socket.socket) -> None:
+    """Ask for room for bursts; the kernel grants what net.core.rmem_max allows."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)

@@ -1,0 +1,80 @@
+"""Typed calls: hmcore.api's methods over anything that calls with bytes, and the table that says who may call what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from hmcore.api import Method
+from hmcore.errors import CallRefused, FrameError, HyperMeshError, InternalFault, InvalidRequest, PermissionDenied
+from hmcore.pki import Kind
+from hmcore.stoq.greeting import Peer
+from hmcore.stoq.messages import MessageStream
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+Handler = Callable[[Peer, Req], Awaitable[Res]]
+
+log = logging.getLogger("hypermesh.rpc")
+
+
+class Caller(Protocol):
+    """Something that can be called: a Connection, over QUIC or a socket."""
+
+    async def call(self, method: str, body: bytes, *, timeout: float) -> bytes: ...
+
+
+async def invoke(caller: Caller, method: Method[Req, Res], request: Req, *, timeout: float) -> Res:
+    """Call `method`. Raises what Connection.call raises, and FrameError when the answer is not of the method's type."""
+    body = await caller.call(method.name, msgspec.msgpack.encode(request), timeout=timeout)
+    try:
+        return msgspec.msgpack.decode(body, type=method.response)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise FrameError(f"{method.name}: the answer is no {method.response.__name__}: {error}") from error
+
+
+Routes = Mapping[Method[Any, Any], tuple[Collection[Kind], Handler[Any, Any]]]
+Denied = Callable[[Peer, str], None]
+
+
+class Router:
+    """A Service made of routes: for each method who may call it, and what answers.
+
+    `denied` hears of every call that its caller may not make. There are no streams: they are closed at once.
+    """
+
+    def __init__(self, routes: Routes, *, denied: Denied = lambda peer, method: None) -> None:
+        self._routes = {
+            method.name: (frozenset(kinds), handler, msgspec.msgpack.Decoder(method.request)) for method, (kinds, handler) in routes.items()
+        }
+        self._denied = denied
+
+    async def call(self, peer: Peer, method: str, body: bytes) -> bytes:
+        """Answer a call. Raises only CallRefused and its kind."""
+        found = self._routes.get(method)
+        if found is None:
+            raise InvalidRequest(f"no method {method[:100]!r} here")
+        allowed, handler, decoder = found
+        if peer.identity.kind not in allowed:
+            self._denied(peer, method)
+            raise PermissionDenied(f"{peer.identity} may not call {method}")
+        try:
+            request = decoder.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidRequest(f"{method}: {error}") from error
+        try:
+            return msgspec.msgpack.encode(await handler(peer, request))
+        except CallRefused:
+            raise
+        except HyperMeshError as error:
+            log.warning("%s of %s failed: %s", method, peer.identity, error)
+            raise InternalFault(str(error), fix=error.fix) from error
+        except Exception as error:
+            log.exception("%s of %s failed", method, peer.identity)
+            raise InternalFault(f"{method} failed: unexpected {type(error).__name__}; the agent's journal says more") from error
+
+    async def stream(self, peer: Peer, kind: str, stream: MessageStream) -> None:
+        """Routes have no streams: returning closes it."""

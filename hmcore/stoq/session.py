@@ -1,0 +1,421 @@
+"""The protocol between two peers, without sockets, tasks or clocks: bytes of numbered streams in, events and writes out.
+
+The dialer opens stream 0 with Hello; the acceptor answers Welcome or Refuse. Nothing else may be sent before. Then either side opens
+streams (the dialer 4, 8, ..., the acceptor 1, 5, ..., as in QUIC): one per call, or one that carries messages both ways. Whoever takes
+messages grants credit for them, so that a slow reader stops the writer instead of filling memory.
+
+Every method takes effect at once and queues what must be done: `take_writes` for the wire, `take_events` for the application.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import msgspec
+
+from hmcore.errors import FrameError
+from hmcore.stoq.frames import (
+    MAX_FRAME,
+    MAX_HELLO,
+    Call,
+    Credit,
+    Fault,
+    Frame,
+    FrameReader,
+    Hello,
+    Item,
+    Open,
+    Refuse,
+    Reply,
+    Welcome,
+    encode,
+)
+from hmcore.stoq.greeting import Acceptor, Dialer, Peer
+
+WINDOW = 4 * 1024 * 1024  # bytes of messages a stream may have under way that its reader has not taken (a last one may exceed it)
+OVERHEAD = 32  # what a message costs of the window beside its payload, so that empty ones are not free
+MAX_HELD = 128 * 1024 * 1024  # bytes of incomplete frames and unanswered calls that one connection may make us keep
+MAX_STREAMS = 1024  # opened by the other end and not finished
+STALL = 30.0  # seconds without a further byte after which an incomplete frame ends the connection
+HELLO_STREAM = 0
+
+
+class Welcomed(msgspec.Struct, frozen=True):
+    peer: Peer
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The acceptor does not want this dialer; both ends learn the reason."""
+
+    kind: str
+    reason: str
+
+
+class Called(msgspec.Struct, frozen=True):
+    stream: int
+    method: str
+    body: bytes
+
+
+class Answered(msgspec.Struct, frozen=True):
+    stream: int
+    answer: Reply | Fault
+
+
+class Opened(msgspec.Struct, frozen=True):
+    stream: int
+    kind: str
+
+
+class Received(msgspec.Struct, frozen=True):
+    stream: int
+    payload: bytes
+
+
+class Credited(msgspec.Struct, frozen=True):
+    """A stream whose window was used up may send again."""
+
+    stream: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The other end will send no more on this stream."""
+
+    stream: int
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """The other end no longer wants this stream."""
+
+    stream: int
+
+
+Event = Welcomed | Refused | Called | Answered | Opened | Received | Credited | Ended | Abandoned
+
+
+class Write(msgspec.Struct, frozen=True):
+    stream: int
+    data: bytes
+    end: bool = False
+
+
+class Abort(msgspec.Struct, frozen=True):
+    """Stop the stream in both directions, at once."""
+
+    stream: int
+
+
+class _Phase(Enum):
+    GREETING = auto()
+    OPEN = auto()
+    OVER = auto()
+
+
+class _Use(Enum):
+    NEW = auto()  # opened by the other end, its first frame has not come
+    HELLO = auto()
+    CALLER = auto()
+    CALLEE = auto()
+    MESSAGES = auto()
+
+
+@dataclass(slots=True)
+class _Stream:
+    id: int
+    use: _Use
+    reader: FrameReader = field(default_factory=FrameReader)
+    sent_end: bool = False
+    got_end: bool = False
+    answered: bool = False  # the call that we made
+    held: int = 0  # bytes of the call that we have not answered
+    sent: int = 0  # cost of the messages sent and not yet credited
+    untaken: int = 0  # cost of the messages received and not yet taken
+    uncredited: int = 0  # cost of the messages taken and not yet credited
+
+
+class Session:
+    """One connection. Methods that read bytes raise FrameError when the other end breaks the protocol: then hang up."""
+
+    def __init__(self, greeting: Acceptor | Dialer) -> None:
+        self._greeting = greeting
+        self._dialer = isinstance(greeting, Dialer)
+        self._phase = _Phase.GREETING
+        self._streams: dict[int, _Stream] = {HELLO_STREAM: _Stream(HELLO_STREAM, _Use.HELLO, FrameReader(MAX_HELLO))}
+        self._next = 4 if self._dialer else 1
+        self._foreign = 0  # streams that the other end opened and that are not finished
+        self._dropped: set[int] = set()  # streams that we abandoned while the other end may still send on them
+        self._early: list[tuple[int, bytes, bool]] = []
+        self._held = 0  # bytes of incomplete frames and unanswered calls
+        self._stalled: dict[int, float] = {}  # stream -> when its incomplete frame last grew; oldest first
+        self._writes: list[Write | Abort] = []
+        self._events: list[Event] = []
+        if isinstance(greeting, Dialer):
+            self._write(self._streams[HELLO_STREAM], greeting.hello(), end=True)
+
+    # what the shell takes
+
+    def take_writes(self) -> list[Write | Abort]:
+        writes, self._writes = self._writes, []
+        return writes
+
+    def take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def streams(self) -> int:
+        """How many streams are not finished."""
+        return len(self._streams)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` must be called, unless more bytes come first."""
+        return next(iter(self._stalled.values())) + STALL if self._stalled else None
+
+    def expire(self, now: float) -> None:
+        """Raises FrameError if a frame has been incomplete for too long."""
+        if self.deadline is not None and now >= self.deadline:
+            raise self._violation(f"a frame stayed incomplete for {STALL:g} s")
+
+    # what the application does; a frame over 16 MiB raises FrameError and changes nothing
+
+    def call(self, method: str, body: bytes) -> int:
+        stream = _Stream(self._next, _Use.CALLER)
+        self._write(stream, Call(method, body), end=True)
+        return self._opened(stream)
+
+    def open(self, kind: str) -> int:
+        stream = _Stream(self._next, _Use.MESSAGES)
+        self._write(stream, Open(kind))
+        return self._opened(stream)
+
+    def answer(self, stream: int, answer: Reply | Fault) -> None:
+        """Answer a call; in vain when the caller has abandoned it."""
+        if (state := self._streams.get(stream)) is not None:
+            self._write(state, answer, end=True)
+            self._held -= state.held
+            state.held = 0
+            self._finish(state)
+
+    def knows(self, stream: int) -> bool:
+        """Whether the stream is not finished."""
+        return stream in self._streams
+
+    def may_send(self, stream: int) -> bool:
+        state = self._streams.get(stream)
+        return state is not None and not state.sent_end and state.sent < WINDOW
+
+    def send(self, stream: int, payload: bytes) -> None:
+        """Only when `may_send`."""
+        state = self._streams[stream]
+        self._write(state, Item(payload))
+        state.sent += len(payload) + OVERHEAD
+
+    def taken(self, stream: int, payload: bytes) -> None:
+        """The application has taken this message."""
+        state = self._streams.get(stream)
+        if state is None:
+            return
+        cost = len(payload) + OVERHEAD
+        state.untaken -= cost
+        state.uncredited += cost
+        if state.uncredited >= WINDOW // 2 and not state.sent_end:
+            self._write(state, Credit(state.uncredited))
+            state.uncredited = 0
+
+    def end(self, stream: int) -> None:
+        """We shall send no more on this stream."""
+        state = self._streams.get(stream)
+        if state is not None and not state.sent_end:
+            state.sent_end = True
+            self._writes.append(Write(stream, b"", end=True))
+            self._finish(state)
+
+    def abandon(self, stream: int) -> None:
+        """We no longer want this stream, in either direction."""
+        state = self._streams.get(stream)
+        if state is not None:
+            if not state.got_end:
+                self._dropped.add(stream)
+            self._writes.append(Abort(stream))
+            self._remove(state)
+
+    # what the wire brings
+
+    def aborted(self, stream: int) -> None:
+        """The wire says that the other end stopped this stream."""
+        if stream in self._dropped:
+            self._dropped.discard(stream)
+            return
+        state = self._streams.get(stream)
+        if state is None:
+            if self._is_foreign(stream):  # stopped before we saw a byte of it: stop our half too
+                self._writes.append(Abort(stream))
+            return
+        if state.use is _Use.HELLO:
+            raise self._violation("hello was cut off")
+        self._writes.append(Abort(stream))
+        self._remove(state)
+        if state.use is not _Use.NEW:
+            self._events.append(Abandoned(stream))
+
+    def receive(self, stream: int, data: bytes, end: bool, now: float) -> None:
+        """Bytes that came, in order, on `stream`."""
+        if self._is(_Phase.OVER):
+            return
+        if self._is(_Phase.GREETING) and stream != HELLO_STREAM:
+            self._hold(stream, data, end)
+            return
+        state = self._streams.get(stream)
+        if state is None:
+            if stream in self._dropped or not self._is_foreign(stream):
+                if end:
+                    self._dropped.discard(stream)
+                return
+            state = self._accept(stream)
+        try:
+            frames = self._read(state, data, now)
+        except FrameError as error:
+            raise self._violation(str(error)) from error
+        for frame in frames:
+            self._handle(state, frame)
+        if end and not self._is(_Phase.OVER):
+            self._ended(state)
+        if self._early and self._is(_Phase.OPEN):
+            self._release(now)
+
+    def _read(self, state: _Stream, data: bytes, now: float) -> list[Frame]:
+        before = state.reader.pending
+        frames = state.reader.feed(data)
+        after = state.reader.pending
+        if after or before:
+            self._held += after - before
+            self._stalled.pop(state.id, None)
+            if after:
+                self._stalled[state.id] = now
+            self._check_held()
+        return frames
+
+    def _handle(self, state: _Stream, frame: Frame) -> None:
+        match state.use, frame:
+            case _Use.MESSAGES, Item(payload):
+                if state.untaken >= WINDOW:
+                    raise self._violation("more messages than there was credit for")
+                state.untaken += len(payload) + OVERHEAD
+                self._events.append(Received(state.id, payload))
+            case _Use.MESSAGES, Credit(size):
+                if not 0 < size <= state.sent:
+                    raise self._violation("credit for messages that were never sent")
+                was_full = state.sent >= WINDOW
+                state.sent -= size
+                if was_full and state.sent < WINDOW:
+                    self._events.append(Credited(state.id))
+            case _Use.NEW, Call(method, body):
+                state.use = _Use.CALLEE
+                state.held = len(body)
+                self._held += state.held
+                self._check_held()
+                self._events.append(Called(state.id, method, body))
+            case _Use.NEW, Open(kind):
+                state.use = _Use.MESSAGES
+                self._events.append(Opened(state.id, kind))
+            case _Use.CALLER, (Reply() | Fault()) as answer if not state.answered:
+                state.answered = True
+                self._events.append(Answered(state.id, answer))
+            case _Use.HELLO, (Hello() | Welcome() | Refuse()) if self._is(_Phase.GREETING):
+                self._greet(state, frame)
+            case use, _:
+                raise self._violation(f"a frame {type(frame).__name__.lower()} where none may be ({use.name.lower()})")
+
+    def _greet(self, state: _Stream, frame: Hello | Welcome | Refuse) -> None:
+        match self._greeting, frame:
+            case Acceptor() as acceptor, Hello():
+                verdict = acceptor.judge(frame)
+                if isinstance(verdict, Refuse):
+                    self._phase = _Phase.OVER
+                    self._write(state, verdict, end=True)
+                    self._events.append(Refused(verdict.kind, verdict.reason))
+                else:
+                    peer, welcome = verdict
+                    self._phase = _Phase.OPEN
+                    self._write(state, welcome, end=True)
+                    self._events.append(Welcomed(peer))
+            case Dialer() as dialer, Welcome():
+                try:
+                    peer = dialer.judge(frame)
+                except FrameError as error:
+                    raise self._violation(str(error)) from error
+                self._phase = _Phase.OPEN
+                self._events.append(Welcomed(peer))
+            case Dialer(), Refuse(kind, reason):
+                self._phase = _Phase.OVER
+                self._events.append(Refused(kind, reason))
+            case _:
+                raise self._violation(f"it greeted with {type(frame).__name__.lower()}")
+
+    def _ended(self, state: _Stream) -> None:
+        if state.reader.pending:
+            raise self._violation("the stream ended within a frame")
+        if state.use is _Use.NEW or (state.use is _Use.CALLER and not state.answered) or self._is(_Phase.GREETING):
+            raise self._violation("the stream ended before it said anything")
+        state.got_end = True
+        if state.use is _Use.MESSAGES:
+            self._events.append(Ended(state.id))
+        self._finish(state)
+
+    def _hold(self, stream: int, data: bytes, end: bool) -> None:
+        """The acceptor may speak right after Welcome, and Welcome may arrive later than what follows it on other streams."""
+        if not self._dialer:
+            raise self._violation("it spoke before it was welcomed")
+        self._held += len(data) + OVERHEAD
+        if self._held > MAX_FRAME:
+            raise self._violation("it spoke too much before its welcome came")
+        self._early.append((stream, data, end))
+
+    def _release(self, now: float) -> None:
+        early, self._early = self._early, []
+        self._held -= sum(len(data) + OVERHEAD for _, data, _ in early)
+        for stream, data, end in early:
+            self.receive(stream, data, end, now)
+
+    def _is(self, phase: _Phase) -> bool:
+        return self._phase is phase
+
+    def _is_foreign(self, stream: int) -> bool:
+        return stream % 4 == (1 if self._dialer else 0)
+
+    def _accept(self, stream: int) -> _Stream:
+        if self._foreign >= MAX_STREAMS:
+            raise self._violation(f"over {MAX_STREAMS} streams at once")
+        self._foreign += 1
+        state = self._streams[stream] = _Stream(stream, _Use.NEW)
+        return state
+
+    def _opened(self, stream: _Stream) -> int:
+        self._streams[stream.id] = stream
+        self._next += 4
+        return stream.id
+
+    def _write(self, stream: _Stream, frame: Frame, *, end: bool = False) -> None:
+        self._writes.append(Write(stream.id, encode(frame), end))
+        stream.sent_end = stream.sent_end or end
+
+    def _finish(self, state: _Stream) -> None:
+        if state.sent_end and state.got_end:
+            self._remove(state)
+
+    def _remove(self, state: _Stream) -> None:
+        if self._streams.pop(state.id, None) is not None:
+            self._held -= state.reader.pending + state.held
+            self._stalled.pop(state.id, None)
+            if state.id != HELLO_STREAM and self._is_foreign(state.id):
+                self._foreign -= 1
+
+    def _check_held(self) -> None:
+        if self._held > MAX_HELD:
+            raise self._violation(f"over {MAX_HELD} bytes of incomplete frames and unanswered calls")
+
+    def _violation(self, reason: str) -> FrameError:
+        self._phase = _Phase.OVER
+        return FrameError(reason)

@@ -198,6 +198,11 @@ def fingerprint(certificate: bytes) -> str:
     return _load_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
+def valid_until(certificate: bytes) -> datetime:
+    """When the certificate (PEM) expires, in UTC."""
+    return _load_certificate(certificate).not_valid_after_utc
+
+
 def _issue(authority: KeyPair, public: ec.EllipticCurvePublicKey, identity: Identity, now: datetime) -> bytes:
     issuer = _load_certificate(authority.certificate)
     lifetime = NODE_LIFETIME if identity.kind is Kind.NODE else OPERATOR_LIFETIME

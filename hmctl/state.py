@@ -132,6 +132,11 @@ class OperatorStore:
         return record.bootstrap
 
     @property
+    def known_bootstrap(self) -> str | None:
+        """The bootstrap id if one was made: for showing, which must not make one."""
+        return self._record().bootstrap
+
+    @property
     def formed_at(self) -> datetime | None:
         """When the cluster was formed, as far as this operator saw. Once set, hmctl never again asks nodes to form it."""
         return self._record().formed_at
@@ -226,7 +231,7 @@ class OperatorStore:
             files.write(self.known_hosts, "".join(f"{line}\n" for line in lines).encode())
 
     def _absent(self) -> PkiError:
-        fix = "`hmctl ca export FILE` where the cluster was made, then here: hmctl ca import FILE"
+        fix = "the first `hmctl deploy` makes it; if the cluster exists: hmctl ca export FILE where it was made, hmctl ca import FILE here"
         return PkiError(f"the CA of {self.cluster} is not on this machine ({self.folder})", fix=fix)
 
 

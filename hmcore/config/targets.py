@@ -148,7 +148,7 @@ def _target(own: Ssh, host: HostSpec, defaults: SshDefaults, places: Places) -> 
         user=user,
         port=own.port or apart.port or host.port or defaults.port,
         sudo=user != "root" if sudo is None else sudo,
-        sudo_password=own.sudo_password or defaults.sudo_password,
+        sudo_password=own.sudo_password or defaults.sudo_password or None,  # empty: sudo asks for none
         python=own.python or defaults.python or PYTHON,
     )
     return _reach(base, (own, defaults), places)

@@ -1,0 +1,75 @@
+"""hmctl init: write an inventory for hosts that are reachable over SSH. Touches no host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hmcore.errors import UsageError
+from hmctl.cli.context import DEFAULT_INVENTORY, current
+from hmctl.text import plural
+
+
+def command(
+    ctx: typer.Context,
+    hosts: Annotated[list[str], typer.Argument(metavar="HOST", help="user@host:port; ranges such as root@10.0.0.[1-5].")],
+    preset: Annotated[str, typer.Option(help="development, balanced, high-performance or high-reliability.")] = "balanced",
+    name: Annotated[str, typer.Option(help="What people call the cluster.")] = "hypermesh",
+    control: Annotated[
+        int | None, typer.Option(metavar="K", help="How many of the hosts are control nodes.  [default: 3, or 1 of fewer than three hosts]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
+) -> None:
+    """Write cluster.yaml (or what -i names) for hosts that you reach over SSH.
+
+    The file gets a random cluster id and explicit roles; read it, then: hmctl deploy
+    """
+    from hmctl import files
+    from hmctl.actions import init
+
+    context = current(ctx)
+    file = context.inventory_path or context.environ.get("HMCTL_INVENTORY") or DEFAULT_INVENTORY
+    planned = init.plan_hosts(hosts, preset=preset, control=control)
+    text = init.compose(planned, id=init.new_cluster_id(), name=name, preset=preset)
+    inventory, warnings = init.check(text, file)
+    for warning in warnings:
+        context.output.warn(warning.message, fix=warning.hint)
+    if file == "-":
+        context.output.line(text.rstrip("\n"))
+        return
+    path = Path(file)
+    replaced = _id_of(path) if force else None
+    try:
+        if force:
+            files.write(path, text.encode(), mode=0o644)
+        else:
+            files.create(path, text.encode(), mode=0o644)
+    except UsageError as error:
+        raise UsageError(f"{error.message}; nothing was written", fix="--force overwrites it, -i FILE writes another") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+    if replaced is not None:
+        context.output.warn(f"the file that was there had the id {replaced}: put it back if that cluster runs on these hosts")
+
+    def human() -> None:
+        roles = f"{len(inventory.control_hosts)} control, {plural(len(inventory.worker_hosts), 'worker')}"
+        context.output.line(f"Wrote {file}: {plural(len(inventory.hosts), 'host')} ({roles}), preset {preset}.")
+        context.output.line("Next: hmctl " + ("deploy" if file == DEFAULT_INVENTORY else f"-i {file} deploy"))
+
+    nodes = [{"name": host.name, "address": host.address, "role": str(host.role)} for host in inventory.hosts]
+    context.output.result({"file": file, "id": inventory.id, "name": inventory.name, "preset": preset, "hosts": nodes}, human)
+
+
+def _id_of(path: Path) -> str | None:
+    """The cluster id in the file that is about to be overwritten, if it has one."""
+    from hmcore.config import yaml12
+    from hmcore.errors import ConfigError
+
+    try:
+        value = yaml12.parse(path.read_bytes(), str(path)).value
+    except (OSError, ConfigError):
+        return None
+    found = value.get("id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None

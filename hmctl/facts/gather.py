@@ -7,13 +7,14 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hmcore.errors import SudoRefused, Unreachable
 from hmctl.facts import agent, disks, kernel, packages, ports, runtime, system
 from hmctl.facts.base import Topic, decimal, pairs
 from hmctl.remote.base import Remote
 
-_TOPICS: tuple[Topic[object], ...] = (
+_TOPICS: tuple[Topic[Any], ...] = (
     system.TOPIC,
     runtime.TOPIC,
     kernel.TOPIC,
@@ -65,15 +66,17 @@ async def gather(remote: Remote, *, timeout: float, clock: Callable[[], float] =
     if "began" not in sections:
         said = done.stderr.strip().splitlines()
         raise SudoRefused(
-            f"{target.user} may not use sudo there{': ' + said[-1] if said else ''}",
+            f"{target.user or 'we'} may not use sudo there{': ' + said[-1] if said else ''}",
             host=name,
-            fix=f"let {target.user} use sudo (NOPASSWD, or set ssh.sudo_password), or connect as root (ssh.user)",
+            fix=f"let {target.user or 'that user'} use sudo (NOPASSWD, or set ssh.sudo_password), or connect as root (ssh.user)",
         )
     if "ended" not in sections:
         raise Unreachable(f"it stopped answering while we asked about it (status {done.status})", host=name)
     facts = parse(name, sections, asked, answered)
     if facts.system.uid != 0:
-        raise SudoRefused(f"{target.user} is not root there", host=name, fix="set ssh.sudo: true, or connect as root (ssh.user)")
+        raise SudoRefused(
+            f"{target.user or 'the user'} is not root there", host=name, fix="set ssh.sudo: true, or connect as root (ssh.user)"
+        )
     return facts
 
 

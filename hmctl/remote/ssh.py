@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,12 +76,11 @@ class Connector:
             async with asyncio.timeout(self.timeout):
                 connection = await asyncssh.connect(
                     target.address,
-                    target.port,
+                    **_identity(target),
                     tunnel=tunnel,
                     client_factory=lambda: _Judge(self, visit),
                     known_hosts=known,
                     server_host_key_algs=_key_algorithms(known, target),
-                    **_authentication(target),
                     encryption_algs=CIPHERS,
                     compression_algs=None,
                     keepalive_interval=KEEPALIVE,
@@ -129,7 +128,7 @@ class Connector:
 
 def _key_algorithms(known: asyncssh.SSHKnownHosts, target: SshTarget) -> list[str]:
     """Key types that we know of the host first, as OpenSSH does; then the others, so that a host that changed is recognized as such."""
-    keys, authorities, *_ = known.match(target.address, "", target.port if target.port != 22 else None)
+    keys, authorities, *_ = known.match(target.address, "", None if target.port in (None, 22) else target.port)
     certificates = get_default_certificate_algs() if authorities else []
     ours = [algorithm for key in keys for algorithm in key.sig_algorithms]
     wanted = dict.fromkeys([*certificates, *ours, *get_default_public_key_algs()])
@@ -174,6 +173,7 @@ class SshRemote:
     def __init__(self, host: Host, connection: asyncssh.SSHClientConnection) -> None:
         self.host = host
         self._connection = connection
+        self._root = connection.get_extra_info("username") == "root"
 
     async def run(
         self,
@@ -203,7 +203,7 @@ class SshRemote:
                 return SshProcess(self, argv, await self._start(argv, sudo))
 
     async def _start(self, argv: Sequence[str], sudo: bool) -> asyncssh.SSHClientProcess[bytes]:
-        command, preamble = _command(self.host.ssh, argv, sudo)
+        command, preamble = _command(self.host.ssh, argv, sudo and not self._root)
         process = await self._connection.create_process(command, encoding=None)
         if preamble:
             process.stdin.write(preamble)
@@ -244,7 +244,7 @@ class SshProcess:
 
 def _command(target: SshTarget, argv: Sequence[str], sudo: bool) -> tuple[str, bytes]:
     """The command line for the remote shell, and what must be written to its stdin first."""
-    if not sudo or not target.sudo or target.user == "root":
+    if not sudo or not target.sudo:
         return join(argv), b""
     if target.sudo_password is None:
         return join(["sudo", "-n", "--", *argv]), b""
@@ -282,15 +282,17 @@ def _status(process: asyncssh.SSHClientProcess[bytes]) -> int:
     return -1 if process.exit_status is None else process.exit_status
 
 
-def _authentication(target: SshTarget) -> dict[str, Any]:
-    """How we say who we are. What the inventory leaves open, ~/.ssh and the agent decide, as for ssh itself."""
-    chosen: dict[str, Any] = {"username": target.user, "preferred_auth": ("publickey",)}
+def _identity(target: SshTarget) -> dict[str, Any]:
+    """Where to and as whom. What the inventory leaves open, the ssh_config, ~/.ssh and the agent decide, as for ssh itself."""
+    chosen: dict[str, Any] = {"preferred_auth": ("publickey",), "config": [str(target.config)] if target.config else None}
+    if target.user is not None:
+        chosen["username"] = target.user
+    if target.port is not None:
+        chosen["port"] = target.port
     if target.key is not None:
         chosen["client_keys"] = [str(target.key)]
     if not target.agent:
         chosen["agent_path"] = None
-    if target.config is not None:
-        chosen["config"] = [str(target.config)]
     return chosen
 
 
@@ -298,7 +300,7 @@ def _authentication(target: SshTarget) -> dict[str, Any]:
 def _explained(visit: _Visit) -> Iterator[None]:
     """Why a connection could not be opened, as one of our types, in words that say what to look at."""
     target, name = visit.target, visit.host
-    where = hostkeys.place(target.address, target.port)
+    where = hostkeys.place(target.address, target.port or 22)
     try:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
@@ -307,9 +309,9 @@ def _explained(visit: _Visit) -> Iterator[None]:
         raise Unreachable(f"{where} and hmctl have no algorithm in common", host=name) from error
     except asyncssh.PermissionDenied as error:
         raise AuthenticationFailed(
-            f"{target.user}@{where} does not accept us; we offered {offered(target, os.environ)}",
+            f"{target} does not accept us; we offered {offered(target, os.environ)}",
             host=name,
-            fix=f"ssh-copy-id -p {target.port}{f' -i {target.key}' if target.key else ''} {target.user}@{target.address}",
+            fix=_copy_key(target),
         ) from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise AuthenticationFailed(
@@ -329,7 +331,12 @@ def _explained(visit: _Visit) -> Iterator[None]:
         raise Unreachable(f"{where}: {error.strerror or error}", host=name) from None
 
 
-def offered(target: SshTarget, environ: os._Environ[str]) -> str:
+def _copy_key(target: SshTarget) -> str:
+    words = ["ssh-copy-id", *(("-p", str(target.port)) if target.port else ()), *(("-i", str(target.key)) if target.key else ())]
+    return join([*words, f"{target.user}@{target.address}" if target.user else target.address])
+
+
+def offered(target: SshTarget, environ: Mapping[str, str]) -> str:
     """What we would prove our identity with, for the message that says that it was not enough."""
     said = [f"the key {target.key}" if target.key else "the keys in ~/.ssh"]
     if target.agent:

@@ -1,0 +1,87 @@
+"""What the last phases ask of the agents, over STOQ. The real thing is hmctl/client.py; tests have a cluster in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from hmcore.api import Formation
+from hmcore.errors import HyperMeshError
+from hmcore.records import NodeReport
+from hmctl.remote.base import Remote
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
+    from hmctl.client import Access, AgentClient
+
+T = TypeVar("T")
+
+
+class Agents(Protocol):
+    """Asks several agents at once. One that does not answer in time is an entry of its own and delays nobody."""
+
+    async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
+    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
+    async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]: ...
+    async def close(self) -> None: ...
+
+
+class LiveAgents:
+    """Over QUIC, or through the SSH connection that we have anyway where UDP is closed. Connections are kept between questions."""
+
+    def __init__(self, access: Access, remotes: Mapping[str, Remote]) -> None:
+        self._access = access
+        self._remotes = remotes
+        self._clients: dict[str, AgentClient] = {}
+        self._over_ssh: set[str] = set()
+
+    async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+        return await self._ask(hosts, lambda client: client.formation(), timeout)
+
+    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+        return await self._ask(hosts, lambda client: client.form(bootstrap), timeout)
+
+    async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
+        return await self._ask(hosts, lambda client: client.report(), timeout)
+
+    async def close(self) -> None:
+        for name in list(self._clients):
+            await self._drop(name)
+
+    async def _ask(
+        self, hosts: Sequence[Host], call: Callable[[AgentClient], Awaitable[T]], timeout: float
+    ) -> dict[str, T | HyperMeshError]:
+        from hmctl.client import ask_all
+
+        async def one(host: Host) -> T:
+            try:
+                client = self._clients.get(host.name)
+                if client is None:
+                    client = self._clients[host.name] = await self._connect(host, timeout)
+                return await call(client)
+            except BaseException:
+                await self._drop(host.name)  # whatever went wrong, the next question starts afresh
+                raise
+
+        return await ask_all(hosts, one, timeout=timeout)
+
+    async def _connect(self, host: Host, timeout: float) -> AgentClient:
+        from hmcore.errors import PeerUnreachable
+        from hmctl.client import Via, connect, connect_remote
+
+        remote = self._remotes.get(host.name)
+        try:
+            # UDP that is closed answers nothing: leave time to go through SSH within the caller's patience.
+            if remote is None or host.name not in self._over_ssh:
+                return await connect(host, self._access, via=Via.QUIC, timeout=timeout if remote is None else timeout / 2)
+        except PeerUnreachable:
+            if remote is None:
+                raise
+        client = await connect_remote(remote, self._access.cluster, timeout=timeout)
+        self._over_ssh.add(host.name)
+        return client
+
+    async def _drop(self, name: str) -> None:
+        client = self._clients.pop(name, None)
+        if client is not None:
+            await client.close()

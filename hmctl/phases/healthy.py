@@ -1,0 +1,93 @@
+"""Wait until the cluster is healthy, and say what keeps it from being so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hmcore.errors import HyperMeshError
+from hmcore.records import ComponentState, NodeReport, NodeState
+from hmctl.phases.agents import Agents
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
+
+OPTIONAL = frozenset({"container", "security", "metrics"})  # layers that a node can do without (design section 3)
+POLL = 0.1  # seconds between two questions; a question takes some milliseconds
+PATIENCE = 3.0  # seconds for one answer
+GRACE = 5.0  # seconds that optional layers get once all else is well: Docker may still be starting
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`waiting`: what is not yet as it must be, by host; `degraded`: layers that the node does without."""
+
+    leader: str | None
+    formed: bool
+    waiting: Mapping[str, str]
+    degraded: Mapping[str, str]
+
+    @property
+    def healthy(self) -> bool:
+        return not self.waiting and not self.degraded
+
+
+def judge(hosts: Sequence[str], answers: Mapping[str, NodeReport | HyperMeshError]) -> Verdict:
+    """What the answers of `hosts` come to. Pure."""
+    reports = {name: answer for name, answer in answers.items() if isinstance(answer, NodeReport)}
+    leaders = {report.raft.leader for report in reports.values() if report.raft.leader}
+    leader = leaders.pop() if len(leaders) == 1 else None
+    seen = _members(reports, leader)
+    waiting: dict[str, str] = {}
+    degraded: dict[str, str] = {}
+    for name in hosts:
+        answer = answers.get(name)
+        if not isinstance(answer, NodeReport):
+            waiting[name] = answer.message if isinstance(answer, HyperMeshError) else "not asked"
+            continue
+        bad = {part: found for part, found in answer.components.items() if found.state is not ComponentState.RUNNING}
+        needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in bad.items() if part not in OPTIONAL]
+        if not answer.formed:
+            waiting[name] = "the cluster is not formed"
+        elif answer.raft.leader is None or leader is None:
+            waiting[name] = "no leader yet"
+        elif needed:
+            waiting[name] = needed[0]
+        elif seen.get(name) not in (NodeState.READY, NodeState.DEGRADED):
+            waiting[name] = f"the leader calls it {seen[name]}" if name in seen else "the leader has not taken it in yet"
+        elif bad:
+            degraded[name] = "; ".join(f"{part} is {found.state}{_why(found.error)}" for part, found in bad.items())
+    return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded)
+
+
+def _members(reports: Mapping[str, NodeReport], leader: str | None) -> dict[str, NodeState]:
+    """The members as the leader sees them, or as anybody does while the leader is not among those asked."""
+    source = reports.get(leader) if leader else None
+    if source is None:
+        source = max(reports.values(), key=lambda report: report.raft.applied_index, default=None)
+    return {node.name: node.state for node in source.members} if source else {}
+
+
+def _why(error: str | None) -> str:
+    return f" ({error})" if error else ""
+
+
+async def wait_healthy(
+    hosts: Sequence[Host], agents: Agents, *, timeout: float, heard: Callable[[Verdict], None] | None = None, grace: float = GRACE
+) -> Verdict:
+    """Asks again and again until all is well, or only optional layers are missing after `grace` seconds more, or `timeout` has passed."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    usable_since: float | None = None
+    while True:
+        verdict = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
+        if heard is not None:
+            heard(verdict)
+        now = loop.time()
+        usable_since = (usable_since or now) if not verdict.waiting else None
+        waited = usable_since is not None and now - usable_since >= grace
+        if verdict.healthy or waited or now >= deadline:
+            return verdict
+        await asyncio.sleep(min(POLL, max(0.0, deadline - now)))

@@ -1,0 +1,113 @@
+"""Whose is this host already? A host of another cluster, or of this one under another CA, is never touched. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hmcore import pki
+from hmcore.config import yaml12
+from hmcore.config.agent import AgentConfig, parse_agent_config
+from hmcore.errors import ConfigError, PkiError
+from hmctl.facts.gather import HostFacts
+from hmctl.phases.validate import Check
+from hmctl.text import listed
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the operator knows of the cluster: its CA's certificate (None: no CA here), bootstrap id, and whether it was formed."""
+
+    ca: bytes | None
+    bootstrap: str | None
+    formed: bool
+
+
+def examine(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> list[Check]:
+    """What forbids to go on, for every host that we could ask, whether it is to be changed now or not."""
+    checks = [check for known in facts.values() for check in _host(inventory, owner, known)]
+    if not checks:
+        checks += _voters(inventory, owner, facts)
+    return checks
+
+
+def _host(inventory: Inventory, owner: Owner, facts: HostFacts) -> Iterator[Check]:
+    agent, name = facts.agent, facts.name
+    cluster = cluster_of(facts)
+    if cluster is None:
+        return
+    if cluster != inventory.id:
+        message = f"it belongs to another cluster, {cluster}; this inventory is {inventory.id}"
+        yield Check(
+            name, "cluster", "error", message, f"take it out of the inventory, or free it with the other one: hmctl reset --limit {name}"
+        )
+        return
+    if owner.ca is None:
+        message = (
+            f"it belongs to this cluster already, but the cluster's CA is not on this machine; a second one would split {inventory.id}"
+        )
+        yield Check(name, "cluster", "error", message, "hmctl ca export FILE where the cluster was made, then here: hmctl ca import FILE")
+    elif agent.ca is not None and not same_authority(agent.ca, owner.ca):
+        message = "it trusts another CA than the one on this machine"
+        yield Check(name, "cluster", "error", message, "hmctl ca import the one that the cluster was made with")
+    elif agent.journal and (config := config_of(facts)) and owner.bootstrap is not None and config.bootstrap != owner.bootstrap:
+        message = "it holds the state of an earlier cluster of this name, formed before a reset that it missed"
+        yield Check(name, "cluster", "error", message, f"hmctl reset --limit {name}")
+
+
+def _voters(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> Iterator[Check]:
+    """The control nodes of a formed cluster change only through its log: another list in a file would give it two majorities."""
+    if not owner.formed:
+        return
+    wanted = {(host.name, host.address, host.port) for host in inventory.control_hosts}
+    for known in facts.values():
+        config = config_of(known)
+        if config is not None and known.agent.journal:
+            present = {(voter.name, voter.address, voter.port) for voter in config.voters}
+            if present != wanted:
+                were = listed(sorted(f"{name} ({address}:{port})" for name, address, port in present))
+                message = f"the cluster was formed with the control nodes {were}; deploy cannot change them"
+                yield Check(None, "control nodes", "error", message, "list these as role: control, and others as role: worker")
+                return
+
+
+def cluster_of(facts: HostFacts) -> str | None:
+    """The id of the cluster that a host belongs to, by whichever of our files is there."""
+    if facts.agent.config is not None:
+        try:
+            document = yaml12.load(facts.agent.config, "agent.yaml").value
+        except ConfigError:
+            document = None
+        if isinstance(document, dict) and isinstance(found := document.get("cluster_id"), str):
+            return found
+    if facts.agent.ca is not None:
+        try:
+            return pki.read_authority(facts.agent.ca)
+        except PkiError:
+            return "of unknown name"
+    return None
+
+
+def config_of(facts: HostFacts) -> AgentConfig | None:
+    """The host's present configuration, if it is one that this release understands."""
+    if facts.agent.config is None:
+        return None
+    try:
+        return parse_agent_config(facts.agent.config, "agent.yaml")
+    except ConfigError:
+        return None
+
+
+def same_authority(one: bytes, other: bytes) -> bool:
+    try:
+        return pki.fingerprint(one) == pki.fingerprint(other)
+    except PkiError:
+        return False
+
+
+def failed(checks: Sequence[Check]) -> bool:
+    return any(check.status == "error" for check in checks)

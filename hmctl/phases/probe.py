@@ -1,0 +1,124 @@
+"""Preflight over the wire: UDP and TCP on the agents' port between every pair of hosts, tried by the hosts themselves.
+
+Only where an agent is missing: hosts that all run one know best themselves who reaches whom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hmcore.errors import HyperMeshError
+from hmctl.facts.gather import HostFacts
+from hmctl.phases.validate import Check
+from hmctl.remote.base import Process, Remote
+from hmctl.text import listed
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
+
+_TIMEOUT = 20.0  # seconds for all of one host's attempts
+_NODE = Path(__file__).with_name("probe_node.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one host is to do. `listen`: nobody answers on its port yet, so the probe does."""
+
+    host: Host
+    listen: bool
+    peers: tuple[tuple[Host, bool], ...]  # and whether an agent answers there
+
+    def task(self) -> bytes:
+        peers = [[peer.name, peer.address, peer.port, live] for peer, live in self.peers]
+        document = {"address": self.host.address, "port": self.host.port, "listen": self.listen, "peers": peers}
+        return json.dumps(document).encode() + b"\n"
+
+
+def plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> list[Attempt]:
+    """Who tries whom; nobody, when every host runs an agent. Pure."""
+    known = [host for host in hosts if host.name in facts]
+    live = {host.name: facts[host.name].agent.unit.active in ("active", "activating", "reloading") for host in known}
+    if all(live.values()):
+        return []
+    attempts = []
+    for host in known:
+        # Two hosts that both run an agent are not our business.
+        peers = tuple((peer, live[peer.name]) for peer in known if peer is not host and not (live[host.name] and live[peer.name]))
+        attempts.append(Attempt(host, not live[host.name], peers))
+    return attempts
+
+
+def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Check]:
+    """Checks from what each host's probe said: {peer: {"tcp": problem or null, "udp": ...}}, or why it could not. Pure and total."""
+    checks, reached = [], 0
+    for attempt in attempts:
+        name, answer = attempt.host.name, answers.get(attempt.host.name)
+        if not isinstance(answer, dict):
+            checks.append(Check(name, "network", "error", f"its port {attempt.host.port} could not be tried: {answer}"))
+            continue
+        for peer, _ in attempt.peers:
+            found = answer.get(peer.name)
+            found = found if isinstance(found, dict) else {"udp": "not tried", "tcp": "not tried"}
+            problems = [f"{protocol.upper()} {peer.port}: {found[protocol]}" for protocol in ("udp", "tcp") if found.get(protocol)]
+            if problems:
+                checks.append(
+                    Check(
+                        name,
+                        "network",
+                        "error",
+                        f"it cannot reach {peer.name} at {peer.address} ({listed(problems)})",
+                        f"open UDP and TCP {peer.port} between the hosts: their own firewalls, and what lies between",
+                    )
+                )
+            else:
+                reached += 1
+    if reached and not checks:
+        checks.append(Check(None, "network", "ok", f"UDP and TCP work between all {len(attempts)} hosts"))
+    return checks
+
+
+async def probe(attempts: Sequence[Attempt], remotes: Mapping[str, Remote]) -> list[Check]:
+    """Carries the attempts out, all at once: everybody listens before anybody tries."""
+    program = _NODE.read_text(encoding="utf-8")
+    processes: dict[str, Process] = {}
+    answers: dict[str, object] = {}
+
+    async def begin(attempt: Attempt) -> None:
+        host = attempt.host
+        try:
+            processes[host.name] = await remotes[host.name].open_process(
+                [host.ssh.python, "-c", program], sudo=host.port < 1024, timeout=_TIMEOUT
+            )
+            processes[host.name].stdin.write(attempt.task())
+            async with asyncio.timeout(_TIMEOUT):
+                said = (await processes[host.name].stdout.readline()).decode(errors="replace").strip()
+            if said != "ready":
+                answers[host.name] = said or "the probe did not start"
+        except (HyperMeshError, TimeoutError, OSError) as error:
+            answers[host.name] = str(error) or "no answer in time"
+
+    async def ask(attempt: Attempt) -> None:
+        name = attempt.host.name
+        if name in answers:
+            return
+        try:
+            processes[name].stdin.write(b"go\n")
+            async with asyncio.timeout(_TIMEOUT):
+                answers[name] = json.loads(await processes[name].stdout.readline())
+        except (HyperMeshError, TimeoutError, OSError, ValueError) as error:
+            answers[name] = str(error) or "no answer in time"
+
+    try:
+        for action in (begin, ask):
+            async with asyncio.TaskGroup() as group:
+                for attempt in attempts:
+                    group.create_task(action(attempt), name=f"probe {attempt.host.name}")
+    finally:
+        for process in processes.values():
+            process.kill()
+    return judge(attempts, answers)

@@ -1,0 +1,94 @@
+"""Restart agents that run with what has changed since: control nodes one after the other, each healthy again before the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hmcore.errors import HyperMeshError
+from hmcore.records import Role
+from hmctl.phases.agents import Agents
+from hmctl.phases.base import Step, Target
+from hmctl.phases.healthy import PATIENCE, judge, wait_healthy
+from hmctl.phases.runner import Outcome, Progress, Timings
+from hmctl.phases.start import restart, stale
+from hmctl.remote.base import Remote
+from hmctl.text import listed
+
+TITLE = "Restart agents"
+
+
+def plan(targets: Sequence[Target]) -> list[Step]:
+    """Only hosts whose running agent no longer matches its files. Pure."""
+    return [
+        Step(target.name, TITLE, f"restart the agent: its {listed(reasons)} changed") for target in targets if (reasons := stale(target))
+    ]
+
+
+def batches(targets: Sequence[Target], leader: str | None, workers_at_once: int) -> list[list[Target]]:
+    """The order: control nodes singly, the leader last (so that leadership moves once), then workers by batches. Pure."""
+    due = [target for target in targets if stale(target)]
+    control = sorted((t for t in due if t.host.role is Role.CONTROL), key=lambda target: target.name == leader)
+    workers = [target for target in due if target.host.role is not Role.CONTROL]
+    size = max(1, workers_at_once)
+    return [[target] for target in control] + [workers[start : start + size] for start in range(0, len(workers), size)]
+
+
+@dataclass(frozen=True, slots=True)
+class RollingRestart:
+    """`limit`: how long one agent may take to start, `patience`: how long the cluster may take to be healthy again (seconds)."""
+
+    limit: float
+    patience: float
+
+    async def run(
+        self,
+        targets: Sequence[Target],
+        remotes: Mapping[str, Remote],
+        agents: Agents,
+        progress: Progress,
+        outcomes: Mapping[str, Outcome],
+        timings: Timings,
+        workers_at_once: int,
+    ) -> None:
+        """Stops at the first batch after which the cluster does not get healthy again: the rest keeps running as it was."""
+        hosts = [target.host for target in targets]
+        before = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
+        well = before.leader is not None and not before.waiting  # a cluster that is down anyway has nothing to protect
+        order = batches(targets, before.leader, workers_at_once)
+        for index, batch in enumerate(order):
+            with timings.span(TITLE, listed([target.name for target in batch])):
+                async with asyncio.TaskGroup() as group:
+                    for target in batch:
+                        group.create_task(self._one(target, remotes[target.name], progress, outcomes[target.name]), name=target.name)
+                if well and index + 1 < len(order):
+                    for target in batch:
+                        progress.update(target.name, "waiting until the cluster is healthy again")
+                    verdict = await wait_healthy(hosts, agents, timeout=self.patience, grace=0.0)
+                    if verdict.waiting:
+                        _stop(order[index + 1 :], verdict.waiting, outcomes, progress)
+                        return
+            for target in batch:
+                if outcomes[target.name].error is None:
+                    progress.finish(target.name, "restarted")
+
+    async def _one(self, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> None:
+        progress.update(target.name, "restarting the agent")
+        try:
+            await restart(target, remote, self.limit)
+        except HyperMeshError as error:
+            outcome.error = error
+            progress.finish(target.name, error.message, outcome="failed")
+        else:
+            outcome.changes += tuple(step.change for step in plan([target]))
+
+
+def _stop(rest: Sequence[Sequence[Target]], waiting: Mapping[str, str], outcomes: Mapping[str, Outcome], progress: Progress) -> None:
+    why = "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
+    for batch in rest:
+        for target in batch:
+            outcomes[target.name].error = HyperMeshError(
+                f"not restarted: the cluster is not healthy ({why})", host=target.name, fix="hmctl status"
+            )
+            progress.finish(target.name, "not restarted", outcome="skipped")

@@ -1,0 +1,114 @@
+"""Carry out a plan: every host goes through its phases at its own pace, a failure sets that host aside and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from hmcore.errors import HyperMeshError
+from hmctl.phases.base import Phase, Step, Target
+from hmctl.remote.base import Remote
+
+_UNDO_TIMEOUT = 30.0  # seconds: cleaning up must not keep an impatient operator
+
+
+class Progress(Protocol):
+    """Who is busy with what. hmctl/output.py shows it."""
+
+    def update(self, key: str, text: str, *, detail: str = "") -> None: ...
+    def finish(self, key: str, text: str, *, outcome: Literal["ok", "warning", "failed", "skipped"] = "ok") -> None: ...
+
+
+@dataclass(slots=True)
+class Timings:
+    """When each phase ran on each host: (phase, host or "", began, seconds), on the monotonic clock."""
+
+    clock: Callable[[], float] = time.monotonic
+    spans: list[tuple[str, str, float, float]] = field(default_factory=list)
+
+    @contextmanager
+    def span(self, phase: str, host: str = "") -> Iterator[None]:
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self.spans.append((phase, host, began, self.clock() - began))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one host. `error`: it was set aside, and why."""
+
+    changes: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    error: HyperMeshError | None = None
+
+
+def plan(phases: Sequence[Phase], targets: Sequence[Target]) -> list[Step]:
+    """All steps, host by host in the order of the targets, and in the order of the phases. Pure."""
+    return [Step(target.name, phase.title, change) for target in targets for phase in phases for change in phase.plan(target)]
+
+
+async def run(
+    phases: Sequence[Phase],
+    targets: Sequence[Target],
+    remotes: Mapping[str, Remote],
+    progress: Progress,
+    timings: Timings,
+    *,
+    at_once: int,
+) -> dict[str, Outcome]:
+    """Runs the phases that plan something. When cancelled, takes back what is half done and goes."""
+    gate = asyncio.Semaphore(at_once)
+    outcomes = {target.name: Outcome() for target in targets}
+
+    async def host(target: Target) -> None:
+        planned = [phase for phase in phases if phase.plan(target)]
+        async with gate:
+            for phase in planned:
+                progress.update(target.name, phase.doing)
+                with timings.span(phase.title, target.name):
+                    if not await _one(phase, target, remotes[target.name], progress, outcomes[target.name]):
+                        return
+        if planned:
+            progress.finish(target.name, "installed")
+
+    async with asyncio.TaskGroup() as group:
+        for target in targets:
+            group.create_task(host(target), name=f"host {target.name}")
+    return outcomes
+
+
+async def _one(phase: Phase, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> bool:
+    """Runs a phase on a host. False: it failed, and what it left was taken back."""
+
+    def say(detail: str) -> None:
+        progress.update(target.name, phase.doing, detail=detail)
+
+    try:
+        warning = await phase.run(target, remote, say)
+    except HyperMeshError as error:
+        error.host = error.host or target.name
+        outcome.error = error
+        progress.finish(target.name, f"{phase.doing}: {error.message}", outcome="failed")
+        await _undo(phase, target, remote)
+        return False
+    except asyncio.CancelledError:
+        progress.finish(target.name, f"interrupted while {phase.doing}", outcome="skipped")
+        await _undo(phase, target, remote)
+        raise
+    if warning:
+        outcome.warnings.append(warning)
+    outcome.changes += phase.plan(target)
+    return True
+
+
+async def _undo(phase: Phase, target: Target, remote: Remote) -> None:
+    """Best effort: whatever stays behind, the next run finds and replaces."""
+    with suppress(HyperMeshError, TimeoutError):
+        async with asyncio.timeout(_UNDO_TIMEOUT):
+            await phase.undo(target, remote)

@@ -1,0 +1,68 @@
+"""Start the agent where it does not run, and know where it must be started again: only where something that it read has changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hmcore.errors import CommandFailed, InitializationFailed
+from hmctl import layout
+from hmctl.facts.agent import checksum
+from hmctl.phases.base import Say, Target
+from hmctl.remote.base import Remote, Script, check
+
+# A start that failed says why in the journal, not on systemctl's stderr.
+START = Script(
+    "hm-start",
+    'systemctl reset-failed "$1" 2>/dev/null; systemctl restart "$1" && exit 0; '
+    'journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | grep -v "^$" | tail -n 5 >&2; exit 1',
+)
+_MARGIN = 45.0  # seconds beyond the agent's own limit; systemd's lies between
+
+
+def stale(target: Target) -> tuple[str, ...]:
+    """What the running agent was started with and is no longer so; empty when nothing is, or no agent runs. Pure."""
+    agent, desired = target.facts.agent, target.desired
+    if not agent.unit.running:
+        return ()
+    wanted = {layout.CONFIG: desired.config, layout.CA: desired.ca, layout.UNIT_FILE: desired.unit}
+    words = {layout.CONFIG: "configuration", layout.CA: "CA", layout.UNIT_FILE: "unit", layout.CERTIFICATE: "certificate"}
+    reasons = [words[path] for path, content in wanted.items() if agent.started.get(path) != checksum(content)]
+    certificate = agent.certificate
+    if desired.certificate is not None or certificate is None or agent.started.get(layout.CERTIFICATE) != checksum(certificate):
+        reasons.append(words[layout.CERTIFICATE])
+    if agent.started_release != desired.release.digest:
+        reasons.append("release")
+    return tuple(reasons)
+
+
+async def restart(target: Target, remote: Remote, limit: float) -> None:
+    """(Re)starts the agent and waits until systemd calls it up. `limit` is the agent's own for its start, in seconds."""
+    try:
+        await check(remote, START.argv(layout.UNIT), timeout=limit + _MARGIN)
+    except CommandFailed as error:
+        said = error.stderr.strip().splitlines()
+        raise InitializationFailed(
+            f"the agent does not start{': ' + said[-1] if said else ''}", host=target.name, fix=f"hmctl logs {target.name}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgent:
+    """`limit`: how long an agent may take for its start, in seconds."""
+
+    limit: float
+    title = "Start agents"
+    doing = "starting the agent"
+
+    def plan(self, target: Target) -> tuple[str, ...]:
+        unit = target.facts.agent.unit
+        if unit.running:
+            return ()
+        return (f"start {layout.UNIT}{f' (it is {unit.active})' if unit.active not in ('inactive', 'failed') else ''}",)
+
+    async def run(self, target: Target, remote: Remote, say: Say) -> str | None:
+        await restart(target, remote, self.limit)
+        return None
+
+    async def undo(self, target: Target, remote: Remote) -> None:
+        """An agent that does not come up is left to systemd, which tries again: its journal says why."""

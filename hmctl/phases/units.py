@@ -1,0 +1,53 @@
+"""The systemd unit and the command `hypermesh-agent`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from hmctl import layout
+from hmctl.phases.base import Say, Target
+from hmctl.remote.base import Remote, check, put
+
+_MOST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class InstallUnits:
+    title = "Install units"
+    doing = "installing its unit"
+
+    def plan(self, target: Target) -> tuple[str, ...]:
+        agent, desired = target.facts.agent, target.desired
+        steps = [*_changes(layout.UNIT_FILE, agent.unit_file, desired.unit), *_changes(layout.WRAPPER, agent.wrapper, desired.wrapper)]
+        if agent.unit_file == desired.unit and agent.unit.stale:
+            steps.append("have systemd read the unit again")
+        if not agent.unit.enabled:
+            steps.append(f"enable {layout.UNIT}")
+        return tuple(steps)
+
+    async def run(self, target: Target, remote: Remote, say: Say) -> str | None:
+        agent, desired = target.facts.agent, target.desired
+        if agent.wrapper != desired.wrapper:
+            await put(remote, desired.wrapper, layout.WRAPPER, mode=0o755)
+        if agent.unit_file != desired.unit:
+            await put(remote, desired.unit, layout.UNIT_FILE, mode=0o644)
+        await check(remote, ["systemctl", "daemon-reload"], timeout=60.0)
+        if not agent.unit.enabled:
+            await check(remote, ["systemctl", "--quiet", "enable", layout.UNIT], timeout=60.0)
+        return None
+
+    async def undo(self, target: Target, remote: Remote) -> None:
+        """Written whole or not at all: there is nothing half done."""
+
+
+def _changes(path: str, present: bytes | None, wanted: bytes) -> list[str]:
+    if present == wanted:
+        return []
+    if present is None:
+        return [f"write {path}"]
+    before, after = present.decode(errors="replace").splitlines(), wanted.decode().splitlines()
+    lines = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+    if len(lines) > _MOST:
+        return [f"change {path}: {len(lines)} lines differ"]
+    return [f"change {path}: {line}" for line in lines]

@@ -1,0 +1,53 @@
+"""The release onto the host. Never touches `current`: switching is another phase's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hmctl import layout
+from hmctl.phases.base import Say, Target
+from hmctl.remote.base import Remote, Script, check
+from hmctl.text import size
+
+_TIMEOUT = 600.0  # seconds: 18 MB over a thin line
+
+# Unpacked while it arrives, beside its final place, tried by the node's own Python, and only then renamed: a release is whole and runs
+# here, or does not exist. Flushed first, or a power cut could leave the name without the content.
+UNPACK = Script(
+    "hm-unpack",
+    'set -e; umask 022; r="$1"; d="$r/.$2.partial"; py="$3"; mkdir -p -- "$r"; rm -rf -- "$r"/.*.partial; '
+    'trap \'rm -rf -- "$d"\' EXIT; mkdir -- "$d"; tar -xzf - -C "$d" --no-same-owner; '
+    'if [ "$4" = compile ]; then "$py" -m compileall -q --invalidation-mode unchecked-hash "$d" </dev/null >/dev/null; fi; '
+    'cd /; PYTHONPATH="$d" "$py" -P -B -m node_agent check-release </dev/null >/dev/null; '
+    'sync -f "$d"; mv -T -- "$d" "$r/$2"; trap - EXIT',
+)
+DISCARD = Script("hm-discard", 'rm -rf -- "$1"/.*.partial')
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRelease:
+    title = "Upload release"
+    doing = "uploading the release"
+
+    def plan(self, target: Target) -> tuple[str, ...]:
+        release = target.desired.release
+        if release.digest in target.facts.agent.releases:
+            return ()
+        return (f"upload release {release.short} ({size(release.size)})",)
+
+    async def run(self, target: Target, remote: Remote, say: Say) -> str | None:
+        release, python = target.desired.release, target.facts.python
+        if python is None:
+            raise ValueError(f"{target.name} passed preflight without Python")
+        how = "as-it-is" if release.compiled else "compile"
+        total = size(release.size)
+
+        def sent(count: int) -> None:
+            say(f"{size(count)} of {total}" if count < release.size else "unpacking and trying it")
+
+        argv = UNPACK.argv(layout.RELEASES, release.digest, python.executable, how)
+        await check(remote, argv, stdin=release.archive, timeout=_TIMEOUT, sent=sent)
+        return None
+
+    async def undo(self, target: Target, remote: Remote) -> None:
+        await check(remote, DISCARD.argv(layout.RELEASES), timeout=30.0)

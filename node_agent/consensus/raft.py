@@ -1,43 +1,38 @@
-"""RaftNode: this control node's voice in the cluster's memory."""
+"""RaftNode: this control node's voice in the cluster's memory, on the agent's event loop. All decisions are Member's.
+
+Ticks come when something arrived or when pysyncobj's next deadline has passed, never by a fixed beat: an idle node costs next to nothing.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from hmcore.api import Formation
+from hmcore.errors import ConsensusError, HyperMeshError
 from hmcore.records import RaftReport
-from node_agent.consensus.machine import State
+from node_agent.consensus import engine
+from node_agent.consensus.disk import Directory
+from node_agent.consensus.engine import Timing
+from node_agent.consensus.machine import Proposal, Receipt, State
+from node_agent.consensus.member import DEFAULT_LIMITS, FormationStatus, Limits, Member
+from node_agent.consensus.transport import Links
 
-
-class Links(Protocol):
-    """Connections to the other voters: ordered messages, the tail of which a break loses. `Pool.send(peer, "raft", payload)`."""
-
-    def send(self, peer: str, payload: bytes) -> bool: ...
-
-
-class Timing(Protocol):
-    """What hmcore.config.settings.Raft has. Seconds."""
-
-    @property
-    def heartbeat(self) -> float: ...
-    @property
-    def election_min(self) -> float: ...
-    @property
-    def election_max(self) -> float: ...
+_SLACK = 0.001  # seconds: pysyncobj's deadlines must have passed, not merely be reached
+_NAP = 1.0  # seconds between ticks at most
 
 
 class RaftNode:
-    """A voter. Everything here runs on the event loop's thread; nothing blocks but the journal's fdatasync."""
+    """Everything runs on the event loop's thread; nothing blocks it but the journal's fdatasync.
 
-    state: State  # the latest applied
+    `on_applied` gets every new state; `on_fatal` what made this node stop for good, which `run` raises, too.
+    """
 
     def __init__(
         self,
         *,
         name: str,
-        bootstrap: str,
         voters: Sequence[str],
         directory: Path,
         settings: Timing,
@@ -45,52 +40,163 @@ class RaftNode:
         call_timeout: float,
         on_applied: Callable[[State], None],
         on_fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = engine.now,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        raise NotImplementedError
+        self._name = name
+        self._voters = voters
+        self._directory = directory
+        self._settings = settings
+        self._links = links
+        self._call_timeout = call_timeout
+        self._on_applied = on_applied
+        self._on_fatal = on_fatal
+        self._clock = clock
+        self._limits = limits
+        self._awake = asyncio.Event()
+        self._stopping = False
+        self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
+        self._member: Member | None = None
+
+    # --- life
 
     async def open(self) -> None:
-        """Load snapshot and journal. Raises StorageDamaged, StorageFull."""
-        raise NotImplementedError
+        """Load snapshot and journal. Raises StorageDamaged, StorageFull, ConsensusError (the directory is in use)."""
+        disk = Directory(self._directory)
+        member = Member(
+            name=self._name,
+            voters=self._voters,
+            disk=disk,
+            timing=self._settings,
+            links=self._links,
+            clock=self._clock,
+            rng=random.Random(),
+            wake=self._awake.set,
+            on_applied=self._on_applied,
+            limits=self._limits,
+        )
+        try:
+            member.open()
+        except BaseException:
+            member.close()
+            raise
+        self._stopping = False
+        self._member = member
+        for peer in sorted(self._connected):
+            member.peer_up(peer)
 
     async def run(self) -> None:
-        """Take part until stop(). Raises what made it stop, if anything did (on_fatal has been told then)."""
-        raise NotImplementedError
+        """Take part until stop(). Raises what made this node stop by itself."""
+        member = self._opened()
+        while not self._stopping:
+            if member.failure is not None:
+                self._on_fatal(member.failure)
+                raise member.failure
+            try:
+                async with asyncio.timeout(min(_NAP, max(0.0, member.next_tick() - self._clock()) + _SLACK)):
+                    await self._awake.wait()
+            except TimeoutError:
+                pass  # the deadline has passed: that is what it was for
+            self._awake.clear()
+            if not self._stopping:
+                member.tick()
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        """End `run` and let go of the files. Harmless if never opened, or twice."""
+        self._stopping = True
+        self._awake.set()
+        if self._member is not None:
+            self._member.close()
+            self._member = None
+
+    # --- the pool's callbacks
 
     def peer_up(self, peer: str) -> None:
-        raise NotImplementedError
+        self._connected.add(peer)
+        if self._member is not None:
+            self._member.peer_up(peer)
 
     def peer_down(self, peer: str) -> None:
-        raise NotImplementedError
+        self._connected.discard(peer)
+        if self._member is not None:
+            self._member.peer_down(peer)
 
     def receive(self, peer: str, payload: bytes) -> None:
-        raise NotImplementedError
+        if self._member is not None:
+            self._member.receive(peer, payload)
+            if self._member.failure is not None:
+                self._awake.set()
 
-    def formation(self) -> Formation:
-        raise NotImplementedError
+    # --- formation
+
+    def formation(self) -> FormationStatus:
+        return self._opened().formation()
 
     def permit(self, bootstrap: str) -> None:
-        """This node may form the cluster. Durable when it returns. Raises FormationFailed if the node knows of a formed cluster."""
-        raise NotImplementedError
+        """This node may form the cluster and vote. Durable when it returns. Raises FormationFailed, StorageFull."""
+        self._opened().permit(bootstrap)
 
-    async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]:
-        """(log index, encoded Result) once committed and applied. Raises NotLeader, NoQuorum, StorageFull, InvalidRequest."""
-        raise NotImplementedError
+    def reseed(self) -> None:
+        """This node's empty disk belongs to a cluster that exists: it follows, and votes only when that is safe again.
 
-    def report(self) -> RaftReport:
-        raise NotImplementedError
+        Needed only if somebody else found out: a node with an empty disk asks the other voters by itself.
+        """
+        self._opened().reseed()
+
+    # --- commands
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float | None = None) -> tuple[int, bytes]:
+        """(log index, encoded machine.Result) of a command, once it is committed and applied here.
+
+        Raises NotLeader (ask `leader`), NoQuorum, StorageFull or InvalidRequest. After each of the first three the command may still have
+        been applied; proposing it again under the same `request_id`, here or to another leader, is always right: it is applied once.
+        """
+        member = self._opened()
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Receipt | HyperMeshError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Receipt):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        member.propose(Proposal(request_id, command), done)
+        limit = self._call_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                receipt = await future
+        except TimeoutError:
+            error = member.no_quorum()
+            error.message = f"{error.message}; not committed within {limit:g} s"
+            raise error from None
+        return receipt.index, receipt.result
+
+    # --- what others may know
+
+    @property
+    def state(self) -> State:
+        """The latest applied."""
+        return State() if self._member is None else self._member.replica.state
+
+    @property
+    def is_leader(self) -> bool:
+        return self._member is not None and self._member.is_leader
+
+    @property
+    def leader(self) -> str | None:
+        return None if self._member is None else self._member.leader
 
     @property
     def trouble(self) -> str | None:
         """Why this layer is degraded (no leader, no room on the disk, ...), or None."""
-        raise NotImplementedError
+        return "not open" if self._member is None else self._member.trouble
 
-    @property
-    def is_leader(self) -> bool:
-        raise NotImplementedError
+    def report(self) -> RaftReport:
+        return self._opened().report()
 
-    @property
-    def leader(self) -> str | None:
-        raise NotImplementedError
+    def _opened(self) -> Member:
+        if self._member is None:
+            raise ConsensusError(f"the consensus layer of {self._name} is not open")
+        return self._member

@@ -1,0 +1,59 @@
+"""Takes the place of `pickle` inside pysyncobj: msgpack, which cannot name code. Arrays decode to tuples, as pysyncobj expects.
+
+The functions bear pickle's names because pysyncobj calls them by those names (see engine.install).
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import msgspec
+
+# pysyncobj's first byte of a log entry. Its other kinds (membership, code version) are never proposed and never accepted.
+REGULAR = b"\x00"
+NO_OP = b"\x01"
+
+_call: msgspec.msgpack.Decoder[tuple[int, tuple[bytes]]] = msgspec.msgpack.Decoder(tuple[int, tuple[bytes]])
+
+
+def dumps(value: object, protocol: object = None) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def loads(data: bytes) -> Any:
+    """Raises msgspec.DecodeError, a ValueError, for whatever is not exactly one msgpack value."""
+    return _tuples(msgspec.msgpack.decode(data))
+
+
+def dump(value: object, file: IO[bytes], protocol: object = None) -> None:
+    file.write(dumps(value))
+
+
+def load(file: IO[bytes]) -> Any:
+    return loads(file.read())
+
+
+def to_bytes(data: bytes | str) -> bytes:
+    return data if isinstance(data, bytes) else data.encode()
+
+
+def is_command(command: bytes) -> bool:
+    """Whether a log entry is one that we propose: a no-op, or a batch for the state machine. Others would make pysyncobj raise at every
+    attempt to apply them, so they are kept out of the log."""
+    if command[:1] != REGULAR:
+        return command == NO_OP
+    try:
+        method, _ = _call.decode(command[1:])
+    except msgspec.DecodeError:
+        return False
+    return method == 0
+
+
+def _tuples(value: Any) -> Any:
+    match value:
+        case list():
+            return tuple(map(_tuples, value))
+        case dict():
+            return {key: _tuples(item) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,128 @@
+"""The few file operations that journal and snapshots are made of. The simulation puts a disk that forgets behind the same protocol."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from hmcore.errors import ConsensusError, StorageDamaged, StorageFull
+
+TEMPORARY = ".new"  # suffix of a file that is being written and replaces its namesake by a rename
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class File(Protocol):
+    """A file open for appending. What was appended or cut survives a power loss only after `sync`."""
+
+    def append(self, data: bytes) -> None: ...
+    def truncate(self, size: int) -> None: ...
+    def sync(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """A directory of files. Creations, renames and removals survive a power loss only after `sync_directory`. Raises OSError."""
+
+    def path(self, name: str) -> str: ...
+    def read(self, name: str) -> bytes | None: ...
+    def create(self, name: str) -> File: ...
+    def open(self, name: str) -> File: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def remove(self, name: str) -> None: ...
+    def sync_directory(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def replace(disk: Disk, name: str, content: bytes) -> None:
+    """Put `content` in the place of file `name`, atomically and durably: after a crash there is the old or the new, never a mixture."""
+    file = disk.create(name + TEMPORARY)
+    try:
+        file.append(content)
+        file.sync()
+    except OSError:
+        disk.remove(name + TEMPORARY)  # gives the room back
+        raise
+    finally:
+        file.close()
+    disk.rename(name + TEMPORARY, name)
+    disk.sync_directory()
+
+
+def storage_error(error: OSError, path: str) -> ConsensusError:
+    """What a failed write means: a full disk can be waited out; after any other error nobody knows what the disk holds."""
+    if error.errno in _FULL:
+        return StorageFull(f"no room to write {path}: {error.strerror}", fix="make room on that file system; the node goes on by itself")
+    return ConsensusError(f"cannot write {path}: {error.strerror or error}", fix="check that disk, then restart the agent")
+
+
+def damaged(path: str, offset: int, message: str) -> StorageDamaged:
+    directory = os.path.dirname(path)
+    fix = f"systemctl stop hypermesh-agent && mv {directory} {directory}.damaged && systemctl start hypermesh-agent"
+    return StorageDamaged(f"{message}; to re-seed this node from its peers, run the fix there", path=path, offset=offset, fix=fix)
+
+
+class _AppendOnly:
+    def __init__(self, path: Path, flags: int) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+
+    def append(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Directory:
+    """A real directory, made if missing, and locked: two agents on one journal would ruin it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise ConsensusError(f"{directory} is in use by another agent", fix="systemctl status hypermesh-agent") from None
+
+    def path(self, name: str) -> str:
+        return str(self._directory / name)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self._directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def create(self, name: str) -> File:
+        return _AppendOnly(self._directory / name, os.O_CREAT | os.O_TRUNC)
+
+    def open(self, name: str) -> File:
+        return _AppendOnly(self._directory / name, 0)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self._directory / old, self._directory / new)
+
+    def remove(self, name: str) -> None:
+        (self._directory / name).unlink(missing_ok=True)
+
+    def sync_directory(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)  # gives the lock back
+            self._fd = -1

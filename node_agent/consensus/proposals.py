@@ -1,0 +1,68 @@
+"""Commands on their way into the log: those that arrive while a batch is in flight form the next one. One log entry a batch.
+
+What comes of a proposal is told to `done`: its receipt, or the error that the caller shall see. pysyncobj may forget a batch (a lost
+leadership), so whoever owns this abandons it then; `done` is called exactly once all the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from hmcore.errors import HyperMeshError
+from node_agent.consensus.machine import Proposal, Receipt, encode_batch
+
+Done = Callable[[Receipt | HyperMeshError], None]
+
+_MAX_PROPOSALS = 1000  # a batch: an entry must not keep the loop busy for long
+
+
+class Proposals:
+    """`propose(batch, done)` puts a batch into the log and calls `done` with a receipt for each proposal, or with None if it was lost."""
+
+    def __init__(self, propose: Callable[[bytes, Callable[[list[Receipt] | None], None]], None], *, max_bytes: int) -> None:
+        self._propose = propose
+        self._max_bytes = max_bytes
+        self._waiting: deque[tuple[Proposal, Done]] = deque()
+        self._flying: list[tuple[Proposal, Done]] = []
+
+    def offer(self, proposal: Proposal, done: Done) -> None:
+        self._waiting.append((proposal, done))
+        self._flush()
+
+    def abandon(self, error: HyperMeshError) -> None:
+        """Nobody will answer these any more: tell their callers `error`. They may have been applied all the same."""
+        lost = [*self._flying, *self._waiting]
+        self._flying = []
+        self._waiting.clear()
+        for _, done in lost:
+            done(error)
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._flying) + len(self._waiting)
+
+    def _flush(self) -> None:
+        if self._flying or not self._waiting:
+            return
+        batch = self._flying = self._take()
+
+        def settled(receipts: list[Receipt] | None) -> None:
+            if self._flying is not batch or receipts is None:
+                return  # abandoned already, or about to be
+            self._flying = []
+            for (_, done), receipt in zip(batch, receipts, strict=True):
+                done(receipt)
+            self._flush()
+
+        self._propose(encode_batch([proposal for proposal, _ in batch]), settled)
+
+    def _take(self) -> list[tuple[Proposal, Done]]:
+        batch: list[tuple[Proposal, Done]] = []
+        size = 0
+        while self._waiting and len(batch) < _MAX_PROPOSALS:
+            size += len(self._waiting[0][0].command)
+            if batch and size > self._max_bytes:
+                break
+            batch.append(self._waiting.popleft())
+        return batch

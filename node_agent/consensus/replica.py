@@ -1,0 +1,37 @@
+"""This node's copy of the replicated state: a thin cell around the pure machine.py that never lets an exception into pysyncobj."""
+
+from __future__ import annotations
+
+from hmcore.errors import ConsensusError
+from node_agent.consensus import machine
+from node_agent.consensus.machine import Receipt, State
+
+
+class Replica:
+    """`failure` must stop this node: it could not apply what the others apply."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.failure: ConsensusError | None = None
+
+    def apply(self, batch: bytes, index: int) -> list[Receipt]:
+        if self.failure is not None:
+            return []
+        try:
+            self.state, receipts = machine.apply_batch(self.state, batch, index)
+        except Exception as error:  # noqa: BLE001  # whatever it is, pysyncobj would apply the entry again for ever
+            self.failure = ConsensusError(f"log entry {index} cannot be applied: {error!r}")
+            self.failure.__cause__ = error
+            return []
+        return receipts
+
+    def capture(self) -> bytes:
+        if self.failure is not None:
+            raise self.failure  # this state must not become a snapshot
+        return machine.snapshot(self.state)
+
+    def verify(self, state: bytes) -> None:
+        machine.restore(state)
+
+    def restore(self, state: bytes) -> None:
+        self.state = machine.restore(state)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore import api
-from hmcore.errors import CommandFailed, HyperMeshError, PeerUnreachable, RemoteError
+from hmcore.errors import CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, RemoteError
 from hmcore.pki import Identity, KeyPair, Kind, read_identity
 from hmcore.records import NodeReport
 
@@ -36,6 +36,8 @@ Res = TypeVar("Res")
 
 AT_ONCE = 64  # agents asked at the same time: a handshake costs us about 10 ms of processor, and late answers count as silence
 RELAY = ("/usr/local/bin/hypermesh-agent", "relay")
+NOT_FOUND = 127  # what a shell ends with when there is no such command
+RELAY_END = 1.0  # seconds for a relay whose stream has closed to say why
 SSH_TIMEOUT = 10.0  # seconds to log in and reach the agent's socket
 CLIENT_ROLE = "client"  # what a client says in its hello, where nodes say control or worker
 
@@ -140,8 +142,9 @@ async def connect(
 
 
 async def _connect_quic(host: Host, access: Access, timeout: float) -> AgentClient:
-    from hmcore.stoq.endpoint import Credentials, dial
+    from hmcore.stoq.endpoint import dial
     from hmcore.stoq.greeting import Local
+    from hmcore.stoq.mtls import Credentials
 
     connection = await dial(
         host.address,
@@ -172,34 +175,39 @@ async def connect_remote(
 ) -> AgentClient:
     """A client for the agent on a host that we have an SSH connection to. Closing the client leaves that connection open."""
     from hmcore.stoq.local import connect_streams
+    from hmctl.state import operator_name
 
-    from hmcore.stoq.greeting import Local
-
+    name = remote.host.name
     process = await remote.open_process(RELAY, sudo=True, timeout=SSH_TIMEOUT)
     try:
-        async with asyncio.timeout(SSH_TIMEOUT):
-            connection = await connect_streams(process.stdout, process.stdin, local=Local(operator(cluster), CLIENT_ROLE, ""))
-    except (HyperMeshError, TimeoutError) as error:
-        raise await _relay_failed(remote, process, error) from error
+        connection = await connect_streams(process.stdout, process.stdin, author=operator_name(), timeout=SSH_TIMEOUT, where=RELAY[1])
+    except PeerUnreachable as error:
+        raise await _relay_failed(name, process, error) from error
+    except BaseException:
+        process.kill()
+        raise
+    there, wanted = connection.peer.identity, Identity(cluster, Kind.NODE, name)
+    if there != wanted:  # over QUIC its certificate would have said so
+        await connection.close()
+        process.kill()
+        raise HandshakeRefused(f"the host runs {there.name} of cluster {there.cluster}, not {name} of {cluster}", host=name)
 
     async def close() -> None:
         process.kill()
         if on_close is not None:
             await on_close()
 
-    return AgentClient(remote.host.name, connection, via=Via.SSH, timeout=timeout, on_close=close)
+    return AgentClient(name, connection, via=Via.SSH, timeout=timeout, on_close=close)
 
 
-def operator(cluster: str) -> Identity:
-    """Whom we claim to be where the socket's permissions vouch for us: root on the host."""
-    return Identity(cluster, Kind.OPERATOR, "operator")
-
-
-async def _relay_failed(remote: Remote, process: Process, error: BaseException) -> HyperMeshError:
+async def _relay_failed(name: str, process: Process, error: PeerUnreachable) -> HyperMeshError:
     """What the relay said on its way out is the reason; that our end of the stream closed is only how we noticed."""
-    done = await process.wait(timeout=SSH_TIMEOUT)
-    name = remote.host.name
-    if done.status == 127 or "not found" in done.stderr:
+    try:
+        done = await process.wait(timeout=RELAY_END)
+    except RemoteError:  # it neither answers nor ends
+        process.kill()
+        return PeerUnreachable(error.message, host=name, fix=f"hmctl logs {name}")
+    if done.status == NOT_FOUND or done.stderr.rstrip().endswith("command not found"):  # as the shell, or sudo, has it
         return PeerUnreachable("no agent is installed on the host", host=name, fix="hmctl deploy")
     failed = CommandFailed(" ".join(RELAY), done.status, done.stderr, host=name)
     return PeerUnreachable(failed.message, host=name, fix=f"hmctl logs {name}")

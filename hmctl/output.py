@@ -23,14 +23,22 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from hmcore.errors import Interrupted, UsageError
 from hmctl.failure import explain
 from hmctl.progress import Board, Outcome
-from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
+from hmctl.text import TINTS, Cell, Style, Styled, duration, plain, printable, style_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
-_SGR: Mapping[Style, str] = {"good": "32", "warning": "33", "bad": "31", "dim": "2", "strong": "1", "accent": "36"}
+_SGR: Mapping[Style, str] = {
+    "good": "32",
+    "warning": "33",
+    "bad": "31",
+    "dim": "2",
+    "strong": "1",
+    "accent": "36",
+    **dict(zip(TINTS, ("36", "35", "34", "32", "33", "96"), strict=True)),
+}
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
 
@@ -88,6 +96,18 @@ class Output:
         else:
             self._stdout.write(dump(document, self.format))
             self._stdout.flush()
+
+    def item(self, document: object, *human: Cell) -> None:
+        """One of a stream of answers that may never end: a line for people, a line of JSON, or one item of a YAML list."""
+        match self.format:
+            case Format.TABLE:
+                self.line(*human)
+            case Format.JSON:
+                self._stdout.write(dump(document, Format.JSON, indent=None))
+                self._stdout.flush()
+            case Format.YAML:
+                self._stdout.write(dump([document], Format.YAML))
+                self._stdout.flush()
 
     def line(self, *cells: Cell) -> None:
         """One line of the human result; the cells are joined as they are."""
@@ -286,14 +306,14 @@ class Progress:
         return table
 
 
-def dump(document: object, format: Format) -> str:
+def dump(document: object, format: Format, *, indent: int | None = 2) -> str:
     """`document` as JSON or YAML text, ending in a newline. Structs, dataclasses and enums are turned into their JSON types."""
     import msgspec
 
     tree = msgspec.to_builtins(document)
     if format is Format.YAML:
         return _dump_yaml(tree)
-    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(tree, indent=indent, ensure_ascii=False) + "\n"
 
 
 def _dump_yaml(tree: object) -> str:
@@ -328,7 +348,7 @@ def _rich_text(cell: Cell) -> Any:
     from rich.text import Text
 
     style = style_of(cell)
-    return Text(printable(plain(cell), keep="\n"), style=_RICH[style] if style else "")
+    return Text(printable(plain(cell), keep="\n"), style=_RICH.get(style, "") if style else "")
 
 
 def _rich_line(cells: Sequence[Cell]) -> Any:

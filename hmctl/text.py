@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Style = Literal["good", "warning", "bad", "dim", "strong", "accent"]
+Style = Literal["good", "warning", "bad", "dim", "strong", "accent", "tint0", "tint1", "tint2", "tint3", "tint4", "tint5"]
+TINTS: tuple[Style, ...] = ("tint0", "tint1", "tint2", "tint3", "tint4", "tint5")  # to tell hosts apart; they mean nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hmctl.text import Cell, Style, Styled, duration
 
 HEALTH_STYLE: dict[Health, Style] = {Health.HEALTHY: "good", Health.WARNING: "warning", Health.CRITICAL: "bad"}
 _MARK = {Verdict.OK: Styled("✓", "good"), Verdict.WARN: Styled("!", "warning"), Verdict.ERROR: Styled("✗", "bad")}
-_STATE_STYLE: dict[NodeState, Style] = {
+STATE_STYLE: dict[NodeState, Style] = {
     NodeState.READY: "good",
     NodeState.DEGRADED: "warning",
     NodeState.SUSPECT: "warning",
@@ -109,7 +109,7 @@ def _row(node: NodeStatus, leader: str | None, mixed: bool) -> list[Cell]:
         Styled(node.name, "strong") if node.name == leader else node.name,
         node.address,
         str(node.role),
-        Styled(str(node.state), _STATE_STYLE[node.state]),
+        Styled(str(node.state), STATE_STYLE[node.state]),
         score(node.health_score) if answered else unknown,
         unknown if node.containers is None else str(node.containers),
         unknown if node.uptime_seconds is None else duration(node.uptime_seconds),

@@ -1,0 +1,80 @@
+"""hmctl logs: the agents' journals of all hosts as one, over SSH: it works where an agent does not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import typer
+
+from hmcore.errors import HyperMeshError
+from hmctl.actions.journal import Entry, Request, follow, history
+from hmctl.cli.context import Context, current
+from hmctl.text import TINTS, Style, Styled
+
+DEFAULT_TAIL = 100
+TIME_WIDTH = len("2026-11-22 08:00:00.000")
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `hmctl logs -o json`. `time` is RFC 3339 in UTC; `priority` as in syslog."""
+
+    time: str
+    node: str
+    priority: int
+    message: str
+
+
+def command(
+    ctx: typer.Context,
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", show_default=False)] = None,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the journals grow, until Ctrl-C.")] = False,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 2026-11-22 08:00.")] = None,
+    tail: Annotated[
+        int | None,
+        typer.Option("--tail", "-n", min=0, metavar="N", help="The latest N lines of each node.  [default: 100; with --since, all]"),
+    ] = None,
+) -> int:
+    """Show the agents' journals, merged by time and marked with their node."""
+    context = current(ctx)
+    if tail is None and since is None:
+        tail = DEFAULT_TAIL
+    return context.run(_logs(context, nodes or [], Request(since, tail), following=following))
+
+
+async def _logs(context: Context, nodes: list[str], request: Request, *, following: bool) -> int:
+    from hmctl.remote.ssh import Connector
+
+    inventory = context.inventory()
+    hosts = [inventory.host(name) for name in dict.fromkeys(nodes)] or list(inventory.hosts)
+    output = context.output
+    width = max(len(host.name) for host in hosts)
+    tints = {host.name: TINTS[number % len(TINTS)] for number, host in enumerate(hosts)}
+    cursors: dict[str, str] = {}
+    failures: list[HyperMeshError] = []
+
+    def show(entry: Entry) -> None:
+        cursors[entry.node] = entry.cursor
+        at = datetime.fromtimestamp(entry.time / 1e6, UTC)
+        line = Line(time=f"{at:%Y-%m-%dT%H:%M:%S.%fZ}", node=entry.node, priority=entry.priority, message=entry.message)
+        style: Style | None = "bad" if entry.priority <= 3 else "warning" if entry.priority == 4 else None
+        when = Styled(f"{at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + " ", "dim")
+        where = Styled(f"{entry.node:<{width}} ", tints[entry.node])
+        message = entry.message.rstrip("\n").replace("\n", "\n" + " " * (TIME_WIDTH + width + 2))
+        output.item(line, when, where, Styled(message, style))
+
+    def lost(error: HyperMeshError) -> None:
+        failures.append(error)
+        output.error(error)
+
+    connector = Connector(context.store(inventory).known_hosts)
+    try:
+        await history(hosts, connector, request, show, lost)
+        if following:
+            await follow(hosts, connector, cursors, show, lost)
+    finally:
+        await connector.close()
+    if not failures:
+        return 0
+    return 1 if len({error.host for error in failures}) >= len(hosts) else 3

@@ -1,0 +1,301 @@
+"""Agents over real QUIC on loopback, and over a relay's byte streams: calls, silence, refusals and parallel asking."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hmcore import api, pki
+from hmcore.config.inventory import Host, Inventory, SshTarget
+from hmcore.config.presets import settings_for
+from hmcore.errors import HandshakeRefused, HyperMeshError, PeerUnreachable, PermissionDenied, PkiError, Unreachable
+from hmcore.pki import Identity, Kind
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
+from hmcore.stoq.endpoint import Listener, serve
+from hmcore.stoq.greeting import Local, Peer
+from hmcore.stoq.local import serve_unix
+from hmcore.stoq.mtls import Credentials
+from hmcore.stoq.rpc import Router
+from hmctl.actions.status import Answer, Health, Silence
+from hmctl.actions.survey import survey
+from hmctl.client import Access, Via, ask_all, connect, connect_remote
+from hmctl.remote.base import Completed
+from hmctl.state import OperatorStore
+
+CLUSTER = "hm-abc123defg"
+DEADLINE = 10.0
+
+
+def report_of(name: str) -> NodeReport:
+    return NodeReport(
+        cluster=CLUSTER,
+        name=name,
+        address="127.0.0.1",
+        role=Role.CONTROL,
+        release="r1",
+        uptime_seconds=1.0,
+        health_score=1.0,
+        reasons=[],
+        containers=0,
+        components={"transport": ComponentReport(state=ComponentState.RUNNING)},
+        raft=RaftReport(role="leader", leader=name, term=1, voters=[name], reachable_voters=[name]),
+        formed=True,
+        members=[Node(name=name, address="127.0.0.1", port=1, role=Role.CONTROL, release="r1")],
+        unix_time=time.time(),
+    )
+
+
+def router(name: str) -> Router:
+    async def report(peer: Peer, request: api.Empty) -> NodeReport:
+        return report_of(name)
+
+    async def form(peer: Peer, request: api.FormRequest) -> api.Formation:
+        return api.Formation(bootstrap=request.bootstrap, empty=True, permitted=True, formed=False)
+
+    everyone, operators = frozenset(Kind), frozenset({Kind.OPERATOR})
+    return Router({api.REPORT: (everyone, report), api.FORM: (operators, form), api.FORMATION: (frozenset({Kind.NODE}), report)})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> OperatorStore:
+    store = OperatorStore.open(CLUSTER, tmp_path / "operator")
+    store.create_authority(datetime.now(UTC))
+    return store
+
+
+@asynccontextmanager
+async def agent(store: OperatorStore, name: str) -> AsyncIterator[Listener]:
+    identity = Identity(CLUSTER, Kind.NODE, name)
+    pair = pki.issue(store.authority(), identity, datetime.now(UTC))
+    credentials = Credentials(ca=store.ca_certificate(), certificate=pair.certificate, key=pair.key)
+    listener = await serve("127.0.0.1", 0, credentials=credentials, local=Local(identity, "control", "r1"), service=router(name))
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+def host(name: str, port: int) -> Host:
+    return Host(name=name, ssh=SshTarget("127.0.0.1", port=1), address="127.0.0.1", port=port, role=Role.CONTROL)
+
+
+def silent_port() -> int:
+    """A UDP port that nobody listens on."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def inventory(*hosts: Host) -> Inventory:
+    return Inventory(CLUSTER, "lab", "balanced", settings_for("balanced", {}), hosts, "install", "cluster.yaml")
+
+
+async def test_typed_calls_over_quic(store: OperatorStore) -> None:
+    async with agent(store, "node1") as listener, await connect(host("node1", listener.port), store, via=Via.QUIC) as client:
+        assert (await client.report()).name == "node1"
+        assert (await client.form("b1")).bootstrap == "b1"
+        assert client.via is Via.QUIC
+        assert client.rtt is not None
+        assert 0 < client.rtt < 1
+        with pytest.raises(PermissionDenied):
+            await client.formation()
+
+
+async def test_another_node_at_the_address_is_refused(store: OperatorStore) -> None:
+    async with agent(store, "node1") as listener:
+        with pytest.raises(HandshakeRefused):
+            await connect(host("node2", listener.port), store, via=Via.QUIC)
+
+
+async def test_without_a_certificate_nobody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(PkiError) as error:
+        await connect(host("node1", 1), OperatorStore.open(CLUSTER, tmp_path), via=Via.QUIC)
+    assert "hmctl ca import" in (error.value.fix or "")
+
+
+async def test_a_dead_node_never_delays_the_rest(store: OperatorStore) -> None:
+    answered: dict[str, float] = {}
+    began = asyncio.get_running_loop().time()
+
+    async def ask(host: Host) -> str:
+        if host.name == "dead":
+            await asyncio.Event().wait()
+        answered[host.name] = asyncio.get_running_loop().time() - began
+        return host.name
+
+    found = await ask_all([host("dead", 1), host("node1", 1), host("node2", 1)], ask, timeout=0.2)
+    assert list(found) == ["dead", "node1", "node2"]
+    assert isinstance(found["dead"], PeerUnreachable)
+    assert (found["node1"], found["node2"]) == ("node1", "node2")
+    assert max(answered.values()) < 0.15
+
+
+async def test_hosts_beyond_the_limit_get_their_full_time(store: OperatorStore) -> None:
+    busy: list[int] = [0, 0]
+
+    async def ask(host: Host) -> None:
+        busy[0] += 1
+        busy[1] = max(busy)
+        await asyncio.sleep(0)
+        busy[0] -= 1
+
+    hosts = [host(f"node{number}", 1) for number in range(50)]
+    found = await ask_all(hosts, ask, timeout=DEADLINE, at_once=4)
+    assert len(found) == 50
+    assert not any(isinstance(answer, HyperMeshError) for answer in found.values())
+    assert busy[1] == 4
+
+
+async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:
+    async def ask(host: Host) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        await ask_all([host("node1", 1)], ask, timeout=1.0)
+
+
+async def test_survey_of_one_live_and_one_dead_node_takes_the_timeout_and_no_longer(store: OperatorStore) -> None:
+    async with agent(store, "node1") as listener:
+        began = time.monotonic()
+        found = await survey(inventory(host("node1", listener.port), host("node2", silent_port())), store, timeout=1.0)
+        assert time.monotonic() - began < 1.6
+    assert found.via is Via.QUIC
+    assert isinstance(found.answers["node1"], Answer)
+    silence = found.answers["node2"]
+    assert isinstance(silence, Silence)
+    assert not silence.reached
+    assert found.status.health is Health.WARNING
+    assert [str(node.state) for node in found.status.nodes] == ["ready", "unreachable"]
+    assert abs(found.answers["node1"].offset_seconds) < 0.5
+
+
+async def test_a_node_that_refuses_us_is_not_asked_again_over_ssh(store: OperatorStore, tmp_path: Path) -> None:
+    stranger = OperatorStore.open(CLUSTER, tmp_path / "stranger")
+    stranger.create_authority(datetime.now(UTC))
+    async with agent(stranger, "node1") as listener:
+        found = await survey(inventory(host("node1", listener.port)), store, timeout=2.0)
+    silence = found.answers["node1"]
+    assert isinstance(silence, Silence)
+    assert silence.reached
+    assert found.status.health is Health.CRITICAL
+
+
+async def test_with_udp_closed_ssh_is_tried_and_its_failure_said(store: OperatorStore) -> None:
+    found = await survey(inventory(host("node1", silent_port())), store, via=Via.SSH, timeout=1.0)
+    silence = found.answers["node1"]
+    assert isinstance(silence, Silence)
+    assert not silence.reached
+    assert found.via is Via.SSH
+    assert found.status.exit_code == 4
+
+
+@dataclass
+class RelayProcess:
+    """The relay as SSH shows it: our end of its stdio."""
+
+    stdout: asyncio.StreamReader
+    stdin: asyncio.StreamWriter
+    ended: Completed
+    killed: bool = False
+
+    async def wait(self, *, timeout: float) -> Completed:
+        return self.ended
+
+    def kill(self) -> None:
+        self.killed = True
+        self.stdin.close()
+
+
+class RelayRemote:
+    """A host whose relay reaches the socket at `path`; without one it ends as `ended` says."""
+
+    def __init__(self, host: Host, path: str | None, ended: Completed | None = None) -> None:
+        self.host = host
+        self._path = path
+        self._ended = ended or Completed(0, b"", "")
+        self.argv: list[str] = []
+        self.process: RelayProcess | None = None
+
+    async def run(self, argv: Sequence[str], **options: object) -> Completed:
+        raise Unreachable("only the relay is here")
+
+    async def open_process(self, argv: Sequence[str], *, sudo: bool = False, timeout: float) -> RelayProcess:
+        assert sudo
+        self.argv = list(argv)
+        if self._path is None:
+            reader = asyncio.StreamReader()
+            reader.feed_eof()
+            _, writer = await asyncio.open_connection(sock=_half())
+        else:
+            reader, writer = await asyncio.open_unix_connection(self._path)
+        self.process = RelayProcess(reader, writer, self._ended)
+        return self.process
+
+
+def _half() -> object:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours
+
+
+@asynccontextmanager
+async def unix_agent(tmp_path: Path, name: str) -> AsyncIterator[str]:
+    path = str(tmp_path / "agent.sock")
+    listener = await serve_unix(path, router(name), local=Local(Identity(CLUSTER, Kind.NODE, name), "control", "r1"))
+    try:
+        yield path
+    finally:
+        await listener.close()
+
+
+async def test_the_same_calls_through_ssh(tmp_path: Path) -> None:
+    async with unix_agent(tmp_path, "node1") as path:
+        remote = RelayRemote(host("node1", 1), path)
+        async with await connect_remote(remote, CLUSTER) as client:
+            assert (await client.report()).name == "node1"
+            assert (await client.form("b1")).bootstrap == "b1"
+            assert (client.via, client.rtt) == (Via.SSH, None)
+        assert remote.argv == ["/usr/local/bin/hypermesh-agent", "relay"]
+        assert remote.process is not None
+        assert remote.process.killed
+
+
+async def test_a_host_of_another_cluster_is_told_apart_through_ssh(tmp_path: Path) -> None:
+    async with unix_agent(tmp_path, "node7") as path:
+        with pytest.raises(HandshakeRefused, match="runs node7"):
+            await connect_remote(RelayRemote(host("node1", 1), path), CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("ended", "words", "fix"),
+    [
+        (Completed(127, b"", "sh: /usr/local/bin/hypermesh-agent: not found"), "no agent is installed", "hmctl deploy"),
+        (Completed(1, b"", "sudo: /usr/local/bin/hypermesh-agent: command not found"), "no agent is installed", "hmctl deploy"),
+        (
+            Completed(1, b"", "the agent is not running: there is no /run/hypermesh/agent.sock"),
+            "the agent is not running",
+            "hmctl logs node1",
+        ),
+    ],
+)
+async def test_what_the_relay_says_on_its_way_out_is_the_reason(ended: Completed, words: str, fix: str) -> None:
+    with pytest.raises(PeerUnreachable, match=words) as error:
+        await connect_remote(RelayRemote(host("node1", 1), None, ended), CLUSTER)
+    assert error.value.fix == fix
+    assert error.value.host == "node1"
+
+
+async def test_access_knows_when_our_certificate_ends(store: OperatorStore) -> None:
+    ends = pki.expires(Access.of(store).ours.certificate)
+    assert abs(ends - (datetime.now(UTC) + pki.OPERATOR_LIFETIME)) < timedelta(minutes=1)

@@ -52,8 +52,11 @@ class ByteWriter(Protocol):
 class Process(Protocol):
     """A command that runs on while we talk with it: the relay, a journal that is followed, the port probe."""
 
-    stdout: ByteReader
-    stdin: ByteWriter
+    @property
+    def stdout(self) -> ByteReader: ...
+
+    @property
+    def stdin(self) -> ByteWriter: ...
 
     async def wait(self, *, timeout: float) -> Completed:
         """Its end; `stdout` holds what nobody has read."""

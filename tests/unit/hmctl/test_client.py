@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -88,8 +89,6 @@ def host(name: str, port: int) -> Host:
 
 def silent_port() -> int:
     """A UDP port that nobody listens on."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -163,11 +162,14 @@ async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:
         await ask_all([host("node1", 1)], ask, timeout=1.0)
 
 
-async def test_survey_of_one_live_and_one_dead_node_takes_the_timeout_and_no_longer(store: OperatorStore) -> None:
-    async with agent(store, "node1") as listener:
-        began = time.monotonic()
-        found = await survey(inventory(host("node1", listener.port), host("node2", silent_port())), store, timeout=1.0)
-        assert time.monotonic() - began < 1.6
+async def test_survey_of_one_live_and_one_silent_node_takes_the_timeout_and_no_longer(store: OperatorStore) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:  # takes what comes, answers nothing: a host that is down
+        silent.bind(("127.0.0.1", 0))
+        async with agent(store, "node1") as listener:
+            began = time.monotonic()
+            found = await survey(inventory(host("node1", listener.port), host("node2", silent.getsockname()[1])), store, timeout=0.5)
+            took = time.monotonic() - began
+    assert 0.5 <= took < 1.0
     assert found.via is Via.QUIC
     assert isinstance(found.answers["node1"], Answer)
     silence = found.answers["node2"]
@@ -241,9 +243,7 @@ class RelayRemote:
         return self.process
 
 
-def _half() -> object:
-    import socket
-
+def _half() -> socket.socket:
     ours, theirs = socket.socketpair()
     theirs.close()
     return ours

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,8 @@ class Hierarchy:
 
 
 def parse_mounts(mountinfo: str) -> tuple[Hierarchy, ...]:
-    """The hierarchies in /proc/self/mountinfo (proc(5)), one for each set of controllers, in order of mounting."""
+    """The hierarchies in /proc/self/mountinfo (proc(5)), one for each set of controllers; version 2 first: a launcher that joins it
+    first can be found in it, and killed there, from then on."""
     found: dict[object, Hierarchy] = {}
     for line in mountinfo.splitlines():
         left, separator, right = line.partition(" - ")
@@ -41,7 +42,7 @@ def parse_mounts(mountinfo: str) -> tuple[Hierarchy, ...]:
         options = frozenset(kind[2].split(",")) - {"rw", "ro"} if version == 1 else frozenset()
         mount = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4]))
         found.setdefault((version, options), Hierarchy(mount, version, options))
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda h: h.version != 2))
 
 
 def join_files(found: tuple[Hierarchy, ...], membership: str) -> list[str]:
@@ -135,17 +136,15 @@ class HostCgroup:
         except FileNotFoundError:
             return False
 
-    def freeze(self, frozen: bool) -> None:
+    def freeze(self, frozen: bool, timeout: float = 10.0) -> None:
+        """Freeze or thaw all members. Raises LabError if one is still moving after `timeout` seconds."""
         (self.tree / "cgroup.freeze").write_text("1" if frozen else "0")
+        if not _wait(lambda: self.frozen() == frozen, timeout):
+            raise LabError(f"processes of {self.name} do not {'freeze' if frozen else 'thaw'} within {timeout:g} s")
 
     def wait_empty(self, timeout: float) -> bool:
         """Whether the last process has gone within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self.populated():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL)
-        return True
+        return _wait(lambda: not self.populated(), timeout)
 
     def kill(self, timeout: float) -> None:
         """SIGKILL for all members at once. Raises LabError if they are not gone within `timeout` seconds."""
@@ -166,10 +165,20 @@ class HostCgroup:
                 try:
                     _remove_tree(hierarchy.mount / self.name)
                     break
-                except OSError as error:  # EBUSY: the kernel takes a moment to forget the dead
+                except OSError as error:  # EBUSY: the kernel takes a moment to forget the dead; or an orphaned launcher joined just now
+                    self.kill(timeout)
                     if time.monotonic() > deadline:
                         raise LabError(f"cannot remove cgroup {hierarchy.mount / self.name}: {error.strerror}") from error
                     time.sleep(_POLL)
+
+
+def _wait(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL)
+    return True
 
 
 def _remove_tree(path: Path) -> None:

@@ -1,0 +1,148 @@
+"""A real lab for the end-to-end tests, made once, taken down whatever happens; and hmctl as a user runs it, as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hmcore.errors import LabError
+from hmctl.lab import shell
+from hmctl.lab.lab import Lab, all_labs, directory
+
+HMCTL = Path(sys.executable).with_name("hmctl")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("lab")
+
+
+@dataclass(frozen=True)
+class Hmctl:
+    """`hmctl(*args)` runs it to its end; `start(*args)` returns the running process. Both see an operator's folder of their own."""
+
+    environ: dict[str, str] = field(repr=False)
+    cwd: Path
+
+    def __call__(
+        self, *args: str | Path, check: bool = True, timeout: float = 120.0, stdin: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The finished process, with text output. With `check`, any exit code but 0 fails the test and shows what was said."""
+        done = subprocess.run(
+            [HMCTL, *args], input=stdin, capture_output=True, text=True, timeout=timeout, cwd=self.cwd, env={**self.environ, **(env or {})}
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"hmctl {' '.join(map(str, args))} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def start(self, *args: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [HMCTL, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.cwd,
+            env=self.environ,
+        )
+
+
+@pytest.fixture(scope="session")
+def lab_tools() -> None:
+    """In CI the lab's tests run or fail: only on a person's machine may they be left out, with the reason."""
+    try:
+        shell.require_root_and_tools("up")
+    except LabError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"the end-to-end tests cannot run here: {error} (fix: {error.fix})")
+        pytest.skip(f"{error} (fix: {error.fix})")
+
+
+@pytest.fixture(scope="session")
+def lab_prefix(lab_tools: None) -> str:
+    """Begins the names of this run's labs. Removes what runs that were killed have left."""
+    for name in all_labs(directory()):
+        stale = re.match(r"e2e-(\d+)(-|$)", name)
+        if stale and not Path(f"/proc/{stale[1]}").exists():
+            Lab(name).down()
+    return f"e2e-{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def lab(lab_prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three hosts. Tests may break them, and leave them running and unpartitioned."""
+    lab = Lab(lab_prefix)
+    try:
+        lab.up(3, tmp_path_factory.mktemp("lab") / "lab.yaml")
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="session")
+def inventory(lab: Lab) -> Path:
+    """The lab's inventory file."""
+    return Path(lab.view().inventory)
+
+
+@pytest.fixture(scope="session")
+def hmctl(inventory: Path, tmp_path_factory: pytest.TempPathFactory) -> Hmctl:
+    """hmctl, with the lab's inventory unless -i names another one."""
+    home = tmp_path_factory.mktemp("operator")
+    environ = {**os.environ, "XDG_DATA_HOME": str(home / "data"), "HMCTL_INVENTORY": str(inventory), "NO_COLOR": "1"}
+    return Hmctl(environ, home)
+
+
+@pytest.fixture
+def new_lab(lab_prefix: str) -> Iterator[Callable[[str], Lab]]:
+    """Makes further labs (not up yet), by a letter; they are removed after the test."""
+    made: list[Lab] = []
+
+    def make(letter: str) -> Lab:
+        made.append(Lab(f"{lab_prefix}-{letter}"))
+        return made[-1]
+
+    yield make
+    for lab in made:
+        lab.down()
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """`eventually(condition, within=5.0)` waits until `condition()` is true; an AssertionError in it counts as not yet."""
+
+    def wait(condition: Callable[[], object], within: float = 5.0, every: float = 0.02) -> None:
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                if condition():
+                    return
+                reason = "it is not so"
+            except AssertionError as error:
+                reason = str(error)
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {within:g} s: {reason}")
+            time.sleep(every)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def run_in(lab: Lab) -> Callable[[str, Sequence[str]], str]:
+    """`run_in(node, argv)`: the command's standard output, as text; it must succeed."""
+
+    def run(node: str, argv: Sequence[str]) -> str:
+        done = lab.exec(node, argv)
+        assert done.returncode == 0, f"{node}: {argv} ended with {done.returncode}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+    return run

@@ -182,11 +182,6 @@ def needs_renewal(certificate: bytes, now: datetime) -> bool:
     return parsed.not_valid_after_utc - now <= lifetime * RENEW_AT
 
 
-def expires(certificate: bytes) -> datetime:
-    """When the certificate (PEM) ends, in UTC."""
-    return _load_certificate(certificate).not_valid_after_utc
-
-
 def public_key(pem: bytes) -> bytes:
     """The public key (DER) of a private key or certificate (PEM): to tell whether they belong together."""
     key = _load_certificate(pem).public_key() if b"CERTIFICATE" in pem else _load_key(pem).public_key()

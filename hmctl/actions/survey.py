@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError, PeerUnreachable, RemoteError
-from hmcore.pki import expires
+from hmcore.pki import valid_until
 from hmctl.actions.checks import judge
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
 from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
@@ -43,7 +43,7 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
         cluster=inventory.name,
         expected=[Expected(host.name, host.address, host.role) for host in inventory.hosts],
         answers=answers,
-        certificate_ends=expires(access.ours.certificate),
+        certificate_ends=valid_until(access.ours.certificate),
         now=datetime.now(UTC),
     )
     return Survey(status, answers, used)

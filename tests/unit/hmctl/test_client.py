@@ -297,5 +297,5 @@ async def test_what_the_relay_says_on_its_way_out_is_the_reason(ended: Completed
 
 
 async def test_access_knows_when_our_certificate_ends(store: OperatorStore) -> None:
-    ends = pki.expires(Access.of(store).ours.certificate)
+    ends = pki.valid_until(Access.of(store).ours.certificate)
     assert abs(ends - (datetime.now(UTC) + pki.OPERATOR_LIFETIME)) < timedelta(minutes=1)

@@ -25,7 +25,7 @@ AGENT_CONFIG = Path("/etc/hypermesh/agent.yaml")
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 NodeName = Annotated[str, Field(pattern=_NAME)]
 FilePath = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value), PlainSerializer(str)]
-_Role = Annotated[Role, BeforeValidator(lambda value: Role(value) if value in Role.__members__.values() else value), PlainSerializer(str)]
+_Role = Annotated[Role, Field(strict=False), PlainSerializer(str)]  # from its text
 
 
 class _Document(BaseModel):

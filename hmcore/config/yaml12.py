@@ -195,10 +195,12 @@ def _read(text: str) -> _Node:
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> _Invalid:
     mark = error.problem_mark or error.context_mark
-    line = mark.line + 1 if mark else None
-    said = error.problem or error.context or "cannot be read as YAML"
-    lines = text.splitlines()
-    written = lines[line - 1] if line and line <= len(lines) else ""
+    lines = text.splitlines() or [""]
+    line = min(mark.line + 1, len(lines)) if mark else None  # what the end of the text cuts short is said of its last line
+    said = error.problem or error.context or "cannot be read"
+    if error.problem and error.context and error.context_mark and error.context_mark.line + 1 != line:
+        said += f" {error.context} that begins in line {error.context_mark.line + 1}"
+    written = lines[line - 1] if line else ""
     hint = None
     if "\t" in written[: len(written) - len(written.lstrip())] or ("cannot start any token" in said and "\t" in written):
         hint = "indent with spaces: YAML forbids tabs"
@@ -288,6 +290,12 @@ def _dumper() -> type[yaml.SafeDumper]:
         def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
             super().increase_indent(flow, False)  # lists stand below their key
 
+        def represent_str(self, data: str) -> yaml.ScalarNode:
+            style = '"' if _UNICODE_BREAK.search(data) else None  # elsewhere YAML folds them into spaces
+            return self.represent_scalar(f"{_TAG}str", data, style=style)
+
+    Dumper.add_representer(str, Dumper.represent_str)
+
     # YAML 1.1's rules are inherited; these are the spellings that only 1.2 takes for numbers (1e3, 0o17).
     for first in "+-.0123456789":
         Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT_LINE, [first])
@@ -295,4 +303,5 @@ def _dumper() -> type[yaml.SafeDumper]:
     return Dumper
 
 
+_UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
 _FLOAT_LINE = re.compile(rf"^(?:{_FLOAT.pattern})$")

@@ -1,0 +1,189 @@
+"""docs/json.md is a promise: its tables name exactly the fields that the commands print."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+
+from hmcore.config.inventory import Inventory, load_inventory
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
+from hmctl.actions.checks import judge
+from hmctl.actions.inspect import inspection
+from hmctl.actions.status import Answer, AppStatus, Expected, ServiceStatus, Silence, Status
+from hmctl.cli import main
+from hmctl.cli.context import current
+from hmctl.cli.logs import Line
+from hmctl.cli.node import NodeList
+
+ROOT = Path(__file__).parents[4]
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def documented() -> dict[str, set[str]]:
+    """By heading: the fields of its table."""
+    fields: dict[str, set[str]] = {}
+    for section in re.split(r"^## ", (ROOT / "docs/json.md").read_text(), flags=re.MULTILINE)[1:]:
+        rows = re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+        assert len(rows) == len(set(rows)), f"a field stands twice in {section.splitlines()[0]}"
+        fields[section.splitlines()[0]] = set(rows)
+    return fields
+
+
+def fields_of(document: object, known: set[str], path: str = "") -> Iterator[str]:
+    """The paths of all leaves of `document`, in the words of `known` where these have a `*` or `**` for them."""
+    subtree = f"{path}.**" if path else "**"
+    if subtree in known or (path.endswith("*") and subtree in known):
+        yield subtree
+        return
+    match document:
+        case dict():
+            wild = any(field.startswith(f"{path}.*" if path else "*") for field in known)
+            for key, value in document.items():
+                step = "*" if wild else key
+                yield from fields_of(value, known, f"{path}.{step}" if path else step)
+        case list():
+            for value in document:
+                yield from fields_of(value, known, f"{path}[]")
+        case _:
+            yield path
+
+
+def report() -> NodeReport:
+    return NodeReport(
+        cluster="hm-abc123defg",
+        name="node1",
+        address="198.18.0.1",
+        role=Role.CONTROL,
+        release="r1",
+        uptime_seconds=12.5,
+        health_score=0.5,
+        reasons=["container: Docker does not answer"],
+        containers=None,
+        components={"container": ComponentReport(state=ComponentState.DEGRADED, init_seconds=0.2, error="Docker does not answer")},
+        raft=RaftReport(role="leader", leader="node1", term=3, voters=["node1"], reachable_voters=["node1"]),
+        formed=True,
+        members=[Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", state=NodeState.READY)],
+        peers=[PeerReport(name="node2", address="198.18.0.2:7443", state="connected", rtt_ms=0.5)],
+        phases=[PhaseReport(name="identity", began_seconds=0.0, seconds=0.1, outcome="ok")],
+    )
+
+
+def status() -> Status:
+    answers = {"node1": Answer(report(), 0.001), "node2": Silence("no answer")}
+    expected = [Expected(name, "198.18.0.1", Role.CONTROL) for name in answers]
+    found = judge(cluster="lab", expected=expected, answers=answers, certificate_ends=NOW, now=NOW)
+    service = ServiceStatus(name="web", desired=2, running=1, healthy=1)
+    return msgspec.structs.replace(found, apps=[AppStatus(name="shop", generation=1, services=[service])])
+
+
+def inventory() -> Inventory:
+    return load_inventory(ROOT / "inventories/three-nodes.yaml", {"HOME": "/root"})[0]
+
+
+def sample_node_ls() -> object:
+    return NodeList(cluster="lab", leader=None, nodes=status().nodes)
+
+
+def sample_inspect() -> object:
+    return inspection(status().nodes[0], report())
+
+
+def sample_logs() -> object:
+    return Line(time="2026-11-22T08:00:00.000000Z", node="node1", priority=6, message="started")
+
+
+def sample_lab() -> object:
+    from hmctl.lab.lab import HostView, LabView
+
+    host = HostView(name="node1", address="198.18.0.1", state="running")
+    return LabView(name="lab", inventory="/home/me/lab.yaml", hosts=[host], partition=[["node1"], ["node2"]])
+
+
+def sample_labs() -> object:
+    return {"labs": [sample_lab()]}
+
+
+STRUCTURED: dict[str, Callable[[], object]] = {
+    "hmctl status": status,
+    "hmctl node ls": sample_node_ls,
+    "hmctl node inspect": sample_inspect,
+    "hmctl logs": sample_logs,
+    "hmctl lab up": sample_lab,
+    "hmctl lab ls": sample_labs,
+}
+
+
+@pytest.mark.parametrize("command", STRUCTURED)
+def test_the_tables_name_what_the_records_hold(command: str) -> None:
+    known = documented()[command]
+    assert set(fields_of(msgspec.to_builtins(STRUCTURED[command]()), known)) == known
+
+
+PRINTED: dict[str, list[str]] = {
+    "hmctl init": ["init", "root@10.0.0.1"],
+    "hmctl config validate": ["config", "validate", "-i", "broken.yaml"],
+    "hmctl config show": ["config", "show", "-i", "labelled.yaml"],
+    "hmctl config render": ["config", "render", "-i", "labelled.yaml"],
+    "hmctl config presets": ["config", "presets"],
+    "hmctl ca show": ["ca", "show", "-i", "labelled.yaml"],
+}
+
+
+@pytest.mark.parametrize("command", PRINTED)
+def test_the_tables_name_what_the_commands_print(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hmctl.state import OperatorStore
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    whole = (ROOT / "inventories/three-nodes.yaml").read_text()
+    (tmp_path / "labelled.yaml").write_text(whole)
+    (tmp_path / "broken.yaml").write_text("name: 3\nhosts: []\n")
+    OperatorStore.open(inventory().id).create_authority(NOW)
+    main.run([*PRINTED[command], "-o", "json"])
+    printed: Any = json.loads(capsys.readouterr().out)
+    known = documented()[command]
+    found = set(fields_of(printed, known))
+    optional = {field for field in known if field.endswith("labels.**")}  # a map may be empty
+    assert found | optional == known | optional
+
+
+def test_every_section_is_checked() -> None:
+    assert set(documented()) == STRUCTURED.keys() | PRINTED.keys()
+
+
+def test_the_check_itself_sees_a_field_that_is_missing_or_new() -> None:
+    known = {"name", "nodes[].name", "map.*.state", "sub.**"}
+    same = {"name": 1, "nodes": [{"name": 1}], "map": {"a": {"state": 1}}, "sub": {"x": [1]}}
+    assert set(fields_of(same, known)) == known
+    assert set(fields_of({**same, "new": 1}, known)) - known == {"new"}
+    assert known - set(fields_of({key: value for key, value in same.items() if key != "nodes"}, known)) == {"nodes[].name"}
+
+
+def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(ctx: typer.Context) -> int:
+        found = status()
+        current(ctx).output.result(found, lambda: None)
+        return found.exit_code
+
+    module = ModuleType("hmctl.cli.status")
+    module.command = command  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
+    assert main.run(["status", "-o", "json"]) == 4
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["cluster", "health", "leader", "term", "release", "checks", "nodes", "apps"]
+    assert list(printed["nodes"][0]) == [
+        "name", "address", "role", "state", "health_score", "reasons", "release", "uptime_seconds", "rtt_ms", "containers", "components",
+    ]  # fmt: skip
+    assert printed["nodes"][0]["components"] == {"container": {"state": "degraded", "init_seconds": 0.2, "error": "Docker does not answer"}}

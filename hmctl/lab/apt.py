@@ -12,11 +12,12 @@ from hmcore.errors import LabError
 
 _LIST_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>.*)$")
 _SETTING = re.compile(
-    r'Acquire::(?P<name>\S*(Proxy|Verify-Peer|Verify-Host|Check-Valid-Until|Check-Date|Retries|Timeout)) "(?P<value>.*)";', re.I
+    r'Acquire::(?P<name>\S*(Proxy|Proxy::[^:\s]+|Verify-Peer|Verify-Host|Check-Valid-Until|Check-Date|Retries|Timeout)) "(?P<value>.*)";',
+    re.I,
 )
 # The archives' own keyrings. Others that carry `main` for our release (third parties) are signed by keys of their own.
 _ARCHIVE_KEYRING = re.compile(r"(debian|ubuntu|raspbian)[-\w]*archive")
-_FETCHABLE = ("http://", "https://", "file:")
+_FETCHABLE = ("http://", "https://")  # a file: archive cannot be reached from inside the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class AptSetup:
     release: Release
     archive: Source
     sources: tuple[Source, ...]
-    settings: str  # apt.conf text: proxies, CA, validity
+    settings: str  # apt.conf text: proxies, validity
+    ca: Path | None  # certificates that https archives are judged by
     proxies: Mapping[str, str]  # http_proxy, https_proxy for tools other than apt
 
 
@@ -146,4 +148,6 @@ def read_setup(root: Path, dump: str) -> AptSetup:
     release = parse_release((root / "etc/os-release").read_text())
     archive, used = choose(release, sources)
     settings, proxies = parse_settings(dump)
-    return AptSetup(release, archive, used, settings, proxies)
+    configured = re.search(r'^Acquire::https::CaInfo "(.+)";$', dump, re.I | re.M)
+    ca = Path(configured[1]) if configured else root / "etc/ssl/certs/ca-certificates.crt"
+    return AptSetup(release, archive, used, settings, ca if ca.exists() else None, proxies)

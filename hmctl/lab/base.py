@@ -35,7 +35,6 @@ _TIED = (
     "--mount-proc",
     "--",
 )
-_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 # What debootstrap and apt say of one package, and what that means.
 _STEPS = (
     (re.compile(r"I: Retrieving |Get:\d+ "), "downloading packages"),
@@ -97,7 +96,7 @@ def _build(root: Path, recipe: Recipe, setup: apt.AptSetup, log: Path, progress:
         setup.archive.uri,
     ]
     root.mkdir()
-    wgetrc.write_text(f"ca_certificate={_CA_BUNDLE}\n" if _CA_BUNDLE.exists() else "")
+    wgetrc.write_text(f"ca_certificate={setup.ca}\n" if setup.ca else "")
     with log.open("w") as record:
         _step(bootstrap, record, progress, {**setup.proxies, "WGETRC": str(wgetrc)})
         wgetrc.unlink()
@@ -120,8 +119,8 @@ def _lend_apt_setup(root: Path, recipe: Recipe, setup: apt.AptSetup) -> None:
         lines.append(apt.one_line(source, recipe.components, keyring))
     (folder / "sources.list").write_text("".join(f"{line}\n" for line in lines))
     settings = setup.settings
-    if _CA_BUNDLE.exists():
-        shutil.copy(_CA_BUNDLE, folder / "lab-ca.crt")
+    if setup.ca:
+        shutil.copy(setup.ca, folder / "lab-ca.crt")
         settings += 'Acquire::https::CaInfo "/etc/apt/lab-ca.crt";\n'
     (folder / "apt.conf.d/00lab").write_text(settings)
     for name in ("etc/resolv.conf", "etc/hosts"):

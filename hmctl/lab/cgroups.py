@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hmcore.errors import LabError
 
+PROC = Path("/proc")
 _WANTED = ("cpu", "cpuset", "io", "memory", "pids")  # what systemd and Docker use
 _POLL = 0.01  # seconds between looks at a cgroup that empties
 
@@ -116,7 +117,7 @@ class HostCgroup:
         """The host's process 1, by its id out here: the only member exactly one PID namespace down that is number 1 there."""
         for pid in self.pids():
             try:
-                status = Path(f"/proc/{pid}/status").read_text()
+                status = (PROC / str(pid) / "status").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             match = re.search(r"^NSpid:\t(.*)$", status, re.M)

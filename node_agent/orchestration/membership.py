@@ -7,7 +7,6 @@ by any newer heartbeat (design section 7). Whatever is decided here and then app
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from hmcore.api import Heartbeat
 from hmcore.records import Node, NodeState
 from node_agent.consensus.machine import Command, PutNode, SetNodeState
-from node_agent.orchestration.hearing import Heard
+from node_agent.orchestration.hearing import Heard, View
 
 SETTLE = 2  # heartbeats in which a node must complain before it is called degraded: an election's hiccup is no state
 _REASON_LENGTH = 500
@@ -33,28 +32,8 @@ class Timing(Protocol):
     def down(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the leader knows from listening. `leader_since`: nodes never heard get one full window from then on;
-    `listening_since`: silence before it does not count at all."""
-
-    heard: Mapping[str, Heard]
-    leader_since: float
-    listening_since: float
-
-    def of(self, node: Node) -> Heard | None:
-        """The last heartbeat of the node's latest start. One of an earlier start says nothing about it."""
-        heard = self.heard.get(node.name)
-        return None if heard is None or heard.beat.incarnation < node.incarnation else heard
-
-    def last(self, node: Node) -> float:
-        """When the node's silence began, as far as it counts."""
-        heard = self.of(node)
-        return max(self.leader_since if heard is None else heard.at, self.listening_since)
-
-
 def decide(nodes: Mapping[str, Node], view: View, now: float, timing: Timing) -> list[Command]:
-    """The commands that bring the records in line with what was heard, at most one for each node."""
+    """The commands that bring the records in line with what was heard, at most one for each node. `now` is by `Hearing.clock`."""
     commands: list[Command] = []
     for name in sorted(nodes.keys() | view.heard.keys()):
         command = _judge(name, nodes.get(name), view, now, timing)

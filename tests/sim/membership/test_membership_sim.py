@@ -20,7 +20,7 @@ from hmcore.config.settings import Membership
 from hmcore.records import NodeState, Role
 from node_agent.consensus.machine import SetNodeState, State, apply, encode
 from node_agent.orchestration.hearing import Hearing
-from node_agent.orchestration.membership import View, decide, next_change
+from node_agent.orchestration.membership import decide, next_change
 
 TIMING = Membership()
 DELAY = 0.2  # seconds a heartbeat may take
@@ -52,7 +52,6 @@ class World:
     state: State = field(default_factory=State)
     agents: dict[str, Agent] = field(default_factory=dict)
     leader: str | None = None
-    leader_since: float = 0.0
     commands: int = 0
     alarm: float | None = None
     _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -125,7 +124,7 @@ class World:
         agent = self.agents[name]
         if agent not in there or len(there) <= self.controls // 2 or self.leader == name:
             return
-        self.leader, self.leader_since = name, self.now
+        self.leader = name
         assert agent.ear is not None
         agent.ear.lead(self.now)
         self._think(name)
@@ -144,7 +143,7 @@ class World:
             self.at(agent.frozen_until, lambda: self._beat(agent, voice))
             return
         assert agent.ear is not None
-        agent.ear.awake(self.now)
+        agent.ear.clock(self.now)
         self._send(agent)
         self.at(self.now + TIMING.heartbeat, lambda: self._beat(agent, voice))
 
@@ -174,26 +173,33 @@ class World:
         if agent.frozen_until > self.now:
             self.at(agent.frozen_until, lambda: self._think(name))
             return
-        agent.ear.awake(self.now)
-        view = View(agent.ear.heard, self.leader_since, agent.ear.listening_since)
-        for command in decide(self.state.nodes, view, self.now, TIMING):
+        clock = agent.ear.clock(self.now)
+        view = agent.ear.view()
+        for command in decide(self.state.nodes, view, clock, TIMING):
             self.commands += 1
-            self._must_be_true(command)
+            self._must_be_true(command, agent)
             self.state, _ = apply(self.state, encode(command), self.state.index + 1)
-        assert decide(self.state.nodes, view, self.now, TIMING) == []
-        self.alarm = alarm = next_change(self.state.nodes, view, self.now, TIMING)
-        if alarm is not None:
-            self.at(alarm, lambda: self._think(name) if self.alarm == alarm else None)  # a newer round set a newer alarm
+        assert decide(self.state.nodes, view, clock, TIMING) == []
+        alarm = next_change(self.state.nodes, view, clock, TIMING)
+        self.alarm = None if alarm is None else self.now + max(alarm - clock, 0.01)
+        if self.alarm is not None:
+            self._ring(name, self.alarm)
+
+    def _ring(self, name: str, alarm: float) -> None:
+        self.at(alarm, lambda: self._think(name) if self.alarm == alarm else None)  # a newer round set a newer alarm
 
     # -- what must hold
 
-    def _must_be_true(self, command: object) -> None:
-        """Accuracy: nobody is blamed who has been alive and connected long enough to be heard by now."""
+    def _must_be_true(self, command: object, leader: Agent) -> None:
+        """Accuracy: nobody is blamed who has been alive and connected long enough to be heard by now, nor for the leader's standstill."""
         match command:
             case SetNodeState(name=name, state=NodeState.SUSPECT | NodeState.DOWN, reason=reason) if reason != "stopped":
                 agent = self.agents[name]
                 well_for = self.now - max(agent.alive_since, agent.troubled_until)
-                assert not agent.alive or agent.cut or well_for < TIMING.heartbeat + DELAY, f"{name} is well for {well_for} s: {reason}"
+                enough = TIMING.heartbeat + DELAY
+                if self.now - leader.frozen_until < enough:  # what it slept through adds to what the node really missed
+                    enough = TIMING.suspect
+                assert not agent.alive or agent.cut or well_for < enough, f"{name} is well for {well_for} s: {reason}"
 
     def settled(self) -> None:
         """Completeness: after a quiet time under one leader, the records say what is."""

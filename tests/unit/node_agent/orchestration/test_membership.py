@@ -11,8 +11,8 @@ from hmcore.api import Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.records import Node, NodeState, Role
 from node_agent.consensus.machine import PutNode, SetNodeState, State, apply, encode
-from node_agent.orchestration.hearing import Heard, Hearing
-from node_agent.orchestration.membership import View, decide, next_change
+from node_agent.orchestration.hearing import Heard, Hearing, View
+from node_agent.orchestration.membership import decide, next_change
 
 TIMING = Membership()  # 0.5 / 2 / 4 s
 
@@ -109,61 +109,69 @@ def test_health_does_not_end_a_drain():
     assert judge(node(NodeState.DRAINED, state_reason="by ops"), Heard(beat(), 10.0, None), 10.1) is None
 
 
-def hearing(now: float = 0.0) -> Hearing:
-    return Hearing("me", now, heartbeat=TIMING.heartbeat, suspect=TIMING.suspect)
+def hearing() -> Hearing:
+    return Hearing("me", 0.0, heartbeat=TIMING.heartbeat, suspect=TIMING.suspect)
+
+
+def listen(ear: Hearing, since: float, until: float) -> None:
+    """Be awake, hearing nothing."""
+    while (since := since + TIMING.heartbeat) < until:
+        ear.clock(since)
 
 
 def test_only_news_is_news():
     ear = hearing()
-    assert ear.hear("n1", beat(), 1.0)
-    assert not ear.hear("n1", beat(), 1.5)
-    assert ear.heard["n1"].at == 1.5
-    assert ear.hear("n1", beat(health_score=0.5, reasons=["x"]), 2.0)
-    assert not ear.hear("n1", beat(health_score=0.5, reasons=["x"]), 2.5)
-    assert ear.heard["n1"].ill_since == 2.0
-    assert ear.hear("n1", beat(health_score=0.4, reasons=["x", "y"]), 3.0)
-    assert ear.heard["n1"].ill_since == 2.0
-    assert ear.hear("n1", beat(), 3.5)
-    assert ear.hear("n1", beat(), 9.0)  # the same words, after a silence
+    assert ear.hear("n1", beat(), 0.5)
+    assert not ear.hear("n1", beat(), 1.0)
+    assert ear.view().heard["n1"].at == 1.0
+    assert ear.hear("n1", beat(health_score=0.5, reasons=["x"]), 1.5)
+    assert not ear.hear("n1", beat(health_score=0.5, reasons=["x"]), 2.0)
+    assert ear.view().heard["n1"].ill_since == 1.5
+    assert ear.hear("n1", beat(health_score=0.4, reasons=["x", "y"]), 2.5)
+    assert ear.view().heard["n1"].ill_since == 1.5
+    assert ear.hear("n1", beat(), 3.0)
+    listen(ear, 3.0, 6.0)
+    assert ear.hear("n1", beat(), 6.0)  # the same words, after a silence
 
 
 def test_old_starts_and_what_follows_a_good_bye_are_ignored():
     ear = hearing()
-    ear.hear("n1", beat(5), 1.0)
-    assert not ear.hear("n1", beat(4, release="old"), 1.1)
-    assert ear.heard["n1"].beat.release == "r1"
-    assert ear.hear("n1", beat(5, leaving=True), 1.2)
-    assert not ear.hear("n1", beat(5), 1.3)
-    assert ear.heard["n1"].beat.leaving
-    assert ear.hear("n1", beat(6), 1.4)
+    ear.hear("n1", beat(5), 0.1)
+    assert not ear.hear("n1", beat(4, release="old"), 0.2)
+    assert ear.view().heard["n1"].beat.release == "r1"
+    assert ear.hear("n1", beat(5, leaving=True), 0.3)
+    assert not ear.hear("n1", beat(5), 0.4)
+    assert ear.view().heard["n1"].beat.leaving
+    assert ear.hear("n1", beat(6), 0.5)
 
 
-def test_a_gap_in_our_own_attention_starts_the_listening_anew():
+def test_while_we_stand_still_no_silence_grows():
     ear = hearing()
-    for tick in range(1, 5):
-        ear.awake(tick * 0.5)
-    assert ear.listening_since == 0.0
-    ear.awake(9.0)
-    assert ear.listening_since == 9.0
+    ear.hear("n1", beat(), 0.5)
+    listen(ear, 0.5, 2.0)
+    assert ear.clock(2.0) == 2.0
+    assert ear.clock(60.0) == 2.5
+    assert ear.clock(60.5) == 3.0
 
 
 def test_a_silence_of_all_is_ours_when_it_ends_and_our_own_voice_does_not_count():
     ear = hearing()
-    ear.hear("n1", beat(), 1.0)
-    ear.hear("me", beat(), 5.0)
-    ear.hear("me", beat(), 5.5)
-    assert ear.listening_since == 0.0
+    ear.hear("n1", beat(), 0.5)
+    listen(ear, 0.5, 6.0)
+    ear.hear("me", beat(), 6.0)
+    assert ear.view().listening_since == 0.0
     ear.hear("n2", beat(), 6.0)
-    assert ear.listening_since == 6.0
+    assert ear.view().listening_since == 6.0
 
 
 def test_a_leader_elected_before_it_hears_anybody_again_blames_nobody():
     ear = hearing()
-    ear.hear("n1", beat(), 1.0)
-    ear.lead(2.0)
-    assert ear.listening_since == 0.0
+    ear.hear("n1", beat(), 0.5)
+    ear.lead(1.0)
+    assert (ear.view().leader_since, ear.view().listening_since) == (1.0, 0.0)
+    listen(ear, 1.0, 12.0)
     ear.lead(12.0)
-    assert ear.listening_since == 12.0
+    assert (ear.view().leader_since, ear.view().listening_since) == (12.0, 12.0)
 
 
 names = st.sampled_from(["n1", "n2", "n3"])

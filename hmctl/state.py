@@ -147,6 +147,11 @@ class OperatorStore:
             if record.formed_at is None:
                 self._write_record(msgspec.structs.replace(record, formed_at=now))
 
+    def forget_formation(self) -> None:
+        """After every control node was reset: the next deploy forms the cluster anew, under another bootstrap id. The CA stays."""
+        with self._writing():
+            self._write_record(msgspec.structs.replace(self._record(), bootstrap=None, formed_at=None))
+
     # To another machine
 
     def export(self, path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Workflows: each an ordered list of phases that reads as its table of contents."""

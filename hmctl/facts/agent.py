@@ -19,6 +19,12 @@ _FILES = {
 }
 _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,MainPID,ActiveEnterTimestampMonotonic,NRestarts,Result"
 
+# One word for all that deploy may change: whether a host still is as it was when the plan was made.
+FINGERPRINT = (
+    f"{{ cat {' '.join(list(_FILES.values())[:5])}; ls -A {layout.RELEASES}; readlink {layout.CURRENT}; }} 2>/dev/null"
+    " | sha256sum | cut -d ' ' -f 1"
+)
+
 COMMAND = f"""
 for f in {" ".join(f"{name}:{path}" for name, path in _FILES.items())}; do
   [ -f "${{f#*:}}" ] && echo "file_${{f%%:*}}=$(base64 -w 0 "${{f#*:}}")"
@@ -30,6 +36,7 @@ ls -A {layout.RELEASES} 2>/dev/null | sed 's/^/release=/'
 echo "current=$(readlink {layout.CURRENT})"
 systemctl show {layout.UNIT} -p {_PROPERTIES} 2>/dev/null
 sed 's/^/started=/' {layout.STARTED} 2>/dev/null
+echo "fingerprint=$({FINGERPRINT})"
 echo "uptime=$(cut -d ' ' -f 1 /proc/uptime)"
 """
 
@@ -73,6 +80,7 @@ class Agent:
     unit: Unit = field(default_factory=Unit)
     started: dict[str, str] = field(default_factory=dict)
     started_release: str | None = None
+    fingerprint: str = ""
 
     @property
     def traces(self) -> bool:
@@ -101,6 +109,7 @@ def parse(text: str) -> Agent:
         present=tuple(re.findall(r"^present=(\S+)$", text, re.MULTILINE)),
         unit=_unit(found),
         started=checksums,
+        fingerprint=found.get("fingerprint", ""),
         started_release=next((digest for row in started if len(row) == 1 and (digest := _digest(row[0]))), None),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hmctl.facts.gather import HostFacts
 from hmctl.remote.base import Remote
@@ -29,6 +29,29 @@ class Desired:
     ca: bytes
     certificate: str | None
     packages: tuple[str, ...] = ()  # to install, by the names of its package manager
+
+
+class Known(Protocol):
+    """A host that we know the facts of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host(self) -> Host: ...
+    @property
+    def facts(self) -> HostFacts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A host: how it is reached, and how it is."""
+
+    host: Host
+    facts: HostFacts
+
+    @property
+    def name(self) -> str:
+        return self.host.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +76,22 @@ class Step:
     change: str
 
 
+K = TypeVar("K", bound=Known, contravariant=True)
 Say = Callable[[str], None]  # a detail that changes often: "12.1 of 18.0 MB"
 
 
-class Phase(Protocol):
+class Phase(Protocol[K]):
     """Something that is done to each host by itself. Hosts go through their phases side by side, each at its own pace."""
 
     title: str  # "Upload release"
     doing: str  # "uploading the release", for the progress line
 
-    def plan(self, target: Target) -> tuple[str, ...]:
+    def plan(self, target: K) -> tuple[str, ...]:
         """What would change, in words; empty when nothing would. Pure."""
 
-    async def run(self, target: Target, remote: Remote, say: Say) -> str | None:
+    async def run(self, target: K, remote: Remote, say: Say) -> str | None:
         """Makes the changes. Returns a warning if something could not be done that the rest can do without. Raises HyperMeshError
         with the reason otherwise; the host is then set aside and the others go on."""
 
-    async def undo(self, target: Target, remote: Remote) -> None:
+    async def undo(self, target: K, remote: Remote) -> None:
         """Takes back what a failed or cancelled `run` left half done."""

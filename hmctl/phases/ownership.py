@@ -31,7 +31,7 @@ def examine(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) 
     """What forbids to go on, for every host that we could ask, whether it is to be changed now or not."""
     checks = [check for known in facts.values() for check in _host(inventory, owner, known)]
     if not checks:
-        checks += _voters(inventory, owner, facts)
+        checks += [*_voters(inventory, owner, facts), *_lost(inventory, owner, facts)]
     return checks
 
 
@@ -73,6 +73,14 @@ def _voters(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) 
                 message = f"the cluster was formed with the control nodes {were}; deploy cannot change them"
                 yield Check(None, "control nodes", "error", message, "list these as role: control, and others as role: worker")
                 return
+
+
+def _lost(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> Iterator[Check]:
+    """A formed cluster of which nothing is left: nodes without a journal would wait for it for ever."""
+    control = [host.name for host in inventory.control_hosts]
+    if owner.formed and control and all(name in facts and not facts[name].agent.journal for name in control):
+        message = f"the cluster was formed before, but none of its control nodes holds its state any more ({listed(control)})"
+        yield Check(None, "cluster", "error", message, "if that is so on purpose, hmctl reset; the next deploy then forms it anew")
 
 
 def cluster_of(facts: HostFacts) -> str | None:

@@ -55,17 +55,18 @@ class RollingRestart:
         """Stops at the first batch after which the cluster does not get healthy again: the rest keeps running as it was."""
         hosts = [target.host for target in targets]
         before = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
-        well = before.leader is not None and not before.waiting  # a cluster that is down anyway has nothing to protect
+        # Whoever is well now must be so again before the next batch. Without a leader there is nothing to protect.
+        guarded = [host for host in hosts if host.name not in before.waiting] if before.leader else []
         order = batches(targets, before.leader, workers_at_once)
         for index, batch in enumerate(order):
             with timings.span(TITLE, listed([target.name for target in batch])):
                 async with asyncio.TaskGroup() as group:
                     for target in batch:
                         group.create_task(self._one(target, remotes[target.name], progress, outcomes[target.name]), name=target.name)
-                if well and index + 1 < len(order):
+                if guarded and index + 1 < len(order):
                     for target in batch:
                         progress.update(target.name, "waiting until the cluster is healthy again")
-                    verdict = await wait_healthy(hosts, agents, timeout=self.patience, grace=0.0)
+                    verdict = await wait_healthy(guarded, agents, timeout=self.patience, grace=0.0)
                     if verdict.waiting:
                         _stop(order[index + 1 :], verdict.waiting, outcomes, progress)
                         return

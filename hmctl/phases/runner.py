@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from hmcore.errors import HyperMeshError
-from hmctl.phases.base import Phase, Step, Target
+from hmctl.phases.base import Known, Phase, Step
 from hmctl.remote.base import Remote
 
 _UNDO_TIMEOUT = 30.0  # seconds: cleaning up must not keep an impatient operator
+
+
+T = TypeVar("T", bound=Known)
 
 
 class Progress(Protocol):
@@ -48,14 +51,14 @@ class Outcome:
     error: HyperMeshError | None = None
 
 
-def plan(phases: Sequence[Phase], targets: Sequence[Target]) -> list[Step]:
+def plan(phases: Sequence[Phase[T]], targets: Sequence[T]) -> list[Step]:
     """All steps, host by host in the order of the targets, and in the order of the phases. Pure."""
     return [Step(target.name, phase.title, change) for target in targets for phase in phases for change in phase.plan(target)]
 
 
 async def run(
-    phases: Sequence[Phase],
-    targets: Sequence[Target],
+    phases: Sequence[Phase[T]],
+    targets: Sequence[T],
     remotes: Mapping[str, Remote],
     progress: Progress,
     timings: Timings,
@@ -66,7 +69,7 @@ async def run(
     gate = asyncio.Semaphore(at_once)
     outcomes = {target.name: Outcome() for target in targets}
 
-    async def host(target: Target) -> None:
+    async def host(target: T) -> None:
         planned = [phase for phase in phases if phase.plan(target)]
         async with gate:
             for phase in planned:
@@ -83,7 +86,7 @@ async def run(
     return outcomes
 
 
-async def _one(phase: Phase, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> bool:
+async def _one(phase: Phase[T], target: T, remote: Remote, progress: Progress, outcome: Outcome) -> bool:
     """Runs a phase on a host. False: it failed, and what it left was taken back."""
 
     def say(detail: str) -> None:
@@ -107,7 +110,7 @@ async def _one(phase: Phase, target: Target, remote: Remote, progress: Progress,
     return True
 
 
-async def _undo(phase: Phase, target: Target, remote: Remote) -> None:
+async def _undo(phase: Phase[T], target: T, remote: Remote) -> None:
     """Best effort: whatever stays behind, the next run finds and replaces."""
     with suppress(HyperMeshError, TimeoutError):
         async with asyncio.timeout(_UNDO_TIMEOUT):

@@ -49,6 +49,7 @@ class Connector:
     accept_new: bool = False
     home: Path = field(default_factory=Path.home)
     timeout: float = 15.0  # for one connection, seconds
+    pinned: list[tuple[str, str]] = field(default_factory=list)  # hosts met for the first time and accepted: place, fingerprint
     _bastions: dict[SshTarget, asyncssh.SSHClientConnection] = field(default_factory=dict)
     _open: list[asyncssh.SSHClientConnection] = field(default_factory=list)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one connection a bastion, whoever comes first
@@ -57,6 +58,10 @@ class Connector:
         """Raises Unreachable, AuthenticationFailed, HostKeyMismatch (FirstContact when the key is merely unknown)."""
         connection = await self._connect(host.ssh, host.name)
         return SshRemote(host, connection)
+
+    def trust(self, contact: FirstContact) -> None:
+        """Pins a key that the operator has accepted; connecting again succeeds."""
+        hostkeys.pin(self.pins, [contact.line])
 
     async def close(self) -> None:
         """Ends all connections: hosts first, then the bastions that they came through."""
@@ -152,6 +157,7 @@ class _Judge(asyncssh.SSHClient):
         line = hostkeys.entry(host, port, key.export_public_key("openssh").decode())
         if self._connector.accept_new:
             hostkeys.pin(self._connector.pins, [line])
+            self._connector.pinned.append((place, fingerprint))
             return True
         self._visit.refused = FirstContact(host=name, place=place, fingerprint=fingerprint, line=line)
         return False

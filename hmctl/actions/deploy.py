@@ -1,0 +1,310 @@
+"""deploy: from hosts that SSH reaches to one healthy cluster, and back to it whenever something has changed.
+
+    connect, gather facts                      who is there, and how is it?
+    validate, probe the network                can it carry a node? nothing has been changed yet
+    build the release, plan, ask               what would change, in words
+    HOST_PHASES                                host by host, side by side
+    restart, form, wait until healthy          the cluster as a whole
+
+Run again, it plans nothing. Interrupted anywhere, running it again finishes the job: every phase compares what is with what shall be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
+
+from hmcore.errors import HyperMeshError, UsageError
+from hmctl.actions import desired
+from hmctl.actions.report import Report, host_reports, phase_times
+from hmctl.bundle.build import Target as ReleaseTarget
+from hmctl.bundle.store import Release
+from hmctl.output import Output, Progress
+from hmctl.phases import hostlock, ownership, probe, rolling, runner
+from hmctl.phases.activate import SwitchRelease
+from hmctl.phases.agents import Agents
+from hmctl.phases.base import Phase, Step, Target
+from hmctl.phases.certificates import IssueCertificates
+from hmctl.phases.configure import WriteConfiguration
+from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.form import form
+from hmctl.phases.healthy import Verdict, wait_healthy
+from hmctl.phases.packages import InstallPackages
+from hmctl.phases.runner import Outcome, Timings
+from hmctl.phases.start import StartAgent
+from hmctl.phases.units import InstallUnits
+from hmctl.phases.upload import UploadRelease
+from hmctl.phases.validate import Check, validate
+from hmctl.remote.base import FirstContact, Remote
+from hmctl.render import Renderer
+from hmctl.text import listed, plural
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.state import OperatorStore
+
+
+class Hosts(Protocol):
+    """Opens connections (hmctl/remote/ssh.py). `trust` pins a key that the operator has accepted."""
+
+    async def connect(self, host: Host) -> Remote: ...
+    def trust(self, contact: FirstContact) -> None: ...
+
+
+class Releases(Protocol):
+    """Builds releases, or finds them built (hmctl/bundle/store.py). Blocking."""
+
+    def get(self, target: ReleaseTarget) -> Release: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`timeout`: how long the cluster may take to be healthy, in seconds; None: as the settings have it."""
+
+    limit: str | None = None
+    dry_run: bool = False
+    yes: bool = False
+    at_once: int = 32
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class Deploy:
+    """One run of deploy. The collaborators are handed in, so that tests can run it on hosts in memory."""
+
+    inventory: Inventory
+    store: OperatorStore
+    hosts: Hosts
+    releases: Releases
+    agents: Callable[[OperatorStore, Mapping[str, Remote]], Agents]
+    output: Output
+    options: Options
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
+    timings: Timings = field(default_factory=Timings)
+
+    def host_phases(self) -> tuple[Phase[Target], ...]:
+        """What is done to a host, in order."""
+        settings = self.inventory.settings
+        return (
+            InstallPackages(settings.optional_layers),
+            UploadRelease(),
+            IssueCertificates(self.inventory.id, self.store.authority, self.now),
+            WriteConfiguration(),
+            InstallUnits(),
+            SwitchRelease(),
+            StartAgent(settings.initialization_timeout),
+        )
+
+    async def run(self) -> Report:
+        """Raises UsageError and Interrupted; everything that befalls a host, or the cluster, is in the report."""
+        began = time.monotonic()
+        chosen = select(self.inventory.hosts, self.options.limit)
+        reached, checks = Reached(), list[Check]()
+        with self.output.progress() as progress:
+            await self._reach(chosen, reached, progress)
+            checks = await self._examine(chosen, reached, progress)
+        report = _Draft(self, chosen, reached, checks, began)
+        if ownership.failed(checks):
+            return report.finished(
+                error=f"{plural(sum(check.status == 'error' for check in checks), 'problem')} found; nothing was changed"
+            )
+        if not reached.facts.keys() & {host.name for host in chosen}:
+            return report.finished(error="no host could be reached; nothing was changed")
+        targets = await self._targets(chosen, reached)
+        steps = self._plan(targets)
+        report.steps = steps
+        if self.options.dry_run:
+            return report.finished()
+        if steps:
+            self.show_plan(steps)
+            self.output.confirm(f"Make {'this change' if len(steps) == 1 else f'these {len(steps)} changes'}?", yes=self.options.yes)
+            targets = self._with_authority(targets, chosen, reached)
+        return await self._apply(targets, reached, report)
+
+    async def _reach(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> None:
+        """Connects and gathers facts. Without a CA here, also from hosts that are not to be changed: the cluster may exist already."""
+        wanted = list(chosen) if self.store.has_authority() else list(self.inventory.hosts)
+        at_once = self.options.at_once
+        await connect(wanted, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+        strangers = {name: error for name, error in reached.lost.items() if isinstance(error, FirstContact)}
+        if strangers:
+            contacts = {contact.line: contact for contact in strangers.values()}
+            for contact in contacts.values():
+                self.output.note(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
+            self.output.confirm(f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?", yes=self.options.yes)
+            for contact in contacts.values():
+                self.hosts.trust(contact)
+            again = [host for host in wanted if host.name in strangers]
+            reached.lost = {name: error for name, error in reached.lost.items() if name not in strangers}
+            await connect(again, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+        await gather_facts(wanted, reached, progress, self.timings, at_once=at_once)
+
+    async def _examine(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
+        """The preflight table: whose the hosts are, what they are, and whether they reach each other."""
+        store = self.store
+        ca = store.ca_certificate() if store.has_authority() else None
+        owner = ownership.Owner(ca, store.bootstrap() if ca else None, store.formed_at is not None)
+        checks = ownership.examine(self.inventory, owner, reached.facts)
+        checks += validate(self.inventory, chosen, reached.facts)
+        if not ownership.failed(checks):
+            attempts = probe.plan(chosen, reached.facts)
+            if attempts:
+                for attempt in attempts:
+                    progress.update(attempt.host.name, "trying the way to the other hosts")
+                with self.timings.span("Probe network"):
+                    checks += await probe.probe(attempts, reached.remotes)
+        for name in reached.facts:
+            mine = [check for check in checks if check.host == name and check.status != "ok"]
+            worst = "failed" if ownership.failed(mine) else "warning" if mine else "ok"
+            text = listed([check.name for check in mine]) if mine else "fit to carry a node"
+            progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
+        return checks
+
+    async def _targets(self, chosen: Sequence[Host], reached: Reached) -> list[Target]:
+        """The release for each kind of host, built here if it was not before; then what each host shall look like."""
+        kinds = dict.fromkeys(desired.release_target(reached.facts[host.name]) for host in chosen if host.name in reached.facts)
+        with self.timings.span("Build release"):
+            built = {kind: await asyncio.to_thread(self.releases.get, kind) for kind in kinds}
+        ca = self.store.ca_certificate() if self.store.has_authority() else None
+        bootstrap = self.store.bootstrap() if ca or not self.options.dry_run else "made-when-deployed"
+        keys = desired.Keys(ca, bootstrap)
+        return desired.targets(self.inventory, chosen, reached.facts, built, keys, Renderer(), self.now())
+
+    def _with_authority(self, targets: list[Target], chosen: Sequence[Host], reached: Reached) -> list[Target]:
+        """After consent: the cluster's CA, made now if this is its first deploy, in every host's desired state."""
+        if self.store.has_authority():
+            return targets
+        authority = self.store.create_authority(self.now())
+        built = {desired.release_target(target.facts): target.desired.release for target in targets}
+        keys = desired.Keys(authority.certificate, self.store.bootstrap())
+        return desired.targets(self.inventory, chosen, reached.facts, built, keys, Renderer(), self.now())
+
+    def _plan(self, targets: Sequence[Target]) -> list[Step]:
+        steps = runner.plan(self.host_phases(), targets) + rolling.plan(targets)
+        if self.store.formed_at is None:
+            voters = listed([host.name for host in self.inventory.control_hosts])
+            steps.append(Step(None, "Form cluster", f"form the cluster {self.inventory.name} ({self.inventory.id}) with {voters}"))
+        return steps
+
+    async def _apply(self, targets: list[Target], reached: Reached, report: _Draft) -> Report:
+        """Carries the plan out; with an empty one, only looks whether the cluster is healthy."""
+        busy = {step.host for step in report.steps}
+        changing = [target for target in targets if target.name in busy]
+        agents = self.agents(self.store, reached.remotes)
+        try:
+            with self.output.progress() as progress:
+                async with hostlock.held(changing, reached.remotes, "deploy") as refused:
+                    free = [target for target in changing if target.name not in refused]
+                    for name, error in refused.items():
+                        progress.finish(name, error.message, outcome="failed")
+                        report.outcomes[name] = Outcome(error=error)
+                    done = await runner.run(self.host_phases(), free, reached.remotes, progress, self.timings, at_once=self.options.at_once)
+                    report.outcomes |= done
+                    sound = [target for target in targets if target.name not in report.outcomes or not report.outcomes[target.name].error]
+                    await self._restart(sound, reached, agents, progress, report)
+                return await self._cluster([target for target in sound if not report.failed(target.name)], agents, progress, report)
+        finally:
+            await agents.close()
+
+    async def _restart(self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: _Draft) -> None:
+        if not rolling.plan(targets):
+            return
+        settings = self.inventory.settings
+        for target in targets:
+            report.outcomes.setdefault(target.name, Outcome())
+        workers = settings.upgrade.workers_at_once(len(self.inventory.worker_hosts))
+        rolled = rolling.RollingRestart(settings.initialization_timeout, self._patience())
+        await rolled.run(targets, reached.remotes, agents, progress, report.outcomes, self.timings, workers)
+
+    async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Report:
+        """Forms the cluster if it never was, and waits until it is healthy."""
+        if not targets:
+            return report.finished(error="no host could be set up")
+        store = self.store
+        if store.formed_at is None:
+            try:
+                with self.timings.span("Form cluster"):
+                    voters = self.inventory.control_hosts
+                    how = await form(voters, store.bootstrap(), agents, lambda: store.mark_formed(self.now()))
+            except HyperMeshError as error:
+                return report.finished(error=error.message, fix=error.fix)
+            report.cluster_changes = (f"formed the cluster {self.inventory.name}: {how}",)
+
+        def heard(verdict: Verdict) -> None:
+            if verdict.formed and store.formed_at is None:
+                store.mark_formed(self.now())
+            for target in targets:
+                if reason := verdict.waiting.get(target.name):
+                    progress.update(target.name, "waiting until it is healthy", detail=reason)
+
+        with self.timings.span("Wait until healthy"):
+            verdict = await wait_healthy([target.host for target in targets], agents, timeout=self._patience(), heard=heard)
+        for target in targets:
+            if reason := verdict.waiting.get(target.name) or verdict.degraded.get(target.name):
+                progress.finish(target.name, reason, outcome="warning")
+            else:
+                progress.finish(target.name, "healthy")
+        report.verdict = verdict
+        if verdict.leader is None:
+            return report.finished(error=f"the cluster has no leader after {self._patience():g} s", fix="hmctl status")
+        return report.finished()
+
+    def _patience(self) -> float:
+        return self.inventory.settings.initialization_timeout if self.options.timeout is None else self.options.timeout
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The report while it is being written."""
+
+    deploy: Deploy
+    chosen: Sequence[Host]
+    reached: Reached
+    checks: Sequence[Check]
+    began: float
+    steps: list[Step] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    cluster_changes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+    def failed(self, name: str) -> bool:
+        return name in self.outcomes and self.outcomes[name].error is not None
+
+    def finished(self, *, error: str | None = None, fix: str | None = None) -> Report:
+        dry_run, verdict = self.deploy.options.dry_run, self.verdict
+        names = [host.name for host in self.chosen]
+        hosts = host_reports(names, self.steps, self.outcomes, self.reached.lost, dry_run=dry_run)
+        cluster = tuple(step.change for step in self.steps if step.host is None) if dry_run else self.cluster_changes
+        reasons = {**verdict.waiting, **verdict.degraded} if verdict else {}
+        return Report(
+            cluster=self.deploy.inventory.name,
+            dry_run=dry_run,
+            changed=any(host.changes for host in hosts) or bool(cluster),
+            healthy=verdict.healthy if verdict else None,
+            leader=verdict.leader if verdict else None,
+            hosts=hosts,
+            cluster_changes=cluster,
+            checks=tuple(self.checks),
+            problems=tuple(f"{name}: {reason}" for name, reason in reasons.items()),
+            error=error,
+            fix=fix,
+            seconds=round(time.monotonic() - self.began, 3),
+            timings=phase_times(self.deploy.timings),
+        )
+
+
+def select(hosts: Sequence[Host], limit: str | None) -> list[Host]:
+    """The hosts whose names match one of the comma-separated patterns. Raises UsageError when none does."""
+    if limit is None:
+        return list(hosts)
+    patterns = [pattern.strip() for pattern in limit.split(",") if pattern.strip()]
+    chosen = [host for host in hosts if any(fnmatchcase(host.name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise UsageError(f"--limit {limit} matches none of {listed([host.name for host in hosts])}")
+    return chosen

@@ -1,0 +1,131 @@
+"""reset: the hosts as they were before deploy. Says what is lost, asks, removes, and looks whether it is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hmcore.errors import HyperMeshError
+from hmctl.actions.deploy import Hosts, Options, select
+from hmctl.actions.report import Report, host_reports, phase_times
+from hmctl.output import Output, Progress
+from hmctl.phases import hostlock, ownership, runner
+from hmctl.phases.base import Found, Step
+from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.remove import RemoveAll
+from hmctl.phases.runner import Outcome, Timings
+from hmctl.text import listed, plural
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.state import OperatorStore
+
+
+@dataclass(slots=True)
+class Reset:
+    """One run of reset. `packages`: also remove what deploy installed with the package manager."""
+
+    inventory: Inventory
+    store: OperatorStore
+    hosts: Hosts
+    output: Output
+    options: Options
+    packages: bool = False
+    show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
+    timings: Timings = field(default_factory=Timings)
+
+    async def run(self) -> Report:
+        """Raises UsageError and Interrupted; what befalls a host is in the report."""
+        began = time.monotonic()
+        chosen = select(self.inventory.hosts, self.options.limit)
+        reached = Reached()
+        with self.output.progress() as progress:
+            await self._reach(self._asked(chosen), reached, progress)
+        targets = [Found(host, reached.facts[host.name]) for host in chosen if host.name in reached.facts]
+        phase = RemoveAll(self.packages)
+        steps = runner.plan((phase,), targets)
+        outcomes: dict[str, Outcome] = {}
+        if steps and not self.options.dry_run:
+            self.show_plan(steps)
+            for warning in self._warnings(chosen, reached):
+                self.output.warn(warning)
+            names = [target.name for target in targets if phase.plan(target)]
+            self.output.confirm(f"Remove all of this from {listed(names)}? It cannot be undone.", yes=self.options.yes)
+            with self.output.progress() as progress:
+                outcomes = await self._remove(phase, [target for target in targets if target.name in names], reached, progress)
+        changes = () if self.options.dry_run else self._forget(chosen, reached, outcomes)
+        hosts = host_reports([host.name for host in chosen], steps, outcomes, reached.lost, dry_run=self.options.dry_run)
+        return Report(
+            cluster=self.inventory.name,
+            dry_run=self.options.dry_run,
+            changed=any(host.changes for host in hosts) or bool(changes),
+            healthy=None,
+            leader=None,
+            hosts=hosts,
+            cluster_changes=changes,
+            seconds=round(time.monotonic() - began, 3),
+            timings=phase_times(self.timings),
+        )
+
+    def _asked(self, chosen: Sequence[Host]) -> list[Host]:
+        """Beside the chosen hosts, the control nodes: once none of them holds state, the cluster is gone, and may be formed anew."""
+        more = [host for host in self.inventory.control_hosts if host not in chosen] if self.store.formed_at else []
+        return [*chosen, *more]
+
+    async def _reach(self, hosts: Sequence[Host], reached: Reached, progress: Progress) -> None:
+        at_once = self.options.at_once
+        await connect(hosts, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+        await gather_facts(hosts, reached, progress, self.timings, at_once=at_once)
+        for name, facts in reached.facts.items():
+            progress.finish(name, "has an agent" if facts.agent.traces else "has nothing of ours")
+
+    def _warnings(self, chosen: Sequence[Host], reached: Reached) -> list[str]:
+        """What a person may not have thought of."""
+        warnings = []
+        for name, facts in reached.facts.items():
+            cluster = ownership.cluster_of(facts)
+            if cluster not in (None, self.inventory.id):
+                warnings.append(f"{name} belongs to another cluster, {cluster}")
+        control = [host.name for host in self.inventory.control_hosts]
+        names = {host.name for host in chosen}
+        going = [name for name in control if name in names and name in reached.facts and reached.facts[name].agent.journal]
+        staying = [name for name in control if name not in going and name in reached.facts and reached.facts[name].agent.journal]
+        if going and not staying:
+            warnings.append("the cluster ceases to exist: all of its state is deleted")
+        elif going and len(staying) < len(control) // 2 + 1:
+            warnings.append(f"the cluster loses its quorum: only {listed(staying)} of {plural(len(control), 'control node')} will be left")
+        elif going:
+            warnings.append(f"the rest of the cluster will call {listed(going)} down until it is deployed again")
+        return warnings
+
+    async def _remove(self, phase: RemoveAll, targets: Sequence[Found], reached: Reached, progress: Progress) -> dict[str, Outcome]:
+        async with hostlock.held(targets, reached.remotes, "reset") as refused:
+            free = [target for target in targets if target.name not in refused]
+            outcomes = await runner.run((phase,), free, reached.remotes, progress, self.timings, at_once=self.options.at_once)
+        outcomes |= {name: Outcome(error=error) for name, error in refused.items()}
+        removed = [target for target in free if outcomes[target.name].error is None]
+        after = Reached(remotes=reached.remotes)
+        await gather_facts([target.host for target in removed], after, progress, self.timings, at_once=self.options.at_once)
+        for target in removed:
+            name = target.name
+            if name in after.lost:
+                outcomes[name].error = after.lost[name]
+            elif after.facts[name].agent.traces:
+                left = ", ".join(after.facts[name].agent.present) or "its unit"
+                outcomes[name].error = HyperMeshError(f"something is still there: {left}", host=name, fix="run hmctl reset again")
+            else:
+                reached.facts[name] = after.facts[name]
+                progress.finish(name, "nothing of ours is left")
+        return outcomes
+
+    def _forget(self, chosen: Sequence[Host], reached: Reached, outcomes: dict[str, Outcome]) -> tuple[str, ...]:
+        """If no control node holds the cluster's state any more, our record of its formation goes too."""
+        control = [host.name for host in self.inventory.control_hosts]
+        gone = all(name in reached.facts and not reached.facts[name].agent.traces for name in control)
+        failed = any(outcome.error for outcome in outcomes.values())
+        if self.store.formed_at is None or not gone or failed:
+            return ()
+        self.store.forget_formation()
+        return (f"the cluster {self.inventory.name} is no more; the next deploy forms it anew",)

@@ -1,0 +1,80 @@
+"""hmctl reset: remove everything that deploy put on the hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hmctl.cli.context import Context, current
+from hmctl.text import Styled, duration, listed
+
+if TYPE_CHECKING:
+    from hmctl.actions.deploy import Options
+    from hmctl.actions.report import Report
+    from hmctl.output import Output
+
+
+def command(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")] = False,
+    limit: Annotated[str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    packages: Annotated[bool, typer.Option("--packages", help="Also remove the packages that deploy installed.")] = False,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on at the same time.")] = 32,
+) -> int:
+    """Remove everything that deploy put on the hosts: agent, releases, configuration, keys and state. It cannot be undone."""
+    from hmctl.actions.deploy import Options
+
+    context = current(ctx)
+    options = Options(limit=limit, dry_run=dry_run, yes=yes, at_once=concurrency)
+    report = context.run(_reset(context, options, packages))
+    context.output.result(report, lambda: show(context.output, report))
+    return report.exit_code(detailed=False)
+
+
+async def _reset(context: Context, options: Options, packages: bool) -> Report:
+    from contextlib import nullcontext
+
+    from hmctl.actions.reset import Reset
+    from hmctl.cli.deploy import show_plan
+    from hmctl.remote.ssh import Connector
+
+    inventory = context.inventory()
+    store = context.store(inventory)
+    with nullcontext() if options.dry_run else store.lock("reset"):
+        connector = Connector(store.known_hosts, accept_new=options.yes)
+        reset = Reset(
+            inventory=inventory,
+            store=store,
+            hosts=connector,
+            output=context.output,
+            options=options,
+            packages=packages,
+            show_plan=lambda steps: show_plan(context.output, steps, sign="-", result=False),
+        )
+        try:
+            return await reset.run()
+        finally:
+            await connector.close()
+
+
+def show(output: Output, report: Report) -> None:
+    from hmctl.cli.deploy import show_hosts, show_plan
+    from hmctl.phases.base import Step
+
+    if report.dry_run:
+        steps = [Step(host.name, "", change) for host in report.hosts for change in host.changes]
+        show_plan(output, steps, sign="-", result=True)
+        if not steps:
+            output.line("Nothing to remove.")
+    show_hosts(output, report)
+    for change in report.cluster_changes:
+        output.line(change)
+    if not report.dry_run:
+        done = [host.name for host in report.hosts if host.status == "changed"]
+        clean = [host.name for host in report.hosts if host.status == "unchanged"]
+        if done:
+            output.line(Styled("removed from ", "good"), listed(done), Styled(f"  ({duration(report.seconds)})", "dim"))
+        if clean:
+            output.line(f"nothing to remove from {listed(clean)}")

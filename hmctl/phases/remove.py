@@ -1,0 +1,76 @@
+"""Everything that deploy put on a host, off it again. Each part may be gone already: a reset that was cut short is simply run again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hmctl import layout
+from hmctl.facts.agent import Agent
+from hmctl.phases.base import Known, Say
+from hmctl.remote.base import Remote, Script, check
+
+_DIRECTORIES = (layout.OPT, layout.ETC, layout.STATE, layout.RUN)
+_TIMEOUT = 120.0  # seconds: stopping takes up to 15, deleting what a slow disk takes
+
+# An agent that does not stop within systemd's own limit is killed by it. The lock's file goes last: until then we hold it.
+REMOVE = Script(
+    "hm-remove",
+    'set -e; unit="$1"; file="$2"; wrapper="$3"; lock="$4"; shift 4; '
+    'if [ -e "$file" ] || systemctl is-active -q "$unit"; then '
+    'systemctl disable --quiet --now "$unit" 2>/dev/null || systemctl stop "$unit"; fi; '
+    'rm -rf -- "$file" "$file.d" "$wrapper"; systemctl daemon-reload; systemctl reset-failed "$unit" 2>/dev/null || true; '
+    'rm -rf -- "$@" "$lock"',
+)
+PURGE = Script(
+    "hm-purge",
+    "set -e; export DEBIAN_FRONTEND=noninteractive LC_ALL=C; "
+    'apt-get -qq -o DPkg::Lock::Timeout=120 purge -y "$@" >/dev/null; apt-get -qq autoremove --purge -y >/dev/null',
+)
+
+
+def losses(agent: Agent) -> tuple[str, ...]:
+    """What a reset takes from this host, in words; empty when nothing of ours is there. Pure."""
+    if not agent.traces:
+        return ()
+    lost = []
+    if agent.unit.loaded or agent.unit_file:
+        lost.append(f"stop and remove {layout.UNIT}")
+    if agent.journal:
+        lost.append(f"delete {layout.STATE} with its part of the cluster's state")
+    elif layout.STATE in agent.present:
+        lost.append(f"delete {layout.STATE}")
+    if layout.ETC in agent.present:
+        lost.append(f"delete {layout.ETC} with {'its key and certificate' if agent.key else 'its configuration'}")
+    if layout.OPT in agent.present:
+        lost.append(f"delete {layout.OPT} ({len(agent.releases)} release{'' if len(agent.releases) == 1 else 's'})")
+    if agent.wrapper:
+        lost.append(f"delete {layout.WRAPPER}")
+    return tuple(lost)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAll:
+    """`packages`: also those that deploy installed."""
+
+    packages: bool
+    title = "Remove"
+    doing = "removing the agent"
+
+    def plan(self, target: Known) -> tuple[str, ...]:
+        agent = target.facts.agent
+        purge = (f"purge the packages that deploy installed: {', '.join(agent.packages)}",) if self.packages and agent.packages else ()
+        return purge + losses(agent)
+
+    async def run(self, target: Known, remote: Remote, say: Say) -> str | None:
+        agent = target.facts.agent
+        if self.packages and agent.packages:  # first: the list of them goes with the rest
+            say("packages")
+            await check(remote, PURGE.argv(*agent.packages), timeout=900.0)
+        argv = REMOVE.argv(layout.UNIT, layout.UNIT_FILE, layout.WRAPPER, layout.LOCK, *_DIRECTORIES)
+        await check(remote, argv, timeout=_TIMEOUT)
+        if agent.packages and not self.packages:
+            return f"left in place: the packages that deploy installed ({', '.join(agent.packages)}); --packages would have removed them"
+        return None
+
+    async def undo(self, target: Known, remote: Remote) -> None:
+        """What is removed is removed; running it again removes the rest."""

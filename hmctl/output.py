@@ -307,10 +307,10 @@ class Progress:
 
 
 def dump(document: object, format: Format, *, indent: int | None = 2) -> str:
-    """`document` as JSON or YAML text, ending in a newline. Structs, dataclasses and enums are turned into their JSON types."""
+    """`document` as JSON or YAML text, ending in a newline. Structs, dataclasses, enums and paths are turned into their JSON types."""
     import msgspec
 
-    tree = msgspec.to_builtins(document)
+    tree = msgspec.to_builtins(document, enc_hook=os.fspath)  # paths are all that msgspec does not know by itself
     if format is Format.YAML:
         return _dump_yaml(tree)
     return json.dumps(tree, indent=indent, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Asks every agent how it is, and judges: what `hmctl status` and `hmctl node` show, and what deploy waits for."""
+"""Asks every agent how it is, and judges: what `hmctl status` and `hmctl node` show."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from hmctl.cli import main
 from hmctl.cli.context import current
 from hmctl.cli.logs import Line
 from hmctl.cli.node import NodeList
+from hmctl.output import Format, dump
 
 ROOT = Path(__file__).parents[4]
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -113,10 +114,42 @@ def sample_labs() -> object:
     return {"labs": [sample_lab()]}
 
 
+def sample_deploy() -> object:
+    from hmctl.actions.report import HostReport, PhaseTime, Report
+    from hmctl.phases.validate import Check
+
+    return Report(
+        cluster="lab",
+        dry_run=False,
+        changed=True,
+        healthy=True,
+        leader="node1",
+        hosts=(HostReport("node1", "changed", changes=("upload release",), warnings=("no kernel headers",)),),
+        cluster_changes=("form the cluster",),
+        checks=(Check("node1", "python", "ok", "3.11"),),
+        problems=("node2 is unreachable",),
+        timings=(PhaseTime("Upload release", 1.0, "node1", 1.0),),
+    )
+
+
+def sample_release() -> object:
+    from hmctl.bundle.store import Release
+
+    return Release("d" * 64, "0.1.0", "3.11", "x86_64", True, 1, 2, "c" * 64, 0.0, Path("/cache/release.tar.gz"))
+
+
+def sample_releases() -> object:
+    return [{"release": sample_release(), "current": True}]
+
+
 STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl status": status,
     "hmctl node ls": sample_node_ls,
     "hmctl node inspect": sample_inspect,
+    "hmctl deploy": sample_deploy,
+    "hmctl reset": sample_deploy,
+    "hmctl bundle build": sample_release,
+    "hmctl bundle ls": sample_releases,
     "hmctl logs": sample_logs,
     "hmctl lab up": sample_lab,
     "hmctl lab ls": sample_labs,
@@ -126,7 +159,7 @@ STRUCTURED: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("command", STRUCTURED)
 def test_the_tables_name_what_the_records_hold(command: str) -> None:
     known = documented()[command]
-    assert set(fields_of(msgspec.to_builtins(STRUCTURED[command]()), known)) == known
+    assert set(fields_of(json.loads(dump(STRUCTURED[command](), Format.JSON)), known)) == known
 
 
 PRINTED: dict[str, list[str]] = {

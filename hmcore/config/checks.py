@@ -15,10 +15,13 @@ SSH_PORT = 22
 MOST_CONTROL_NODES = 5
 
 
-def check_hosts(drafts: Sequence[Draft], preset: Preset, *, complete: bool) -> list[Mistake]:
-    """Duplicates, ports, and roles. `complete` is False when some hosts could not be read: then nothing is said about counts."""
-    wrong = [*_duplicates(drafts), *_ports(drafts), *_loopback(drafts)]
-    if complete and drafts:
+def check_hosts(drafts: Sequence[Draft], preset: Preset | None, *, complete: bool) -> list[Mistake]:
+    """Duplicates, ports, and roles. `complete` is False when something is wrong with hosts themselves: then nothing is said about counts,
+    nor when the `preset` is not known."""
+    wrong = [*_duplicates(drafts), *_ports(drafts)]
+    if len(drafts) > 1 or not complete:
+        wrong += _loopback(drafts)
+    if complete and drafts and preset is not None:
         wrong += _control_nodes(drafts, preset)
     return wrong
 
@@ -69,7 +72,7 @@ def _ports(drafts: Sequence[Draft]) -> Iterator[Mistake]:
 def _loopback(drafts: Sequence[Draft]) -> Iterator[Mistake]:
     for draft in drafts:
         ip = hostspec.as_ip(draft.host.address)
-        if len(drafts) > 1 and (draft.host.address == "localhost" or (ip is not None and ip.is_loopback)):
+        if draft.host.address == "localhost" or (ip is not None and ip.is_loopback):
             hint = "the address in the network that the nodes share; ssh.address may differ from it"
             yield Mistake((*draft.place, "address"), "the other nodes cannot reach a loopback address", hint)
 

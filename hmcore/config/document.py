@@ -29,13 +29,15 @@ def _refuse(message: str, hint: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message, "hint": hint})
 
 
-def _matching(pattern: re.Pattern[str], what: str, allowed: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise _refuse(f"{describe(value)} is no {what}", allowed)
-        return str(value)
+def _matching(pattern: re.Pattern[str], what: str, allowed: str) -> BeforeValidator:
+    """Before pydantic turns it into a plain str: whether it came from the environment must still be known for the message."""
 
-    return AfterValidator(check)
+    def check(value: object) -> object:
+        if isinstance(value, str) and not pattern.fullmatch(value):
+            raise _refuse(f"{describe(value)} is no {what}", allowed)
+        return value
+
+    return BeforeValidator(check)
 
 
 def _endpoint(value: object) -> HostSpec:
@@ -74,18 +76,13 @@ Name = Annotated[str, _matching(_NAME, "name", "lower-case letters, digits and i
 ClusterId = Annotated[
     str, _matching(_ID, "cluster id", "hm- and ten lower-case letters or digits, drawn at random: `hmctl init` writes one")
 ]
+User = Annotated[str, _matching(hostspec.USER, "user name", "letters, digits and . _ -, 32 at most")]
 Endpoint = Annotated[HostSpec, PlainValidator(_endpoint)]
 Port = Annotated[int, BeforeValidator(plain), Field(ge=1, le=65_535)]
 Flag = Annotated[bool, BeforeValidator(plain)]
 File = Annotated[str, AfterValidator(_file)]
 LabelKey = Annotated[str, _matching(_LABEL_KEY, "label", "letters, digits and inner . _ / -, 63 at most")]
 LabelValue = Annotated[str, _matching(_LABEL_VALUE, "label value", "letters, digits and inner . _ -, 63 at most")]
-
-
-def _user(value: str) -> str:
-    if not hostspec.is_user(value):
-        raise _refuse(f"{describe(value)} is no user name", "letters, digits and . _ -, 32 at most")
-    return str(value)
 
 
 def _long_form(value: object) -> object:
@@ -100,7 +97,7 @@ class Document(BaseModel):
 class Reach(Document):
     """How SSH gets to a machine. None: as the level above says, and in the end as ssh does by itself."""
 
-    user: Annotated[str, AfterValidator(_user)] | None = None
+    user: User | None = None
     port: Port | None = None
     key: File | None = None
     agent: Flag | None = None
@@ -137,11 +134,11 @@ class HostDocument(Document):
 
 
 class InventoryDocument(Document):
-    """`settings` and each of `hosts` are checked by themselves: they need the preset, and ranges expanded, first."""
+    """`preset`, `settings` and each of `hosts` are checked by themselves: inventory.py."""
 
     id: Annotated[ClusterId, Field(description="hm- and ten lower-case letters or digits, drawn at random: `hmctl init` writes one")]
     name: Annotated[Name, Field(description="what people call the cluster")]
-    preset: str | None = None
+    preset: Any = None
     packages: Literal["install", "require"] | None = None
     ssh: SshDefaults | None = None
     settings: Any = None

@@ -18,7 +18,7 @@ MAX_EXPANSION = 1000
 _RANGE = re.compile(r"\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\]")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _FORM = "a host is written as user@address:port; user and port may be left out, an IPv6 address with a port stands in [brackets]"
 
 
@@ -50,7 +50,7 @@ def login(address: str, user: str | None, port: int | None) -> str:
 def parse(text: str) -> HostSpec:
     """One host. Raises UsageError when `text` is none, or still holds a range."""
     user, at, rest = text.rpartition("@")
-    if at and not _USER.fullmatch(user):
+    if at and not USER.fullmatch(user):
         raise UsageError(f"{user!r} is no user name", fix=_FORM)
     address, port = _split_port(rest)
     return HostSpec(_address(address), user or None, port)
@@ -77,10 +77,6 @@ def as_ip(address: str) -> IPv4Address | IPv6Address | None:
         return ip_address(address)
     except ValueError:
         return None
-
-
-def is_user(text: str) -> bool:
-    return _USER.fullmatch(text) is not None
 
 
 def _numbers(piece: str) -> Iterator[str]:

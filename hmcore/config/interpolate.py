@@ -24,7 +24,8 @@ def interpolate(value: Any, environment: Mapping[str, str]) -> tuple[Any, list[M
 
 def plain(value: Any) -> Any:
     """Text from the environment as what it means unquoted: a number, true, false. Anything else is itself."""
-    return scalar(str(value)) if isinstance(value, FromEnvironment) else value
+    meant = scalar(str(value)) if isinstance(value, FromEnvironment) else value
+    return value if isinstance(meant, str) else meant  # text stays marked
 
 
 def plain_throughout(value: Any) -> Any:

@@ -6,6 +6,7 @@ document.py says what may be written, targets.py what it comes to, checks.py wha
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from hmcore.config import yaml12
 from hmcore.config.checks import check_hosts, check_secrets
 from hmcore.config.document import InventoryDocument, SshDefaults
 from hmcore.config.interpolate import interpolate, plain_throughout
-from hmcore.config.presets import DEFAULT_PRESET, PRESETS, resolve
+from hmcore.config.presets import DEFAULT_PRESET, PRESETS, Preset, resolve
 from hmcore.config.problems import Mistake, describe, examine, in_order, locate, nearest
 from hmcore.config.settings import Settings
 from hmcore.config.targets import Host, Places, SshTarget, drafts
@@ -102,7 +103,7 @@ def _inventory(value: Any, file: str, places: Places) -> tuple[Inventory | None,
     entries = value.get("hosts")
     made, wrong_hosts = drafts(
         entries if isinstance(entries, list) else [],
-        preset or DEFAULT_PRESET,
+        preset.name if preset else DEFAULT_PRESET,
         defaults or SshDefaults(),
         (settings or Settings()).transport.port,
         places,
@@ -110,26 +111,27 @@ def _inventory(value: Any, file: str, places: Places) -> tuple[Inventory | None,
     if entries == []:
         wrong_hosts.append(Mistake(("hosts",), "there is no host", "at least one: user@address, or a mapping with address and role"))
     wrong += [*wrong_preset, *wrong_settings, *wrong_hosts, *check_secrets(value)]
-    wrong += check_hosts(made, PRESETS[preset or DEFAULT_PRESET], complete=not wrong_hosts)
+    wrong += check_hosts(made, preset, complete=not wrong_hosts)
     if document is None or preset is None or settings is None:
         return None, wrong
     hosts = tuple(draft.host for draft in made)
-    return Inventory(document.id, document.name, preset, settings, hosts, document.packages or "install", file), wrong
+    return Inventory(document.id, document.name, preset.name, settings, hosts, document.packages or "install", file), wrong
 
 
-def _preset(given: object) -> tuple[str | None, list[Mistake]]:
-    """The preset's name; None when there is none of that name. Other types are the document model's business."""
+def _preset(given: object) -> tuple[Preset | None, list[Mistake]]:
+    """The preset, and what is wrong with its name. One that is nearly right is taken as meant, so that the rest can be checked."""
     if given is None:
-        return DEFAULT_PRESET, []
-    if not isinstance(given, str):
-        return None, []
-    if given not in PRESETS:
-        return None, [Mistake(("preset",), f"no preset is called {describe(given)}", nearest(given, PRESETS))]
-    return str(given), []
+        return PRESETS[DEFAULT_PRESET], []
+    if isinstance(given, str) and given in PRESETS:
+        return PRESETS[given], []
+    close = difflib.get_close_matches(given.lower(), PRESETS, n=1) if isinstance(given, str) else []
+    hint = nearest(given if isinstance(given, str) else "", PRESETS)
+    return PRESETS[close[0]] if close else None, [Mistake(("preset",), f"must be the name of a preset, not {describe(given)}", hint)]
 
 
-def _settings(given: object, preset: str | None) -> tuple[Settings | None, list[Mistake]]:
-    settings, wrong = resolve(PRESETS[preset or DEFAULT_PRESET], plain_throughout({} if given is None else given))
+def _settings(given: object, preset: Preset | None) -> tuple[Settings | None, list[Mistake]]:
+    overrides = plain_throughout({} if given is None else given)
+    settings, wrong = resolve(preset, overrides) if preset else examine(Settings, overrides)  # without a preset each value by itself
     return settings, [mistake.under(("settings",)) for mistake in wrong]
 
 

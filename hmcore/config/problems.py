@@ -7,6 +7,7 @@ every mistake in a document reads the same.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from pydantic_core import ErrorDetails
 from hmcore.errors import Problem
 
 Path = tuple[str | int, ...]
+_TRUTH = dict.fromkeys(("yes", "y", "on", "true"), "true") | dict.fromkeys(("no", "n", "off", "false"), "false")
+_QUANTITY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)?")
+_IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -123,7 +127,9 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
 
 
 def _translate(detail: ErrorDetails, model: type[BaseModel]) -> Mistake:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
+    path = tuple(detail["loc"])
+    if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
+        path = path[:-1]  # pydantic's way to say that a key is meant, not its value
     found, context = describe(detail["input"]), detail.get("ctx", {})
     match detail["type"]:
         case "missing":
@@ -136,14 +142,16 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> Mistake:
             given = detail["input"] if isinstance(detail["input"], str) else ""
             return Mistake(path, f"must be one of {', '.join(allowed)}, not {found}", _close(given, allowed))
         case "string_type":
+            if path[-1] == "sudo_password":  # never shown, whatever it is
+                return Mistake(path, "must be text", "${SUDO_PASSWORD}, or in quotes")
             quoted = isinstance(detail["input"], bool | int | float)
             return Mistake(path, f"must be text, not {found}", f'in quotes: "{found.removeprefix("the number ")}"' if quoted else None)
         case "bool_type" | "bool_parsing":
-            return Mistake(path, f"must be true or false, not {found}")
+            return Mistake(path, f"must be true or false, not {found}", _meant(detail["input"]))
         case "int_type" | "int_parsing" | "int_from_float":
-            return Mistake(path, f"must be a whole number, not {found}")
+            return Mistake(path, f"must be a whole number, not {found}", _meant(detail["input"]))
         case "float_type" | "float_parsing":
-            return Mistake(path, f"must be a number, not {found}", _described(model, path))
+            return Mistake(path, f"must be a number, not {found}", _meant(detail["input"]) or _described(model, path))
         case "finite_number":
             return Mistake(path, "must be a finite number")
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
@@ -163,6 +171,18 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> Mistake:
 def _close(word: str, allowed: Collection[str]) -> str | None:
     close = difflib.get_close_matches(word.lower(), allowed, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else None
+
+
+def _meant(given: object) -> str | None:
+    """What somebody who wrote text for a number or a truth value probably meant."""
+    if not isinstance(given, str) or isinstance(given, FromEnvironment):
+        return None
+    if given.lower() in _TRUTH:
+        return f"did you mean {_TRUTH[given.lower()]}? In YAML 1.2 {given} is text"
+    if found := _QUANTITY.fullmatch(given):
+        number, unit = float(found[1]), found[2]
+        return f"in seconds: {number * _IN_SECONDS[unit]:g}" if unit else f"without quotes: {number:g}"
+    return None
 
 
 def _described(model: type[BaseModel], path: Path) -> str | None:

@@ -45,6 +45,11 @@ class MessageStream:
         self._ended = False  # the other end sends no more
         self._closed = False  # we send no more
 
+    @property
+    def alive(self) -> bool:
+        """Whether messages can still be sent, if not now then later."""
+        return not self._closed and self._owner.stream_alive(self._id)
+
     def send_nowait(self, message: bytes) -> bool:
         """Send, unless too much is under way already or the stream is closed: then False. Raises FrameError over 16 MiB."""
         return not self._closed and self._owner.stream_send(self._id, message)
@@ -52,7 +57,7 @@ class MessageStream:
     async def send(self, message: bytes) -> None:
         """Send, once the other end has kept up. Raises ConnectionLost, also when the stream is closed. Bound it with a timeout."""
         while not self.send_nowait(message):
-            if self._closed or not self._owner.stream_alive(self._id):
+            if not self.alive:
                 raise ConnectionLost(f"the {self.kind} stream is closed", host=self._owner.name)
             await self._owner.wait_writable()
 

@@ -114,7 +114,7 @@ class World:
     def freeze(self, name: str, seconds: float) -> None:
         """The machine stands still: nothing runs, and it does not know. A leader stays one only if its voters do not notice."""
         agent = self.agents[name]
-        agent.frozen_until = agent.troubled_until = self.now + seconds
+        agent.frozen_until = agent.troubled_until = max(agent.frozen_until, self.now + seconds)
         if seconds > ELECTION and self.controls > 1:
             self._depose(name)
 

@@ -1,0 +1,108 @@
+"""hmctl status and hmctl node, as typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from answering import NAMES, Cluster, node_report
+
+from hmctl.actions.status import Answer, Silence
+from hmctl.cli import main
+from hmctl.client import Via
+
+
+def test_a_healthy_cluster_is_0_and_says_so_first(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["status"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].split()[1] == "healthy"
+    assert lines[2].startswith("✓ quorum")
+    assert any(line.split()[:4] == ["node1", "10.0.0.1", "control", "ready"] for line in lines)
+    assert err == ""
+    assert "\x1b" not in out
+    assert cluster.asked == [(Via.AUTO, 2.0)]
+
+
+def test_a_lost_node_is_3_and_its_fix_is_shown(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.silence(["node3"])
+    assert main.run(["status"]) == 3
+    out = capsys.readouterr().out
+    assert "warning" in out.splitlines()[0]
+    assert "fix: hmctl logs node3" in out
+
+
+def test_nobody_there_is_4(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.silence(NAMES)
+    assert main.run(["status", "-o", "json"]) == 4
+    document = json.loads(capsys.readouterr().out)
+    assert document["health"] == "critical"
+    assert {node["state"] for node in document["nodes"]} == {"unreachable"}
+
+
+def test_json_and_yaml_say_the_same(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    main.run(["status", "-o", "json"])
+    as_json = json.loads(capsys.readouterr().out)
+    main.run(["-o", "yaml", "status"])
+    assert yaml.safe_load(capsys.readouterr().out) == as_json
+
+
+def test_options_reach_the_survey(cluster: Cluster) -> None:
+    main.run(["status", "--via", "ssh", "--timeout", "0.5"])
+    assert cluster.asked == [(Via.SSH, 0.5)]
+
+
+def test_watch_asks_again_until_interrupted(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        if len(cluster.asked) == 3:
+            raise KeyboardInterrupt
+        cluster.silence(NAMES[: len(cluster.asked)])
+
+    cluster.before_answering = interrupt
+    assert main.run(["status", "--watch", "--interval", "0.2", "-o", "json"]) == 130
+    out = capsys.readouterr().out
+    decoder, documents = json.JSONDecoder(), []
+    while out.strip():
+        document, end = decoder.raw_decode(out.lstrip())
+        documents.append(document["health"])
+        out = out.lstrip()[end:]
+    assert documents == ["warning", "critical"]
+
+
+def test_mixed_releases_get_a_column(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.answers["node2"] = Answer(node_report("node2", release="r2"), 0.001)
+    assert main.run(["node", "ls"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[-1] == "RELEASE"
+    assert [row.split()[-1] for row in rows] == ["r1", "r2", "r1"]
+
+
+def test_node_ls_of_a_dead_cluster_is_4(cluster: Cluster) -> None:
+    cluster.silence(NAMES)
+    assert main.run(["node", "ls"]) == 4
+
+
+def test_inspect_shows_components_start_up_and_peers(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["node", "inspect", "node2"]) == 0
+    out = capsys.readouterr().out
+    identity, container = (next(line for line in out.splitlines() if line.startswith(name)) for name in ("identity", "container"))
+    assert identity.split() == ["identity", "━━━", "0.10", "s"]
+    assert container.split()[1:3] == ["━" * 27, "0.90"]
+    assert container.index("━") == identity.index("━") + 3
+    assert "node9  10.0.0.9:7443  broken    -  no answer" in out
+    assert "consensus follower, leader node1, term 3" in out
+
+
+def test_inspect_of_a_silent_node_says_why(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.answers["node2"] = Silence("the certificate was signed by another CA", fix="hmctl ca import FILE", reached=True)
+    assert main.run(["node", "inspect", "node2"]) == 1
+    assert capsys.readouterr().err == (
+        "error: node2: cannot look into it: the certificate was signed by another CA\n  fix: hmctl ca import FILE\n"
+    )
+
+
+def test_inspect_of_an_unknown_node_names_the_nearest(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["node", "inspect", "nod2"]) == 2
+    assert "node2" in capsys.readouterr().err
+    assert cluster.asked == []

@@ -47,11 +47,11 @@ as_root() {
 }
 
 apt_install() {
-  say "installing $*"
-  # Lists may be missing or old: refresh them only when the first try says so.
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null 2>&1 && return
-  as_root apt-get update -q
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+  say "installing packages: $*"
+  set -- env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+  as_root "$@" >/dev/null 2>&1 && return
+  as_root apt-get update -qq # the lists were missing or old
+  as_root "$@" >/dev/null
 }
 
 lacking=$(missing_for_lab | tr '\n' ' ')
@@ -72,5 +72,5 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   "$python" -m venv .venv
 fi
 say "installing hypermesh and its libraries into .venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,agent,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[cli,agent,dev]'
 say "done: $(.venv/bin/hmctl --version)"

@@ -58,7 +58,7 @@ def test_lines_bear_their_time_and_node(journals: Journals, capsys: pytest.Captu
 def test_json_is_a_document_a_line(journals: Journals, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["logs", "node2", "node1", "--since", "10m", "-o", "json"]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert documents[0] == {"time": "2026-11-18T10:26:40.000000Z", "node": "node1", "priority": 6, "message": "started"}
+    assert documents[0] == {"time": "2026-11-18T11:06:40.000000Z", "node": "node1", "priority": 6, "message": "started"}
     assert documents[1]["message"] == "failed\n  at x"
     assert journals.read == [(["node2", "node1"], Request("10m", None))]
 

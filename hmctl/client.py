@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore import api
-from hmcore.errors import CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, RemoteError
+from hmcore.errors import CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, PkiError, RemoteError
 from hmcore.pki import Identity, KeyPair, Kind, read_identity
 from hmcore.records import NodeReport
 
@@ -104,18 +104,22 @@ class AgentClient:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What opens the agents' doors: the cluster's CA, and this operator's certificate and key."""
+    """What opens the agents' doors: for QUIC the CA's certificate (PEM) and our own with its key, for SSH the known hosts."""
 
     cluster: str
-    authority: bytes
-    ours: KeyPair
     known_hosts: Path
+    authority: bytes = b""
+    ours: KeyPair | None = None
 
     @classmethod
-    def of(cls, store: OperatorStore) -> Access:
-        """Raises PkiError when the store has no certificate that is good, and no CA to issue one."""
-        ours = store.operator_credentials(datetime.now(UTC))
-        return cls(store.cluster, store.ca_certificate(), ours, store.known_hosts)
+    def of(cls, store: OperatorStore, via: Via = Via.AUTO) -> Access:
+        """Raises PkiError when the store has no certificate that is good, and no CA to issue one; through SSH none is needed."""
+        try:
+            return cls(store.cluster, store.known_hosts, store.ca_certificate(), store.operator_credentials(datetime.now(UTC)))
+        except PkiError:
+            if via is not Via.SSH:
+                raise
+            return cls(store.cluster, store.known_hosts)
 
 
 async def connect(
@@ -125,8 +129,9 @@ async def connect(
 
     Raises PeerUnreachable, HandshakeRefused (with the reason), PkiError (no usable certificate of ours), RemoteError through SSH.
     """
-    access = access if isinstance(access, Access) else Access.of(access)
-    match Via(via):
+    via = Via(via)
+    access = access if isinstance(access, Access) else Access.of(access, via)
+    match via:
         case Via.QUIC:
             return await _connect_quic(host, access, timeout)
         case Via.SSH:
@@ -146,6 +151,8 @@ async def _connect_quic(host: Host, access: Access, timeout: float) -> AgentClie
     from hmcore.stoq.greeting import Local
     from hmcore.stoq.mtls import Credentials
 
+    if access.ours is None:
+        raise PkiError("no certificate of ours to show", host=host.name, fix="hmctl ca import FILE, or --via ssh")
     connection = await dial(
         host.address,
         host.port,

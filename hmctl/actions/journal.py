@@ -141,28 +141,37 @@ async def history(hosts: Sequence[Host], connector: Connector, request: Request,
     """Shows what the journals hold, oldest first. `lost` hears of hosts that cannot be read; the others go on."""
     async with AsyncExitStack() as stack:
         opened = await _open_all(hosts, connector, command(since=request.since, tail=request.tail), lost)
-        streams = [await stack.enter_async_context(aclosing(_entries(host.name, process, lost))) for host, process in opened]
-        firsts = [(await anext(stream, None), number) for number, stream in enumerate(streams)]
-        heads = [(entry, number) for entry, number in firsts if entry is not None]
+        streams = [await stack.enter_async_context(aclosing(_entries(host.name, process))) for host, process in opened]
+
+        async def following_of(number: int) -> Entry | None:
+            try:
+                return await anext(streams[number], None)
+            except HyperMeshError as error:
+                lost(error)
+                return None
+
+        heads = [(entry, number) for number in range(len(streams)) if (entry := await following_of(number)) is not None]
         heapq.heapify(heads)
         while heads:
             entry, number = heads[0]
             show(entry)
-            following = await anext(streams[number], None)
+            following = await following_of(number)
             if following is None:
                 heapq.heappop(heads)
             else:
                 heapq.heapreplace(heads, (following, number))
 
 
-async def follow(hosts: Sequence[Host], connector: Connector, cursors: dict[str, str], show: Show, lost: Lost) -> None:
+async def follow(
+    hosts: Sequence[Host], connector: Connector, cursors: dict[str, str], show: Show, lost: Lost, *, known: frozenset[str] = frozenset()
+) -> None:
     """Shows what the journals get from now on, until cancelled. `cursors` says where each host's history ended. A host that is lost
-    is tried again, and goes on where it stopped."""
+    is tried again, and goes on where it stopped. `known`: hosts of which it was said already that they are lost."""
     queue: asyncio.Queue[Entry] = asyncio.Queue(QUEUED)
     window, clock = Window(), asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
         for host in hosts:
-            group.create_task(_follow_one(host, connector, cursors, queue, lost), name=f"follow {host.name}")
+            group.create_task(_follow_one(host, connector, cursors, queue, lost, host.name in known), name=f"follow {host.name}")
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(window.wait(clock())):
@@ -171,8 +180,9 @@ async def follow(hosts: Sequence[Host], connector: Connector, cursors: dict[str,
                 show(entry)
 
 
-async def _follow_one(host: Host, connector: Connector, cursors: dict[str, str], queue: asyncio.Queue[Entry], lost: Lost) -> None:
-    told = False
+async def _follow_one(
+    host: Host, connector: Connector, cursors: dict[str, str], queue: asyncio.Queue[Entry], lost: Lost, told: bool
+) -> None:
     while True:
         try:
             cursor = cursors.get(host.name)
@@ -181,7 +191,7 @@ async def _follow_one(host: Host, connector: Connector, cursors: dict[str, str],
             process = await _open(await connector.connect(host), argv)
             try:
                 told = False
-                async with aclosing(_entries(host.name, process, None)) as entries:
+                async with aclosing(_entries(host.name, process)) as entries:
                     async for entry in entries:
                         cursors[host.name] = entry.cursor
                         await queue.put(entry)
@@ -214,8 +224,8 @@ async def _open(remote: Remote, argv: list[str]) -> Process:
     return await remote.open_process(argv, sudo=True, timeout=OPEN_TIMEOUT)
 
 
-async def _entries(node: str, process: Process, lost: Lost | None) -> AsyncGenerator[Entry, None]:
-    """The entries as they come; at their end `lost` hears of a journalctl that failed."""
+async def _entries(node: str, process: Process) -> AsyncGenerator[Entry, None]:
+    """The entries as they come. Raises CommandFailed at their end if journalctl failed, Unreachable if the host was lost."""
     lines = Lines()
     try:
         while data := await process.stdout.read(65_536):
@@ -223,7 +233,9 @@ async def _entries(node: str, process: Process, lost: Lost | None) -> AsyncGener
                 if entry := parse(node, line):
                     yield entry
         done = await process.wait(timeout=END_TIMEOUT)
-        if done.status != 0 and lost is not None:
-            lost(CommandFailed("journalctl", done.status, done.stderr, host=node))
+        if done.status != 0:
+            raise CommandFailed("journalctl", done.status, done.stderr, host=node)
+    except OSError as error:
+        raise Unreachable("the SSH connection was lost while its journal was read", host=node) from error
     finally:
         process.kill()

@@ -32,7 +32,7 @@ class Survey:
 async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float = 2.0) -> Survey:
     """Asks all hosts of the inventory, `timeout` seconds for each. With `auto`, SSH is tried only when nobody answers over QUIC:
     UDP is then closed somewhere between us and them, while a single dead host must not make everybody wait for its SSH."""
-    access = Access.of(store)
+    access = Access.of(store, via)
     answers = await _ask(inventory.hosts, access, Via.QUIC if via is Via.AUTO else via, timeout)
     used = Via.SSH if via is Via.SSH else Via.QUIC
     if via is Via.AUTO and inventory.hosts and all(_unheard(answer) for answer in answers.values()):
@@ -43,7 +43,7 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
         cluster=inventory.name,
         expected=[Expected(host.name, host.address, host.role) for host in inventory.hosts],
         answers=answers,
-        certificate_ends=valid_until(access.ours.certificate),
+        certificate_ends=valid_until(access.ours.certificate) if access.ours else None,
         now=datetime.now(UTC),
     )
     return Survey(status, answers, used)

@@ -34,12 +34,15 @@ class Context:
     verbose: bool
     environ: Mapping[str, str]
 
-    def inventory(self) -> Inventory:
-        """The inventory named by -i, $HMCTL_INVENTORY or ./cluster.yaml; its warnings are said. Raises UsageError, ConfigError."""
+    def inventory(self, *, warn: bool = True) -> Inventory:
+        """The inventory named by -i, $HMCTL_INVENTORY or ./cluster.yaml. Raises UsageError, ConfigError.
+
+        Its warnings are said, unless the command only looks (`warn=False`): those who look often have read them.
+        """
         from hmcore.config.inventory import load_inventory
 
         inventory, warnings = load_inventory(self.inventory_file(), self.environ)
-        for warning in warnings:
+        for warning in warnings if warn or self.verbose else ():
             self.output.warn(str(warning))
         return inventory
 

@@ -46,7 +46,7 @@ def command(
 async def _logs(context: Context, nodes: list[str], request: Request, *, following: bool) -> int:
     from hmctl.remote.ssh import Connector
 
-    inventory = context.inventory()
+    inventory = context.inventory(warn=False)
     hosts = [inventory.host(name) for name in dict.fromkeys(nodes)] or list(inventory.hosts)
     output = context.output
     width = max(len(host.name) for host in hosts)
@@ -72,7 +72,7 @@ async def _logs(context: Context, nodes: list[str], request: Request, *, followi
     try:
         await history(hosts, connector, request, show, lost)
         if following:
-            await follow(hosts, connector, cursors, show, lost)
+            await follow(hosts, connector, cursors, show, lost, known=frozenset(error.host or "" for error in failures))
     finally:
         await connector.close()
     if not failures:

@@ -39,7 +39,7 @@ def ls(ctx: typer.Context, via: ViaOption = Via.AUTO, timeout: TimeoutOption = 2
     from hmctl.actions.survey import survey
 
     context = current(ctx)
-    inventory = context.inventory()
+    inventory = context.inventory(warn=False)
     status = context.run(survey(inventory, context.store(inventory), via=via, timeout=timeout)).status
     document = NodeList(cluster=status.cluster, leader=status.leader, nodes=status.nodes)
     context.output.result(document, lambda: show_nodes(context.output, status))
@@ -57,7 +57,7 @@ def inspect(
     from hmctl.actions.survey import survey
 
     context = current(ctx)
-    inventory = context.inventory()
+    inventory = context.inventory(warn=False)
     inventory.host(node)  # says so when there is none, before anybody is asked
     found = context.run(survey(inventory, context.store(inventory), via=via, timeout=timeout))
     answer = found.answers[node]

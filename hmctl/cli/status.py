@@ -46,7 +46,7 @@ def command(
 async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float) -> int:
     from hmctl.actions.survey import survey
 
-    inventory = context.inventory()
+    inventory = context.inventory(warn=False)
     store = context.store(inventory)
     clock = asyncio.get_running_loop().time
     while True:

@@ -226,6 +226,51 @@ class SshRemote:
             raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from error
 
 
+class _Reader:
+    """A remote command's stdout. A connection that is lost is an OSError, as on any other stream."""
+
+    def __init__(self, reader: asyncssh.SSHReader[bytes]) -> None:
+        self._reader = reader
+
+    async def read(self, n: int = -1) -> bytes:
+        with _broken():
+            return await self._reader.read(n)
+
+    async def readline(self) -> bytes:
+        with _broken():
+            return await self._reader.readline()
+
+    async def readexactly(self, n: int) -> bytes:
+        with _broken():
+            return await self._reader.readexactly(n)
+
+
+class _Writer:
+    """A remote command's stdin, likewise."""
+
+    def __init__(self, writer: asyncssh.SSHWriter[bytes]) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> None:
+        with _broken():
+            self._writer.write(data)
+
+    async def drain(self) -> None:
+        with _broken():
+            await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    try:
+        yield
+    except asyncssh.Error as error:
+        raise ConnectionResetError("the SSH connection was lost") from error
+
+
 class SshProcess:
     """A remote command that is talked with."""
 
@@ -233,8 +278,8 @@ class SshProcess:
         self._remote = remote
         self._argv = argv
         self._process = process
-        self.stdout = process.stdout
-        self.stdin = process.stdin
+        self.stdout = _Reader(process.stdout)
+        self.stdin = _Writer(process.stdin)
 
     async def wait(self, *, timeout: float) -> Completed:
         with self._remote._lost(self._argv, timeout):

@@ -121,6 +121,13 @@ async def test_without_a_certificate_nobody_is_asked(tmp_path: Path) -> None:
     assert "hmctl ca import" in (error.value.fix or "")
 
 
+async def test_through_ssh_no_certificate_is_needed(tmp_path: Path) -> None:
+    bare = OperatorStore.open(CLUSTER, tmp_path)
+    found = await survey(inventory(host("node1", silent_port())), bare, via=Via.SSH, timeout=1.0)
+    assert isinstance(found.answers["node1"], Silence)
+    assert [check.status for check in found.status.checks if check.name == "certificate"] == ["warn"]
+
+
 async def test_a_dead_node_never_delays_the_rest(store: OperatorStore) -> None:
     answered: dict[str, float] = {}
     began = asyncio.get_running_loop().time()
@@ -297,5 +304,7 @@ async def test_what_the_relay_says_on_its_way_out_is_the_reason(ended: Completed
 
 
 async def test_access_knows_when_our_certificate_ends(store: OperatorStore) -> None:
-    ends = pki.valid_until(Access.of(store).ours.certificate)
+    ours = Access.of(store).ours
+    assert ours is not None
+    ends = pki.valid_until(ours.certificate)
     assert abs(ends - (datetime.now(UTC) + pki.OPERATOR_LIFETIME)) < timedelta(minutes=1)

@@ -25,6 +25,7 @@ class Journals:
     failures: list[HyperMeshError] = field(default_factory=list)
     read: list[tuple[list[str], Request]] = field(default_factory=list)
     cursors: dict[str, str] | None = None
+    known: frozenset[str] = frozenset()
 
     async def history(self, hosts: Sequence[Host], connector: object, request: Request, show: Show, lost: Lost) -> None:
         self.read.append(([host.name for host in hosts], request))
@@ -33,8 +34,10 @@ class Journals:
         for entry in self.entries:
             show(entry)
 
-    async def follow(self, hosts: Sequence[Host], connector: object, cursors: dict[str, str], show: Show, lost: Lost) -> None:
-        self.cursors = dict(cursors)
+    async def follow(
+        self, hosts: Sequence[Host], connector: object, cursors: dict[str, str], show: Show, lost: Lost, *, known: frozenset[str]
+    ) -> None:
+        self.cursors, self.known = dict(cursors), known
         raise KeyboardInterrupt
 
 
@@ -67,6 +70,12 @@ def test_following_begins_where_the_history_ended(journals: Journals) -> None:
     assert main.run(["logs", "-f", "--tail", "5"]) == 130
     assert journals.cursors == {"node1": "c1", "node2": "c2"}
     assert journals.read[0][1] == Request(None, 5)
+
+
+def test_a_host_that_was_lost_is_said_so_once(journals: Journals) -> None:
+    journals.failures = [Unreachable("no route to it", host="node3")]
+    main.run(["logs", "-f"])
+    assert journals.known == {"node3"}
 
 
 @pytest.mark.parametrize(("lost", "code"), [(["node3"], 3), (["node1", "node2", "node3"], 1)])

@@ -59,6 +59,7 @@ class Hosts(Protocol):
 class Releases(Protocol):
     """Builds releases, or finds them built (hmctl/bundle/store.py). Blocking."""
 
+    def cached(self, target: ReleaseTarget) -> Release | None: ...
     def get(self, target: ReleaseTarget) -> Release: ...
 
 
@@ -170,11 +171,18 @@ class Deploy:
         """The release for each kind of host, built here if it was not before; then what each host shall look like."""
         kinds = dict.fromkeys(desired.release_target(reached.facts[host.name]) for host in chosen if host.name in reached.facts)
         with self.timings.span("Build release"):
-            built = {kind: await asyncio.to_thread(self.releases.get, kind) for kind in kinds}
+            built = {kind: self.releases.cached(kind) or await self._build(kind) for kind in kinds}
         ca = self.store.ca_certificate() if self.store.has_authority() else None
         bootstrap = self.store.bootstrap() if ca or not self.options.dry_run else "made-when-deployed"
         keys = desired.Keys(ca, bootstrap)
         return desired.targets(self.inventory, chosen, reached.facts, built, keys, Renderer(), self.now())
+
+    async def _build(self, kind: ReleaseTarget) -> Release:
+        with self.output.progress() as progress:
+            progress.update("release", f"building it for {kind}, once")
+            release = await asyncio.to_thread(self.releases.get, kind)
+            progress.finish("release", f"built for {kind}")
+        return release
 
     def _with_authority(self, targets: list[Target], chosen: Sequence[Host], reached: Reached) -> list[Target]:
         """After consent: the cluster's CA, made now if this is its first deploy, in every host's desired state."""
@@ -225,7 +233,7 @@ class Deploy:
     async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Report:
         """Forms the cluster if it never was, and waits until it is healthy."""
         if not targets:
-            return report.finished(error="no host could be set up")
+            return report.finished(error="no host could be brought to what it should be; the reasons stand above")
         store = self.store
         if store.formed_at is None:
             try:

@@ -34,16 +34,21 @@ def digest(root: Path, about: str) -> str:
     return total.hexdigest()
 
 
-def pack(root: Path) -> bytes:
-    """A gzipped tar: sorted, owned by root, times zero. Compressed in pieces on all cores; a gzip file may have several members."""
+def pack(root: Path, *, last: bool) -> bytes:
+    """A gzipped tar: sorted, owned by root, times zero. Compressed in pieces on all cores; a gzip file may have several members.
+
+    Without `last` the archive has no end yet: another one, packed from elsewhere, is simply appended to it.
+    """
     plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, path in files(root):
-            entry = tarfile.TarInfo(name)
-            entry.size = path.stat().st_size
-            entry.mode = 0o755 if os.access(path, os.X_OK) else 0o644
-            with path.open("rb") as file:
-                archive.addfile(entry, file)
+    archive = tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115  closing it writes the end
+    for name, path in files(root):
+        entry = tarfile.TarInfo(name)
+        entry.size = path.stat().st_size
+        entry.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+        with path.open("rb") as file:
+            archive.addfile(entry, file)
+    if last:
+        archive.close()
     content = plain.getbuffer()
     pieces = [content[start : start + _PIECE] for start in range(0, len(content), _PIECE)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

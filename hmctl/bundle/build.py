@@ -70,31 +70,48 @@ def source_digest() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Built:
+    """A part of a release. `digest` names its content."""
+
     digest: str
     archive: bytes
     unpacked: int  # bytes
-    compiled: bool  # byte code included; otherwise the node compiles
 
 
-def build(target: Target, lock: Lock, environ: Mapping[str, str]) -> Built:
-    """Blocking; some seconds. Raises ReleaseError with the installer's own reason."""
+def compiles(target: Target) -> bool:
+    """Whether this Python makes the byte code that the target's reads; otherwise the node compiles for itself."""
+    return target.python == here().python and sys.implementation.name == "cpython"
+
+
+def build_libraries(target: Target, lock: Lock, environ: Mapping[str, str]) -> Built:
+    """What others wrote: seconds, so it is kept for all of our own versions to come. Raises ReleaseError with the installer's reason."""
     with tempfile.TemporaryDirectory(prefix="hypermesh-release-") as scratch:
         stage = Path(scratch) / "release"
         _install(stage, Path(scratch), target, lock, environ)
         _strip(stage)
+        return _built(stage, target, last=False)
+
+
+def build_ours(target: Target, lock: Lock, libraries: Built) -> Built:
+    """What we wrote, on top of `libraries`; its digest is that of both."""
+    with tempfile.TemporaryDirectory(prefix="hypermesh-release-") as scratch:
+        stage = Path(scratch)
         for name, path in source_files():
             destination = stage / name
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, destination)
         _describe(stage, lock.version)
-        digest = archive.digest(stage, about=str(target))
-        (stage / "release.json").write_text(
-            json.dumps({"digest": digest, "version": lock.version, "python": target.python, "arch": target.arch}, sort_keys=True) + "\n"
-        )
-        compiled = target.python == here().python and sys.implementation.name == "cpython"
-        if compiled:
-            _compile(stage)
-        return Built(digest, archive.pack(stage), sum(path.stat().st_size for _, path in archive.files(stage)), compiled)
+        digest = archive.digest(stage, about=f"{target} {libraries.digest}")
+        about = {"digest": digest, "version": lock.version, "python": target.python, "arch": target.arch}
+        (stage / "release.json").write_text(json.dumps(about, sort_keys=True) + "\n")
+        ours = _built(stage, target, last=True)
+        return Built(digest, ours.archive, ours.unpacked)
+
+
+def _built(stage: Path, target: Target, *, last: bool) -> Built:
+    digest = archive.digest(stage, about=str(target))
+    if compiles(target):
+        _compile(stage)
+    return Built(digest, archive.pack(stage, last=last), sum(path.stat().st_size for _, path in archive.files(stage)))
 
 
 def _install(stage: Path, scratch: Path, target: Target, lock: Lock, environ: Mapping[str, str]) -> None:
@@ -105,7 +122,7 @@ def _install(stage: Path, scratch: Path, target: Target, lock: Lock, environ: Ma
     command = [find_uv_bin(), "pip", "install", "--quiet", "--target", str(stage), "--python", sys.executable]
     command += ["--python-version", target.python, "--python-platform", f"{target.arch}-manylinux_{GLIBC[0]}_{GLIBC[1]}"]
     command += ["--only-binary", ":all:", *(word for name in _SOURCE_ONLY for word in ("--no-binary", name))]
-    command += ["--link-mode", "copy", "-r", str(scratch / "requirements.txt"), "-c", str(scratch / "constraints.txt")]
+    command += ["-r", str(scratch / "requirements.txt"), "-c", str(scratch / "constraints.txt")]
     try:
         done = subprocess.run(
             command, env=environment(environ, Path.home()), capture_output=True, text=True, timeout=_BUILD_TIMEOUT, check=False

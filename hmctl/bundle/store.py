@@ -12,10 +12,22 @@ from hashlib import sha256
 from pathlib import Path
 
 from hmcore.errors import ReleaseError
-from hmctl.bundle.build import ARCHITECTURES, GLIBC, OLDEST_PYTHON, Target, build, here, source_digest
-from hmctl.bundle.lock import read_lock
+from hmctl.bundle.build import (
+    ARCHITECTURES,
+    GLIBC,
+    OLDEST_PYTHON,
+    Built,
+    Target,
+    build_libraries,
+    build_ours,
+    compiles,
+    here,
+    source_digest,
+)
+from hmctl.bundle.lock import Lock, read_lock
 
-_FORMAT = "1"  # of the archive: raise it when build.py packs differently
+_ARCHIVE = "release.tar.gz"
+_FORMAT = "2"  # of the archive: raise it when build.py packs differently
 _KEEP = 4  # builds per target that stay cached
 
 
@@ -67,30 +79,51 @@ class ReleaseStore:
             os.utime(folder)  # used just now: pruned last
             return known
         lock = read_lock()
-        built = build(target, lock, self.environ)
-        beside = self.root / f".{key}.{os.getpid()}"
-        beside.mkdir(parents=True, exist_ok=True)
-        (beside / "release.tar.gz").write_bytes(built.archive)
+        libraries = self._libraries(target, lock)
+        ours = build_ours(target, lock, libraries)
+        content = libraries.archive + ours.archive
         release = Release(
-            digest=built.digest,
+            digest=ours.digest,
             version=lock.version,
             python=target.python,
             arch=target.arch,
-            compiled=built.compiled,
-            size=len(built.archive),
-            unpacked=built.unpacked,
-            checksum=sha256(built.archive).hexdigest(),
+            compiled=compiles(target),
+            size=len(content),
+            unpacked=libraries.unpacked + ours.unpacked,
+            checksum=sha256(content).hexdigest(),
             built=time.time(),
-            archive=folder / "release.tar.gz",
+            archive=folder / _ARCHIVE,
         )
-        (beside / "release.json").write_text(json.dumps({**asdict(release), "archive": release.archive.name}, indent=2))
+        self._keep(folder, content, {**asdict(release), "archive": _ARCHIVE})
+        self._prune(target)
+        return _load(folder) or release
+
+    def _libraries(self, target: Target, lock: Lock) -> Built:
+        """The part of a release that is the same for all of our own versions: kept by itself."""
+        folder = self.root / f"libraries-{_hash(_FORMAT, str(target), str(here()), *lock.requirements, '--', *lock.constraints)}"
+        try:
+            document = json.loads((folder / "release.json").read_text())
+            content = (folder / _ARCHIVE).read_bytes()
+            if sha256(content).hexdigest() == document["checksum"]:
+                return Built(document["libraries"], content, document["unpacked"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not there, or not whole: it is built
+        built = build_libraries(target, lock, self.environ)
+        checksum = sha256(built.archive).hexdigest()
+        self._keep(folder, built.archive, {"libraries": built.digest, "unpacked": built.unpacked, "checksum": checksum})
+        return built
+
+    def _keep(self, folder: Path, content: bytes, document: Mapping[str, object]) -> None:
+        """Beside, then renamed: what is cached is whole."""
+        beside = self.root / f".{folder.name}.{os.getpid()}"
+        beside.mkdir(parents=True, exist_ok=True)
+        (beside / _ARCHIVE).write_bytes(content)
+        (beside / "release.json").write_text(json.dumps(document, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         try:
             beside.rename(folder)
         except OSError:  # another hmctl was faster; what it built is the same
             shutil.rmtree(beside, ignore_errors=True)
-        self._prune(target)
-        return _load(folder) or release
 
     def list(self) -> list[Release]:
         """All cached releases, the newest first."""
@@ -98,14 +131,18 @@ class ReleaseStore:
         return sorted(filter(None, map(_load, folders)), key=lambda release: -release.built)
 
     def _key(self, target: Target) -> str:
-        inputs = "\n".join((_FORMAT, str(target), f"built by {here()}", read_lock().describe(), source_digest()))
-        return sha256(inputs.encode()).hexdigest()[:32]
+        return _hash(_FORMAT, str(target), str(here()), read_lock().describe(), source_digest())
 
     def _prune(self, target: Target) -> None:
         same = [release for release in self.list() if (release.python, release.arch) == (target.python, target.arch)]
         used = sorted(same, key=lambda release: -release.archive.parent.stat().st_mtime)
-        for release in used[_KEEP:]:
-            shutil.rmtree(release.archive.parent, ignore_errors=True)
+        libraries = sorted(self.root.glob("libraries-*"), key=lambda folder: -folder.stat().st_mtime)
+        for folder in [*(release.archive.parent for release in used[_KEEP:]), *libraries[_KEEP:]]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hash(*inputs: str) -> str:
+    return sha256("\n".join(inputs).encode()).hexdigest()[:32]
 
 
 def refuse_unsupported(target: Target) -> None:
@@ -126,7 +163,7 @@ def _load(folder: Path) -> Release | None:
     """What is cached in `folder`; None when nothing whole is."""
     try:
         document = json.loads((folder / "release.json").read_text())
-        release = Release(**{**document, "archive": folder / "release.tar.gz"})
+        release = Release(**{**document, "archive": folder / _ARCHIVE})
         return release if release.archive.stat().st_size == release.size else None
     except (OSError, ValueError, TypeError):
         return None

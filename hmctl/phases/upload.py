@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hmcore.errors import CommandFailed, ReleaseError
 from hmctl import layout
 from hmctl.phases.base import Say, Target
 from hmctl.remote.base import Remote, Script, check
@@ -46,7 +47,14 @@ class UploadRelease:
             say(f"{size(count)} of {total}" if count < release.size else "unpacking and trying it")
 
         argv = UNPACK.argv(layout.RELEASES, release.digest, python.executable, how)
-        await check(remote, argv, stdin=release.archive, timeout=_TIMEOUT, sent=sent)
+        try:
+            await check(remote, argv, stdin=release.archive, timeout=_TIMEOUT, sent=sent)
+        except CommandFailed as error:
+            said = error.stderr.strip().splitlines()
+            raise ReleaseError(
+                f"release {release.short} cannot be unpacked and run there: {said[-1] if said else f'status {error.status}'}",
+                host=target.name,
+            ) from None
         return None
 
     async def undo(self, target: Target, remote: Remote) -> None:

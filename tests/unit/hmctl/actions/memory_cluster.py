@@ -1,0 +1,211 @@
+"""A cluster in memory: machines, their agents, an operator's store; and deploy or reset run on it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from hmcore.api import Formation
+from hmcore.config.agent import parse_agent_config
+from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
+from hmcore.errors import HyperMeshError, PeerUnreachable, Unreachable
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
+from hmctl import layout
+from hmctl.actions.deploy import Deploy, Options
+from hmctl.actions.report import Report
+from hmctl.actions.reset import Reset
+from hmctl.bundle.build import Target
+from hmctl.bundle.store import Release
+from hmctl.output import Output
+from hmctl.phases import probe
+from hmctl.remote.base import FirstContact
+from hmctl.remote.fake import FakeRemote, Fuse, Machine
+from hmctl.state import OperatorStore
+
+T = TypeVar("T")
+
+COMPONENTS = ("transport", "consensus", "container", "orchestration")
+
+
+@dataclass
+class World:
+    """Everything outside hmctl: the machines, and what their agents have agreed on."""
+
+    machines: dict[str, Machine]
+    formed: str | None = None  # the bootstrap id that the cluster was formed with
+    permitted: set[str] = field(default_factory=set)
+    forms: int = 0
+    down: set[str] = field(default_factory=set)
+    strange: set[str] = field(default_factory=set)  # hosts whose SSH key nobody knows
+
+    def alive(self, name: str) -> bool:
+        return name not in self.down and self.machines[name].active
+
+    def bootstrap(self, name: str) -> str:
+        return parse_agent_config(self.machines[name].files[layout.CONFIG], "agent.yaml").bootstrap
+
+    def voters(self, name: str) -> list[str]:
+        return [voter.name for voter in parse_agent_config(self.machines[name].files[layout.CONFIG], "agent.yaml").voters]
+
+    def leader(self) -> str | None:
+        alive = [name for name in self.machines if self.alive(name)]
+        voters = self.voters(alive[0]) if alive else []
+        voting = [name for name in voters if name in alive]
+        return voting[0] if self.formed and len(voting) > len(voters) // 2 else None
+
+
+class MemoryAgents:
+    """The agents' side of forming and reporting."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+        return {host.name: self._ask(host.name, self._formation) for host in hosts}
+
+    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+        self.world.forms += 1
+        for host in hosts:
+            if self.world.alive(host.name):
+                self.world.permitted.add(host.name)
+        voters = self.world.voters(hosts[0].name)
+        if len([name for name in voters if name in self.world.permitted]) > len(voters) // 2:
+            assert self.world.formed in (None, bootstrap), "two clusters"
+            self.world.formed = bootstrap
+        return await self.formation(hosts, timeout=timeout)
+
+    async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
+        return {host.name: self._ask(host.name, self._report) for host in hosts}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _ask(self, name: str, answer: Callable[[str], T]) -> T | HyperMeshError:
+        return answer(name) if self.world.alive(name) else PeerUnreachable("no answer", host=name)
+
+    def _formation(self, name: str) -> Formation:
+        world = self.world
+        return Formation(
+            bootstrap=world.bootstrap(name), empty=world.formed is None, permitted=name in world.permitted, formed=world.formed is not None
+        )
+
+    def _report(self, name: str) -> NodeReport:
+        world, machine = self.world, self.world.machines[name]
+        components = {part: ComponentReport(state=ComponentState.RUNNING) for part in COMPONENTS}
+        if machine.docker != "running":
+            components["container"] = ComponentReport(state=ComponentState.DEGRADED, error="no Docker")
+        members = [
+            Node(name=other, address=it.address, port=7443, role=Role.CONTROL, release="")
+            for other, it in world.machines.items()
+            if world.alive(other)
+        ]
+        return NodeReport(
+            cluster="hm-abc123defg",
+            name=name,
+            address=machine.address,
+            role=Role.CONTROL,
+            release=machine.started_release or "",
+            uptime_seconds=1.0,
+            health_score=1.0,
+            reasons=[],
+            containers=0,
+            components=components,
+            raft=RaftReport(role="leader" if world.leader() == name else "follower", leader=world.leader()),
+            formed=world.formed is not None,
+            members=members,
+        )
+
+
+class MemoryHosts:
+    """Connections to the machines. `fuses` cut some of them short."""
+
+    def __init__(self, world: World, fuses: Mapping[str, Fuse]) -> None:
+        self.world = world
+        self.fuses = fuses
+        self.trusted: set[str] = set()
+        self.connected: list[str] = []
+
+    async def connect(self, host: Host) -> FakeRemote:
+        if host.name in self.world.down:
+            raise Unreachable("no answer", host=host.name)
+        if host.name in self.world.strange and host.name not in self.trusted:
+            raise FirstContact(host=host.name, place=host.address, fingerprint="SHA256:abc", line=host.name)
+        self.connected.append(host.name)
+        return FakeRemote(host, self.world.machines[host.name], self.fuses.get(host.name))
+
+    def trust(self, contact: FirstContact) -> None:
+        self.trusted.add(contact.line)
+
+
+class MemoryReleases:
+    """Releases that need no building."""
+
+    def __init__(self, archive: Path, digest: str = "a" * 64) -> None:
+        archive.write_bytes(b"archive")
+        self._release = Release(digest, "0.1.0", "3.11", "x86_64", True, 7, 7, "", 0.0, archive)
+
+    def cached(self, target: Target) -> Release | None:
+        return self._release
+
+    def get(self, target: Target) -> Release:
+        return self._release
+
+
+@dataclass
+class Bed:
+    """Runs deploy and reset against one world, as one operator."""
+
+    folder: Path
+    world: World
+    text: str
+    digest: str = "a" * 64
+    stderr: io.StringIO = field(default_factory=io.StringIO)
+
+    @property
+    def inventory(self) -> Inventory:
+        return parse_inventory(self.text, "cluster.yaml", {}, Places(self.folder, self.folder))[0]
+
+    @property
+    def store(self) -> OperatorStore:
+        return OperatorStore.open("hm-abc123defg", self.folder / "operator")
+
+    def output(self) -> Output:
+        return Output(stdout=io.StringIO(), stderr=self.stderr, stdin=io.StringIO(), environ={})
+
+    async def deploy(self, fuses: Mapping[str, Fuse] | None = None, **options: object) -> Report:
+        chosen = Options(**{"yes": True, "timeout": 0.05, **options})  # type: ignore[arg-type]
+        deploy = Deploy(
+            inventory=self.inventory,
+            store=self.store,
+            hosts=MemoryHosts(self.world, fuses or {}),
+            releases=MemoryReleases(self.folder / f"{self.digest}.tar.gz", self.digest),
+            agents=lambda store, remotes: MemoryAgents(self.world),
+            output=self.output(),
+            options=chosen,
+        )
+        return await deploy.run()
+
+    async def reset(self, fuses: Mapping[str, Fuse] | None = None, *, packages: bool = False, **options: object) -> Report:
+        hosts = MemoryHosts(self.world, fuses or {})
+        chosen = Options(**{"yes": True, **options})  # type: ignore[arg-type]
+        reset = Reset(self.inventory, self.store, hosts, self.output(), chosen, packages)
+        report = await reset.run()
+        if not any(machine.journal for machine in self.world.machines.values()):
+            self.world.formed = None
+        self.world.permitted &= {name for name, machine in self.world.machines.items() if machine.journal}
+        return report
+
+
+def make(folder: Path, count: int = 3, extra: str = "") -> Bed:
+    machines = {f"node{i}": Machine(f"node{i}", f"10.0.0.{i}") for i in range(1, count + 1)}
+    hosts = "".join(f"  - {{name: node{i}, address: 10.0.0.{i}, role: {'control' if i <= 3 else 'worker'}}}\n" for i in range(1, count + 1))
+    text = f"name: test\nid: hm-abc123defg\nssh: {{user: root}}\n{extra}hosts:\n{hosts}"
+    return Bed(folder, World(machines), text)
+
+
+async def no_probe(attempts: Sequence[probe.Attempt], remotes: object) -> list[object]:
+    """Instead of probe.probe: a host in memory has no network."""
+    return []

@@ -1,0 +1,345 @@
+"""deploy as a whole, on machines in memory: what it plans, that it converges from anywhere, and that it never makes two clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_cluster import Bed, make, no_probe
+
+from hmcore.errors import Interrupted, UsageError
+from hmctl import layout
+from hmctl.phases import probe
+from hmctl.remote.fake import Fuse
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "probe", no_probe)
+
+
+async def settled(bed: Bed) -> None:
+    """Nothing is left to do, the cluster is healthy, and looking at it again changes nothing."""
+    starts = [machine.starts for machine in bed.world.machines.values()]
+    report = await bed.deploy()
+    assert (report.exit_code(detailed=True), report.changed, report.healthy) == (0, False, True), report
+    assert [machine.starts for machine in bed.world.machines.values()] == starts
+
+
+async def test_three_fresh_hosts_become_one_cluster_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    report = await bed.deploy()
+    assert (report.error, report.healthy, report.leader) == (None, True, "node1")
+    assert [host.status for host in report.hosts] == ["changed"] * 3
+    assert bed.store.formed_at is not None
+    assert bed.world.forms == 1
+    await settled(bed)
+    assert bed.world.forms == 1
+
+
+async def test_a_dry_run_says_what_deploy_then_does_and_touches_nothing(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    planned = await bed.deploy(dry_run=True)
+    assert planned.exit_code(detailed=True) == 10
+    assert planned.exit_code(detailed=False) == 0
+    assert not any(machine.log for machine in bed.world.machines.values())
+    assert not bed.store.has_authority()
+    done = await bed.deploy()
+    assert [host.changes for host in planned.hosts] == [host.changes for host in done.hosts]
+    after = await bed.deploy(dry_run=True)
+    assert after.exit_code(detailed=True) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["node1", "node2", "node3"]), st.tuples(st.integers(0, 14), st.booleans()), min_size=1),
+    st.sampled_from(["lost", "cancelled"]),
+)
+def test_interrupted_anywhere_it_converges_when_run_again(cuts: dict[str, tuple[int, bool]], how: str) -> None:
+    """A lost connection sets one host aside; Ctrl-C or kill -9 ends the whole. Either way the next run finishes the job."""
+
+    async def scenario(folder: Path) -> None:
+        bed = make(folder)
+        stop = {"error": asyncio.CancelledError} if how == "cancelled" else {}
+        fuses = {name: Fuse(after, effective, **stop) for name, (after, effective) in cuts.items()}  # type: ignore[arg-type]
+        try:
+            await bed.deploy(fuses)
+        except asyncio.CancelledError:
+            assert how == "cancelled"
+        assert all(machine.holder is None for machine in bed.world.machines.values())
+        report = await bed.deploy()
+        assert (report.error, report.healthy) == (None, True)
+        await settled(bed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder)))
+
+
+async def test_a_dead_first_host_is_set_aside_and_joins_later(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.down = {"node1"}
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 3
+    assert [(host.name, host.status) for host in report.hosts] == [("node1", "unreachable"), ("node2", "changed"), ("node3", "changed")]
+    assert (report.healthy, bed.world.forms) == (True, 1)
+    bed.world.down = set()
+    report = await bed.deploy()
+    assert (report.error, report.healthy, bed.world.forms) == (None, True, 1)
+    await settled(bed)
+
+
+async def test_without_a_majority_nothing_is_formed_and_the_rest_of_the_hosts_completes_it(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    report = await bed.deploy(limit="node1")
+    assert report.exit_code(detailed=False) == 1
+    assert "not formed" in (report.error or "")
+    assert "node2 and node3" in (report.error or "")
+    assert bed.world.formed is None
+    report = await bed.deploy(limit="node2")
+    assert (report.error, bed.world.forms) == (None, 1)
+    report = await bed.deploy()
+    assert (report.healthy, bed.world.forms) == (True, 1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from(["node1", "node2", "node3"])), st.sets(st.sampled_from(["node1", "node2", "node3"]), min_size=1))
+    )
+)
+def test_no_sequence_of_limits_and_dead_hosts_forms_two_clusters(runs: list[tuple[set[str], set[str]]]) -> None:
+    """MemoryAgents asserts that `form` never carries two bootstrap ids."""
+
+    async def scenario(folder: Path) -> None:
+        bed = make(folder)
+        for down, limit in [*runs, (set(), {"node1", "node2", "node3"})]:
+            bed.world.down = down
+            await bed.deploy(limit=",".join(sorted(limit)))
+        bootstraps = {bed.world.bootstrap(name) for name in bed.world.machines}
+        assert bootstraps == {bed.world.formed}
+        await settled(bed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder)))
+
+
+async def test_hosts_of_a_cluster_whose_ca_is_elsewhere_are_refused(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    other = Bed(tmp_path / "elsewhere", bed.world, bed.text)
+    other.folder.mkdir()
+    before = {name: list(machine.log) for name, machine in bed.world.machines.items()}
+    for limit in (None, "node3"):
+        report = await other.deploy(limit=limit)
+        assert report.exit_code(detailed=False) == 1
+        assert any("hmctl ca import" in (check.fix or "") for check in report.checks)
+    assert not other.store.has_authority()
+    assert {name: machine.log for name, machine in bed.world.machines.items()} == before
+
+
+async def test_without_a_ca_even_hosts_outside_the_limit_are_asked_whose_they_are(tmp_path: Path) -> None:
+    """A fresh node4, and an operator who lost the CA: a second one must not be made for it."""
+    bed = make(tmp_path, count=4)
+    await bed.deploy(limit="node1,node2,node3")
+    other = Bed(tmp_path / "elsewhere", bed.world, bed.text)
+    other.folder.mkdir()
+    report = await other.deploy(limit="node4")
+    assert report.exit_code(detailed=False) == 1
+    assert not other.store.has_authority()
+
+
+async def test_a_host_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    config = bed.world.machines["node2"].files[layout.CONFIG]
+    bed.world.machines["node2"].files[layout.CONFIG] = config.replace(b"hm-abc123defg", b"hm-zzzzzzzzzz")
+    report = await bed.deploy()
+    assert [check.host for check in report.checks if check.status == "error"] == ["node2"]
+    assert "hm-zzzzzzzzzz" in next(check.message for check in report.checks if check.status == "error")
+
+
+async def test_the_control_nodes_of_a_formed_cluster_cannot_be_changed(tmp_path: Path) -> None:
+    bed = make(tmp_path, count=4)
+    await bed.deploy()
+    bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, role: control").replace(
+        "10.0.0.3, role: control", "10.0.0.3, role: worker"
+    )
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 1
+    assert any("cannot change them" in check.message for check in report.checks)
+
+
+async def test_a_changed_setting_restarts_agents_and_names_the_value(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", "settings: {raft: {heartbeat: 0.15}}\nhosts:")
+    planned = await bed.deploy(dry_run=True)
+    assert "change /etc/hypermesh/agent.yaml: settings.raft.heartbeat 0.2 -> 0.15" in planned.hosts[0].changes
+    assert any("restart the agent: its configuration changed" in change for change in planned.hosts[0].changes)
+    await bed.deploy()
+    assert [machine.starts for machine in bed.world.machines.values()] == [2, 2, 2]
+    await settled(bed)
+
+
+async def test_a_new_release_is_sent_and_switched_to_and_the_old_one_kept(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.digest = "b" * 64
+    await bed.deploy()
+    for machine in bed.world.machines.values():
+        assert (machine.current, machine.started_release) == ("b" * 64, "b" * 64)
+        assert machine.releases == {"a" * 64, "b" * 64}
+    await settled(bed)
+
+
+async def test_an_agent_that_somebody_stopped_is_started_again(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.machines["node2"].active = False
+    report = await bed.deploy()
+    assert [host.status for host in report.hosts] == ["unchanged", "changed", "unchanged"]
+    await settled(bed)
+
+
+async def test_a_rolling_restart_stops_when_the_cluster_does_not_recover(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", "settings: {raft: {heartbeat: 0.15}}\nhosts:")
+    bed.world.machines["node2"].fails["hm-start"] = "node_agent: the journal is damaged"
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 1
+    assert "the journal is damaged" in (report.hosts[1].error or "")
+    assert [machine.starts for machine in bed.world.machines.values()] == [1, 1, 1]  # node1 leads, so it would have been the last
+    assert "not restarted" in (report.hosts[0].error or "")
+
+
+async def test_a_host_without_docker_gets_it_or_the_cluster_does_without(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node1"].docker = "missing"
+    bed.world.machines["node2"].docker = "missing"
+    bed.world.machines["node2"].fails["hm-packages"] = "E: Unable to locate package docker.io"
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 3
+    assert "install packages: docker.io" in report.hosts[0].changes
+    assert "Unable to locate" in report.hosts[1].warnings[0]
+    assert (report.healthy, report.leader) == (False, "node1")
+    assert bed.world.machines["node1"].files[layout.PACKAGES] == b"docker.io\n"
+
+
+async def test_where_packages_are_required_all_that_lack_them_are_named_at_once(tmp_path: Path) -> None:
+    bed = make(tmp_path, extra="packages: require\n")
+    for name in ("node1", "node3"):
+        bed.world.machines[name].docker = "missing"
+    report = await bed.deploy()
+    assert [check.host for check in report.checks if check.status == "error"] == ["node1", "node3"]
+    assert not any(machine.log for machine in bed.world.machines.values())
+
+
+async def test_no_sudo_sets_a_host_aside_with_the_way_to_mend_it(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node3"].root = False
+    report = await bed.deploy()
+    assert (report.hosts[2].status, report.exit_code(detailed=False)) == ("unreachable", 3)
+    assert "sudo" in (report.hosts[2].error or "")
+    assert report.hosts[2].fix
+
+
+async def test_nobody_is_asked_where_nobody_can_answer(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    with pytest.raises(UsageError, match="no terminal"):
+        await bed.deploy(yes=False)
+    assert not any(machine.log for machine in bed.world.machines.values())
+    assert not bed.store.has_authority()
+
+
+async def test_strangers_are_shown_before_anything_is_sent_to_them(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.strange = {"node2"}
+    with pytest.raises(UsageError):
+        await bed.deploy(yes=False)
+    assert "SHA256:abc" in bed.stderr.getvalue()
+    report = await bed.deploy()
+    assert report.healthy
+
+
+async def test_a_host_that_another_hmctl_works_on_is_left_alone(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node2"].holder = object()
+    report = await bed.deploy()
+    assert report.hosts[1].status == "failed"
+    assert "somebody else" in (report.hosts[1].error or "")
+    assert bed.world.machines["node2"].log == []
+
+
+async def test_all_hosts_down_is_a_failure(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.down = set(bed.world.machines)
+    assert (await bed.deploy()).exit_code(detailed=False) == 1
+
+
+async def test_reset_leaves_nothing_and_the_next_deploy_forms_anew(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    first = bed.store.bootstrap()
+    report = await bed.reset()
+    assert (report.exit_code(detailed=False), report.changed) == (0, True)
+    assert all(not machine.files and not machine.releases for machine in bed.world.machines.values())
+    assert bed.store.formed_at is None
+    await bed.deploy()
+    assert bed.world.formed not in (None, first)
+    await settled(bed)
+
+
+async def test_a_reset_of_some_keeps_the_cluster_and_of_all_in_turn_ends_it(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    await bed.reset(limit="node1")
+    assert bed.store.formed_at is not None
+    assert "call node1 down" in bed.stderr.getvalue()
+    await bed.reset(limit="node2")
+    assert "loses its quorum" in bed.stderr.getvalue()
+    await bed.reset(limit="node3")
+    assert "ceases to exist" in bed.stderr.getvalue()
+    assert bed.store.formed_at is None
+
+
+async def test_a_reset_with_an_unreachable_host_does_not_forget_the_formation(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.down = {"node2"}
+    assert (await bed.reset()).exit_code(detailed=False) == 3
+    assert bed.store.formed_at is not None
+
+
+async def test_reset_keeps_installed_packages_unless_told_otherwise(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node1"].docker = "missing"
+    await bed.deploy()
+    report = await bed.reset(dry_run=True, packages=True)
+    assert "purge the packages that deploy installed: docker.io" in report.hosts[0].changes
+    report = await bed.reset()
+    assert "--packages" in report.hosts[0].warnings[0]
+
+
+async def test_reset_asks(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    with pytest.raises((UsageError, Interrupted)):
+        await bed.reset(yes=False)
+    assert all(machine.files for machine in bed.world.machines.values())
+
+
+async def test_hosts_that_lost_everything_are_not_waited_for_in_vain(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    fresh = make(tmp_path)
+    bed.world = fresh.world
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 1
+    assert any("hmctl reset" in (check.fix or "") for check in report.checks)
+    await bed.reset()
+    assert (await bed.deploy()).healthy

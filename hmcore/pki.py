@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -29,6 +29,16 @@ RENEW_AT = 1 / 3  # of the lifetime left
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _URI = re.compile(r"hypermesh://([a-z0-9-]{1,63})/(node|operator|viewer)/([a-z0-9-]{1,63})")
 _PEM = serialization.Encoding.PEM
+# What the library raises for a certificate that is well formed, but not as anybody should write one. It has no common base.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class Kind(StrEnum):
@@ -106,10 +116,10 @@ def sign_request(authority: KeyPair, request: bytes, identity: Identity, now: da
     """
     try:
         csr = x509.load_pem_x509_csr(request)
-    except ValueError as error:
+        public, signed = csr.public_key(), csr.is_signature_valid
+    except _UNREADABLE as error:
         raise PkiError(f"not a certificate request: {error}") from error
-    public = csr.public_key()
-    if not csr.is_signature_valid or not isinstance(public, ec.EllipticCurvePublicKey):
+    if not signed or not isinstance(public, ec.EllipticCurvePublicKey):
         raise PkiError("the certificate request is not signed by an elliptic-curve key of its own")
     return _issue(authority, public, identity, now)
 
@@ -125,7 +135,7 @@ def read_identity(certificate: bytes | x509.Certificate) -> Identity:
     parsed = certificate if isinstance(certificate, x509.Certificate) else _load_certificate(certificate)
     try:
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except _UNREADABLE as error:
         raise PkiError("the certificate says not whom it was issued to") from error
     uris = [match for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if (match := _URI.fullmatch(uri))]
     if len(uris) != 1:
@@ -136,11 +146,11 @@ def read_identity(certificate: bytes | x509.Certificate) -> Identity:
 def read_authority(certificate: bytes) -> str:
     """The id of the cluster whose CA certificate (PEM) this is. Raises PkiError if it is no CA of ours."""
     parsed = _load_certificate(certificate)
-    names = [str(name.value) for name in parsed.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     try:
+        names = [str(name.value) for name in parsed.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
         is_authority = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        is_authority = False
+    except _UNREADABLE:
+        names, is_authority = [], False
     if not is_authority or len(names) != 1:
         raise PkiError("this is not the certificate of a HyperMesh CA")
     return names[0]
@@ -156,7 +166,7 @@ def verify(certificate: bytes | x509.Certificate, authority: bytes, now: datetim
     issuer = _load_certificate(authority)
     try:
         parsed.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except (InvalidSignature, *_UNREADABLE) as error:
         raise PkiError("the certificate was signed by another CA") from error
     if now >= parsed.not_valid_after_utc or now >= issuer.not_valid_after_utc:
         raise PkiError(f"the certificate expired on {min(parsed.not_valid_after_utc, issuer.not_valid_after_utc):%Y-%m-%d %H:%M} UTC")
@@ -168,7 +178,7 @@ def verify(certificate: bytes | x509.Certificate, authority: bytes, now: datetim
     wanted = ExtendedKeyUsageOID.SERVER_AUTH if serving else ExtendedKeyUsageOID.CLIENT_AUTH
     try:
         usages = parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except _UNREADABLE as error:
         raise PkiError("the certificate carries no extended key usage") from error
     if wanted not in usages:
         raise PkiError(f"the certificate may not be used to {'accept' if serving else 'make'} connections")
@@ -184,7 +194,10 @@ def needs_renewal(certificate: bytes, now: datetime) -> bool:
 
 def public_key(pem: bytes) -> bytes:
     """The public key (DER) of a private key or certificate (PEM): to tell whether they belong together."""
-    key = _load_certificate(pem).public_key() if b"CERTIFICATE" in pem else _load_key(pem).public_key()
+    try:
+        key = _load_certificate(pem).public_key() if b"CERTIFICATE" in pem else _load_key(pem).public_key()
+    except _UNREADABLE as error:
+        raise PkiError(f"not a public key that we know: {error}") from error
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -250,14 +263,14 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _load_certificate(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise PkiError(f"not a certificate: {error}") from error
 
 
 def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         raise PkiError(f"not a private key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise PkiError("the private key is not an elliptic-curve key")

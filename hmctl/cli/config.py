@@ -65,7 +65,7 @@ def render(
 
     context = current(ctx)
     inventory = context.inventory()
-    bootstrap = context.store(inventory).known_bootstrap or "made-by-the-first-deploy"
+    bootstrap = context.store(inventory).known_bootstrap or "made-when-deployed"
     hosts = inventory.hosts if node is None else (inventory.host(node),)
     configs = [agent_config_for(inventory, host, bootstrap) for host in hosts]
     texts = [Renderer().agent_yaml(config).decode().rstrip("\n") for config in configs]

@@ -13,6 +13,7 @@ from hmcore.config.hostspec import HostSpec
 from hmcore.config.inventory import Inventory, Places, parse_inventory
 from hmcore.config.presets import PRESETS, default_control_nodes
 from hmcore.config.problems import nearest
+from hmcore.config.yaml12 import scalar
 from hmcore.errors import ConfigError, Problem, UsageError
 from hmcore.records import Role
 
@@ -53,7 +54,7 @@ def compose(hosts: Sequence[NewHost], *, id: str, name: str, preset: str) -> str
     users, ports = {host.spec.user for host in hosts}, {host.spec.port for host in hosts}
     user = next(iter(users)) if len(users) == 1 else None
     port = next(iter(ports)) if len(ports) == 1 else None
-    shared = [*([f"user: {user}"] if user else []), *([f"port: {port}"] if port else [])]
+    shared = [*([f"user: {_text(user)}"] if user else []), *([f"port: {port}"] if port else [])]
     ssh = f"ssh: {{{', '.join(shared)}}}" if shared else "# ssh: {user: root}"
     lines = "".join(f"  - {_entry(host, user, port)}\n" for host in hosts)
     return f"""\
@@ -61,7 +62,7 @@ def compose(hosts: Sequence[NewHost], *, id: str, name: str, preset: str) -> str
 # Check it with `hmctl config validate`; see everything it comes to with `hmctl config show`.
 
 id: {id}  # names the cluster for good: never change it, never use it for another one
-name: {name}
+name: {_text(name)}
 preset: {preset}  # {", ".join(PRESETS)}: see `hmctl config presets`
 
 # For every host; a host may have its own `ssh:`. Without `key`, the SSH agent and ~/.ssh are asked, as ssh does.
@@ -88,9 +89,13 @@ def check(text: str, file: str) -> tuple[Inventory, tuple[Problem, ...]]:
 def _entry(host: NewHost, user: str | None, port: int | None) -> str:
     spec = host.spec
     own = [
-        *([f"user: {spec.user}"] if spec.user and spec.user != user else []),
+        *([f"user: {_text(spec.user)}"] if spec.user and spec.user != user else []),
         *([f"port: {spec.port}"] if spec.port and spec.port != port else []),
     ]
-    address = f'"{spec.address}"' if ":" in spec.address else spec.address
     ssh = f", ssh: {{{', '.join(own)}}}" if own else ""
-    return f"{{name: {host.name}, address: {address}, role: {host.role}{ssh}}}"
+    return f"{{name: {host.name}, address: {_text(spec.address)}, role: {host.role}{ssh}}}"
+
+
+def _text(value: str) -> str:
+    """`value` so that YAML reads it as text: 1e3 is a fine host name."""
+    return f'"{value}"' if ":" in value or not isinstance(scalar(value), str) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -30,7 +31,8 @@ def command(
     from hmctl.actions import init
 
     context = current(ctx)
-    file = context.inventory_path or context.environ.get("HMCTL_INVENTORY") or DEFAULT_INVENTORY
+    found_unasked = context.environ.get("HMCTL_INVENTORY") or DEFAULT_INVENTORY
+    file = context.inventory_path or found_unasked
     planned = init.plan_hosts(hosts, preset=preset, control=control)
     text = init.compose(planned, id=init.new_cluster_id(), name=name, preset=preset)
     inventory, warnings = init.check(text, file)
@@ -56,7 +58,7 @@ def command(
     def human() -> None:
         roles = f"{len(inventory.control_hosts)} control, {plural(len(inventory.worker_hosts), 'worker')}"
         context.output.line(f"Wrote {file}: {plural(len(inventory.hosts), 'host')} ({roles}), preset {preset}.")
-        context.output.line("Next: hmctl " + ("deploy" if file == DEFAULT_INVENTORY else f"-i {file} deploy"))
+        context.output.line(f"Next: hmctl {f'-i {quote(file)} ' if file != found_unasked else ''}deploy")
 
     nodes = [{"name": host.name, "address": host.address, "role": str(host.role)} for host in inventory.hosts]
     context.output.result({"file": file, "id": inventory.id, "name": inventory.name, "preset": preset, "hosts": nodes}, human)

@@ -27,6 +27,11 @@ def is_expected(error: BaseException) -> bool:
     return all(isinstance(leaf, HyperMeshError) for leaf in _leaves(error))
 
 
+def is_broken_pipe(error: BaseException) -> bool:
+    """Whether all that happened is that nobody reads on, as in `hmctl logs | head`."""
+    return all(isinstance(leaf, BrokenPipeError) for leaf in _leaves(error))
+
+
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     """What a TaskGroup bundles, one by one."""
     if isinstance(error, BaseExceptionGroup):

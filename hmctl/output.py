@@ -187,7 +187,10 @@ class Output:
             self._say((Styled("  fix: ", "accent"), fix))
 
     def error(self, error: BaseException) -> None:
-        """What failed, where, why, and the line that mends it."""
+        """What failed, where, why, and the line that mends it. An operator's no is no failure."""
+        if isinstance(error, Interrupted):
+            self.note(error.message)
+            return
         for line in explain(error):
             head, _, rest = line.partition(": ")
             if head in ("  why", "  fix"):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EPILOG = "Also -i FILE, -o table|json|yaml, -q, -v: see hmctl --help."
 DEFAULT_INVENTORY = "cluster.yaml"
 
 
@@ -80,4 +81,6 @@ def current(ctx: typer.Context) -> Context:
 
 def group(help: str) -> typer.Typer:
     """A command group with the settings that all of them share. Plain help: drawing it with rich costs 0.1 s."""
-    return typer.Typer(help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(
+        help=help, epilog=EPILOG, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )

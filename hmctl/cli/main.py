@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmctl.cli.context import Context, group
-from hmctl.failure import exit_code, is_expected
+from hmctl.cli.context import EPILOG, Context, group
+from hmctl.failure import exit_code, is_broken_pipe, is_expected
 from hmctl.output import Format, Output
 
 PROGRAM = "hmctl"
@@ -88,7 +88,7 @@ def load(name: str) -> Any:
         app = module.app
     else:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
+        app.command(name, epilog=EPILOG, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     return typer.main.get_command(app)
 
 
@@ -194,6 +194,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, words: Sequence[str]) -> int:
+    if is_broken_pipe(error):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
+        return 1
     output = Output()
     output.error(error)
     if not is_expected(error):

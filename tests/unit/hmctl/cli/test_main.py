@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from hmcore.errors import HyperMeshError, Unreachable
+from hmcore.errors import HyperMeshError, Interrupted, Unreachable
 from hmctl.cli import main
 from hmctl.cli.context import Context, current, group
 from hmctl.output import Format
@@ -101,6 +102,30 @@ def test_task_groups_are_unpacked(probe: Callable[..., None], capsys: pytest.Cap
     probe(failing(ExceptionGroup("unhandled errors in a TaskGroup", [HyperMeshError("first"), HyperMeshError("second")])))
     assert main.run(["status"]) == 1
     assert capsys.readouterr().err == "error: first\nerror: second\n"
+
+
+def test_a_no_is_no_error(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(failing(Interrupted("stopped as you asked; nothing was changed")))
+    assert main.run(["status"]) == 130
+    assert capsys.readouterr().err == "stopped as you asked; nothing was changed\n"
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_reader_that_went_away_is_not_complained_about(grouped: bool) -> None:
+    error = "ExceptionGroup('', [BrokenPipeError(32, 'Broken pipe')])" if grouped else "BrokenPipeError(32, 'Broken pipe')"
+    program = (
+        "import sys, types, typer\nfrom hmctl.cli import main\n"
+        f"def command(ctx: typer.Context) -> None:\n    sys.stdout.write('unread')\n    raise {error}\n"
+        "module = types.ModuleType('hmctl.cli.status')\nmodule.command = command\nsys.modules['hmctl.cli.status'] = module\n"
+        "sys.argv[1:] = ['status']\nmain.main()\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_ctrl_c(probe: Callable[..., None]) -> None:

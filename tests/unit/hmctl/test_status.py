@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, RaftReport, Role
 from hmctl.actions.checks import EXPIRES_SOON, judge
@@ -279,3 +281,52 @@ def test_every_check_that_is_not_ok_says_what_mends_it() -> None:
         "members",
     }
     assert all(check.fix for check in found.checks if check.status is not Verdict.OK)
+
+
+COMPONENTS = st.dictionaries(
+    st.sampled_from(sorted(RUNNING)),
+    st.builds(ComponentReport, state=st.sampled_from(ComponentState), error=st.none() | st.just("why")),
+)
+MEMBERS = st.lists(st.builds(member, st.sampled_from(("node1", "node2", "node3", "node9")), st.sampled_from(NodeState)), max_size=4)
+
+
+@st.composite
+def anything_a_node_may_say(draw: st.DrawFn, name: str) -> NodeReport:
+    leader = draw(st.none() | st.sampled_from(NAMES))
+    return report(
+        name,
+        leader,
+        term=draw(st.integers(0, 4)),
+        reachable=tuple(draw(st.lists(st.sampled_from(NAMES), unique=True))),
+        members=tuple(draw(MEMBERS)),
+        applied=draw(st.integers(0, 4)),
+        release=draw(st.sampled_from(("r1", "r2"))),
+        components=draw(COMPONENTS),
+        reasons=tuple(draw(st.lists(st.just("disk full"), max_size=1))),
+        formed=draw(st.booleans()),
+        voters=tuple(draw(st.lists(st.sampled_from(NAMES), unique=True))),
+    )
+
+
+@given(st.data())
+def test_whatever_nodes_say_the_verdict_is_sound(data: st.DataObject) -> None:
+    answering = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
+    reports = {name: data.draw(anything_a_node_may_say(name)) for name in answering}
+    found = status(*[reports.get(name) or (name, SILENT) for name in NAMES])
+    worst = {check.status for check in found.checks}
+    assert found.health is (Health.CRITICAL if Verdict.ERROR in worst else Health.WARNING if Verdict.WARN in worst else Health.HEALTHY)
+    assert [node.name for node in found.nodes][:3] == list(NAMES)
+    assert len({node.name for node in found.nodes}) == len(found.nodes)
+    assert all((check.fix is None) == (check.status is Verdict.OK) for check in found.checks if check.status is Verdict.OK)
+    assert all(0 <= node.health_score <= 1 for node in found.nodes)
+    if found.health is Health.HEALTHY:
+        assert found.leader is not None
+        assert set(answering) == set(NAMES)
+        assert {report.raft.leader for report in reports.values()} == {found.leader}
+        assert all(report.formed or any(other.formed for other in reports.values()) for report in reports.values())
+    for name, node in zip(NAMES, found.nodes, strict=False):
+        if name not in answering:
+            assert node.state in {NodeState.UNREACHABLE, NodeState.DOWN}
+            assert node.reasons
+    if found.leader is None:
+        assert found.health is Health.CRITICAL

@@ -145,7 +145,7 @@ class QuicWire:
     def fail(self, error: HyperMeshError) -> None:
         """Stop with `error`; the other end is told its message."""
         if not self._stopped:
-            self._quic.close(error_code=CLOSED, reason_phrase=brief(error.message))
+            self._quic.close(error_code=REFUSED if isinstance(error, HandshakeRefused) else CLOSED, reason_phrase=brief(error.message))
             self._stop(error)
 
     # inside

@@ -1,0 +1,388 @@
+"""Whole conversations between two sessions, without a socket; and everything a peer may not say."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stoq_world import CLUSTER, identity, local
+from test_stoq_frames import frames
+
+from hmcore.errors import FrameError
+from hmcore.pki import Identity, Kind
+from hmcore.stoq import session as rules
+from hmcore.stoq.frames import Call, Credit, Fault, Frame, Hello, Item, Open, Reply, Welcome, encode
+from hmcore.stoq.greeting import Acceptor, Dialer, certified, vouched
+from hmcore.stoq.session import (
+    OVERHEAD,
+    WINDOW,
+    Abandoned,
+    Abort,
+    Answered,
+    Called,
+    Credited,
+    Ended,
+    Event,
+    Opened,
+    Received,
+    Refused,
+    Session,
+    Welcomed,
+    Write,
+)
+
+HELLO = Hello(1, 1, CLUSTER, "n2", "control", "r1")
+
+
+def acceptor(**options: object) -> Session:
+    return Session(Acceptor(local("n1"), certified(identity("n2")), **options))  # type: ignore[arg-type]
+
+
+def dialer(expected: Identity | None = None, **options: object) -> Session:
+    return Session(Dialer(local("n2"), expected or identity("n1"), **options))  # type: ignore[arg-type]
+
+
+class Talk:
+    """Two sessions and the wire between them, which delivers when told to."""
+
+    def __init__(
+        self, left: Session | None = None, right: Session | None = None, cut: Callable[[bytes], list[bytes]] = lambda d: [d]
+    ) -> None:
+        self.dialer, self.acceptor = left or dialer(), right or acceptor()
+        self.cut = cut
+        self.events: dict[Session, list[Event]] = {self.dialer: [], self.acceptor: []}
+        self.run()
+
+    def run(self) -> None:
+        """Deliver until both have nothing to say."""
+        ends = ((self.dialer, self.acceptor), (self.acceptor, self.dialer))
+        while any([self.deliver(*end) for end in ends]):
+            pass
+
+    def deliver(self, sender: Session, receiver: Session) -> bool:
+        writes = sender.take_writes()
+        for write in writes:
+            match write:
+                case Write(stream, data, end):
+                    *first, last = self.cut(data)
+                    for piece in first:
+                        receiver.receive(stream, piece, False, 0.0)
+                    receiver.receive(stream, last, end, 0.0)
+                case Abort(stream):
+                    receiver.aborted(stream)
+            self.events[receiver] += receiver.take_events()
+        self.events[sender] += sender.take_events()
+        return bool(writes)
+
+    def heard(self, session: Session) -> list[Event]:
+        events, self.events[session] = self.events[session], []
+        return events
+
+
+def greeted() -> Talk:
+    talk = Talk()
+    talk.heard(talk.dialer)
+    talk.heard(talk.acceptor)
+    return talk
+
+
+def test_greeting_tells_each_who_the_other_is() -> None:
+    talk = Talk()
+    [welcomed] = talk.heard(talk.acceptor)
+    assert isinstance(welcomed, Welcomed)
+    peer = welcomed.peer
+    assert (peer.identity, peer.role, peer.release, peer.protocol) == (identity("n2"), "control", "r1", 1)
+    [welcomed] = talk.heard(talk.dialer)
+    assert isinstance(welcomed, Welcomed)
+    assert welcomed.peer.identity == identity("n1")
+    assert talk.dialer.streams == talk.acceptor.streams == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "kind", "reason"),
+    [
+        (dialer(protocols=(2, 3)), acceptor(), "protocol", "this node speaks STOQ/1, the dialer STOQ/2 to STOQ/3: upgrade the older one"),
+        (dialer(), acceptor(protocols=(2, 2)), "protocol", "this node speaks STOQ/2, the dialer STOQ/1: upgrade the older one"),
+        (dialer(), Session(Acceptor(local("n1"), certified(identity("n3")))), "identity", "hello names n2"),
+        (dialer(), Session(Acceptor(local("n1"), certified(identity("n2", cluster="hm-other")))), "identity", "of hm-other"),
+        (dialer(), acceptor(admit=lambda peer: f"{peer.identity} is here already"), "duplicate", "node n2 is here already"),
+        (Session(Dialer(None, author="No Label")), Session(Acceptor(local("n1"), vouched(CLUSTER))), "identity", "is no name"),
+    ],
+)
+def test_refusals_reach_both_ends_with_their_reason(left: Session, right: Session, kind: str, reason: str) -> None:
+    talk = Talk(left, right)
+    for end in (talk.dialer, talk.acceptor):
+        [refused] = talk.heard(end)
+        assert isinstance(refused, Refused)
+        assert refused.kind == kind
+        assert reason in refused.reason
+
+
+def test_the_highest_common_version_is_spoken() -> None:
+    talk = Talk(dialer(protocols=(1, 4)), acceptor(protocols=(2, 3)))
+    [welcomed] = talk.heard(talk.acceptor)
+    assert isinstance(welcomed, Welcomed)
+    assert welcomed.peer.protocol == 3
+
+
+def test_a_socket_that_root_opened_speaks_for_an_operator() -> None:
+    talk = Talk(Session(Dialer(None, author="alice")), Session(Acceptor(local("n1"), vouched(CLUSTER))))
+    [welcomed] = talk.heard(talk.acceptor)
+    assert isinstance(welcomed, Welcomed)
+    assert welcomed.peer.identity == Identity(CLUSTER, Kind.OPERATOR, "alice")
+
+
+def test_calls_are_answered_and_leave_nothing_behind() -> None:
+    talk = greeted()
+    for end, other in ((talk.dialer, talk.acceptor), (talk.acceptor, talk.dialer)):
+        first, second = end.call("a", b"1"), end.call("b", b"2")
+        talk.run()
+        assert talk.heard(other) == [Called(first, "a", b"1"), Called(second, "b", b"2")]
+        other.answer(second, Reply(b"two"))
+        other.answer(first, Fault("no-quorum", "1 of 3"))
+        talk.run()
+        assert talk.heard(end) == [Answered(second, Reply(b"two")), Answered(first, Fault("no-quorum", "1 of 3"))]
+        assert end.streams == other.streams == 0
+
+
+def test_an_abandoned_call_is_told_to_who_answers_it() -> None:
+    talk = greeted()
+    call = talk.dialer.call("a", b"")
+    talk.run()
+    talk.heard(talk.acceptor)
+    talk.dialer.abandon(call)
+    talk.run()
+    assert talk.heard(talk.acceptor) == [Abandoned(call)]
+    talk.acceptor.answer(call, Reply(b"too late"))
+    talk.run()
+    assert talk.heard(talk.dialer) == []
+    assert talk.dialer.streams == talk.acceptor.streams == 0
+
+
+def test_an_answer_that_crosses_with_abandoning_is_dropped() -> None:
+    talk = greeted()
+    call = talk.dialer.call("a", b"")
+    talk.run()
+    talk.acceptor.answer(call, Reply(b"crossing"))
+    talk.dialer.abandon(call)
+    talk.run()
+    assert talk.heard(talk.dialer) == []
+    assert talk.dialer.streams == talk.acceptor.streams == 0
+
+
+def test_a_stream_carries_messages_both_ways_until_both_end_it() -> None:
+    talk = greeted()
+    stream = talk.dialer.open("raft")
+    talk.dialer.send(stream, b"there")
+    talk.run()
+    assert talk.heard(talk.acceptor) == [Opened(stream, "raft"), Received(stream, b"there")]
+    talk.acceptor.send(stream, b"back")
+    talk.dialer.end(stream)
+    talk.run()
+    assert talk.heard(talk.dialer) == [Received(stream, b"back")]
+    assert talk.heard(talk.acceptor) == [Ended(stream)]
+    talk.acceptor.end(stream)
+    talk.run()
+    assert talk.heard(talk.dialer) == [Ended(stream)]
+    assert talk.dialer.streams == talk.acceptor.streams == 0
+
+
+def test_a_window_that_is_used_up_opens_when_messages_are_taken() -> None:
+    talk = greeted()
+    stream = talk.dialer.open("raft")
+    message = bytes(WINDOW // 4 - OVERHEAD)
+    for _ in range(4):
+        assert talk.dialer.may_send(stream)
+        talk.dialer.send(stream, message)
+    assert not talk.dialer.may_send(stream)
+    talk.run()
+    talk.acceptor.taken(stream, message)
+    talk.run()
+    assert not talk.dialer.may_send(stream)  # credit comes in halves of a window, not message by message
+    talk.acceptor.taken(stream, message)
+    talk.run()
+    assert talk.heard(talk.dialer) == [Credited(stream)]
+    assert talk.dialer.may_send(stream)
+
+
+def test_empty_messages_use_the_window_up_too() -> None:
+    talk = greeted()
+    stream = talk.dialer.open("raft")
+    for _ in range(WINDOW // OVERHEAD):
+        talk.dialer.send(stream, b"")
+    assert not talk.dialer.may_send(stream)
+
+
+def test_what_comes_before_its_welcome_waits_for_it() -> None:
+    """The network may reorder streams: the acceptor's first call can overtake its Welcome."""
+    left, right = dialer(), acceptor()
+    [hello] = left.take_writes()
+    assert isinstance(hello, Write)
+    right.receive(hello.stream, hello.data, True, 0.0)
+    right.call("early", b"")
+    welcome, call = right.take_writes()
+    for write in (call, welcome):
+        assert isinstance(write, Write)
+        left.receive(write.stream, write.data, write.end, 0.0)
+    assert [type(event) for event in left.take_events()] == [Welcomed, Called]
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from(["raft", "heartbeat"]), st.binary(max_size=80)), max_size=30),
+    st.lists(st.integers(1, 30), min_size=1, max_size=20),
+)
+def test_messages_arrive_once_and_in_order_whatever_the_wire_does_to_them(sent: list[tuple[bool, str, bytes]], sizes: list[int]) -> None:
+    endless = itertools.cycle(sizes)
+
+    def cut(data: bytes) -> list[bytes]:
+        pieces = []
+        while data:
+            size = next(endless)
+            pieces.append(data[:size])
+            data = data[size:]
+        return pieces or [b""]
+
+    talk = Talk(cut=cut)
+    streams = {(end, kind): end.open(kind) for end in (talk.dialer, talk.acceptor) for kind in ("raft", "heartbeat")}
+    for by_dialer, kind, payload in sent:
+        end = talk.dialer if by_dialer else talk.acceptor
+        end.send(streams[end, kind], payload)
+    talk.run()
+    for (end, kind), stream in streams.items():
+        other = talk.acceptor if end is talk.dialer else talk.dialer
+        got = [event.payload for event in talk.events[other] if isinstance(event, Received) and event.stream == stream]
+        assert got == [payload for by_dialer, k, payload in sent if k == kind and by_dialer == (end is talk.dialer)]
+
+
+WRONG_TO_ACCEPTOR: list[tuple[str, list[tuple[int, Frame | bytes, bool]]]] = [
+    ("spoke before it was welcomed", [(4, Call("a", b""), True)]),
+    ("greeted with welcome", [(0, Welcome(1, CLUSTER, "n1", "control", "r1"), False)]),
+    ("call where none may be", [(0, Call("a", b""), True)]),
+    ("hello where none may be", [(0, HELLO, False), (0, HELLO, True)]),
+    ("ended before it said anything", [(0, b"", True)]),
+    ("ended within a frame", [(0, b"\0\0", True)]),
+    ("16384 at most", [(0, b"\0\1\0\0", False)]),
+    ("not a frame", [(0, b"\0\0\0\1\xc1", False)]),
+    ("reply where none may be", [(0, HELLO, True), (4, Reply(b""), True)]),
+    ("item where none may be", [(0, HELLO, True), (4, Item(b""), True)]),
+    ("call where none may be", [(0, HELLO, True), (4, Call("a", b""), False), (4, Call("a", b""), True)]),
+    ("open where none may be", [(0, HELLO, True), (4, Open("a"), False), (4, Open("a"), True)]),
+    ("ended before it said anything", [(0, HELLO, True), (4, b"", True)]),
+    ("16777216 at most", [(0, HELLO, True), (4, b"\xff\0\0\0", False)]),
+    ("credit for messages that were never sent", [(0, HELLO, True), (4, Open("a"), False), (4, Credit(1), False)]),
+    ("credit for messages that were never sent", [(0, HELLO, True), (4, Open("a"), False), (4, Credit(-1), False)]),
+]
+
+
+@pytest.mark.parametrize(("reason", "said"), WRONG_TO_ACCEPTOR, ids=[f"{i}-{reason}" for i, (reason, _) in enumerate(WRONG_TO_ACCEPTOR)])
+def test_what_a_dialer_may_not_say(reason: str, said: list[tuple[int, Frame | bytes, bool]]) -> None:
+    session = acceptor()
+    *before, (stream, frame, end) = said
+    for earlier in before:
+        session.receive(earlier[0], encode(earlier[1]) if not isinstance(earlier[1], bytes) else earlier[1], earlier[2], 0.0)
+    with pytest.raises(FrameError, match=reason):
+        session.receive(stream, frame if isinstance(frame, bytes) else encode(frame), end, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("welcome", "reason"),
+    [
+        (Welcome(1, CLUSTER, "n3", "control", "r1"), "proved to be node n1 and says it is node n3"),
+        (Welcome(2, CLUSTER, "n1", "control", "r1"), "chose STOQ/2, which was not offered"),
+        (Welcome(1, CLUSTER, "not a name", "control", "r1"), "is no name"),
+        (HELLO, "greeted with hello"),
+    ],
+)
+def test_a_welcome_that_contradicts_the_certificate_is_none(welcome: Frame, reason: str) -> None:
+    session = dialer()
+    with pytest.raises(FrameError, match=reason):
+        session.receive(0, encode(welcome), True, 0.0)
+    assert session.take_events() == []
+
+
+def test_a_flood_beyond_the_credit_ends_the_connection() -> None:
+    session = acceptor()
+    session.receive(0, encode(HELLO), True, 0.0)
+    session.receive(4, encode(Open("raft")), False, 0.0)
+    flood = encode(Item(bytes(WINDOW // 2)))
+    session.receive(4, flood, False, 0.0)
+    session.receive(4, flood, False, 0.0)
+    with pytest.raises(FrameError, match="credit"):
+        session.receive(4, flood, False, 0.0)
+
+
+def test_what_one_connection_makes_us_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_HELD", 1000)
+    session = acceptor()
+    session.receive(0, encode(HELLO), True, 0.0)
+    session.receive(4, encode(Call("a", bytes(600))), True, 0.0)
+    with pytest.raises(FrameError, match="incomplete frames and unanswered calls"):
+        session.receive(8, encode(Call("a", bytes(600)))[:500], False, 0.0)
+
+
+def test_how_many_streams_the_other_end_opens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_STREAMS", 3)
+    session = acceptor()
+    session.receive(0, encode(HELLO), True, 0.0)
+    for stream in (4, 8, 12):
+        session.receive(stream, encode(Call("a", b"")), True, 0.0)
+    session.answer(4, Reply(b""))
+    session.receive(16, encode(Call("a", b"")), True, 0.0)
+    with pytest.raises(FrameError, match="over 3 streams"):
+        session.receive(20, encode(Call("a", b"")), True, 0.0)
+
+
+def test_a_frame_that_never_ends_is_noticed() -> None:
+    session = acceptor()
+    session.receive(0, encode(HELLO), True, 0.0)
+    session.receive(4, b"\0\0", False, 10.0)
+    session.receive(8, b"\0", False, 11.0)
+    assert session.deadline == 10.0 + rules.STALL
+    session.receive(4, b"\0", False, 12.0)  # a byte more, and the other is the oldest
+    assert session.deadline == 11.0 + rules.STALL
+    session.expire(11.0)
+    with pytest.raises(FrameError, match="incomplete"):
+        session.expire(11.0 + rules.STALL)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 4, 5, 8, 9, 400]), st.binary(max_size=60), st.booleans()), max_size=12), st.booleans())
+def test_any_bytes_give_events_or_a_frame_error(said: list[tuple[int, bytes, bool]], accepting: bool) -> None:
+    session = acceptor() if accepting else dialer()
+    try:
+        for stream, data, end in said:
+            session.receive(stream, data, end, 0.0)
+    except FrameError:
+        pass
+    assert not any(isinstance(event, Called | Opened) for event in session.take_events())  # nobody ever greeted
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 4, 5, 8]),
+            frames | st.sampled_from([Open("a"), Credit(40)]),
+            st.booleans(),
+            st.sampled_from(["", "abort", "abandon"]),
+        ),
+        max_size=20,
+    )
+)
+def test_any_frames_in_any_order_give_events_or_a_frame_error(said: list[tuple[int, Frame, bool, str]]) -> None:
+    session = acceptor()
+    session.receive(0, encode(HELLO), True, 0.0)
+    session.call("ours", b"")  # stream 1
+    session.open("ours")  # stream 5
+    try:
+        for stream, frame, end, also in said:
+            session.receive(stream, encode(frame), end, 0.0)
+            if also == "abort":
+                session.aborted(stream)
+            elif also == "abandon":
+                session.abandon(stream)
+    except FrameError:
+        pass
+    session.take_writes()

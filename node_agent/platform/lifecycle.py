@@ -45,7 +45,7 @@ class Component(Protocol):
         """Come up, also after a failure. Raises LayerMissing or LayerDown (optional layers), or any other error: it failed."""
 
     async def run(self) -> None:
-        """Work until cancelled. To return or to raise is a failure."""
+        """Work until cancelled. To return or to raise is a failure; LayerDown only means waiting until the layer is back."""
 
     async def check(self) -> str | None:
         """Why the component is degraded, in words for people; None when it is well. Raises when it must be restarted."""
@@ -149,7 +149,10 @@ class Managed:
                 if self.state is S.STOPPING:
                     return
                 self._failures = 1 if _now() - began >= self._backoff.forget else self._failures + 1
-                self._move(S.ERROR, describe(error), cause=None if isinstance(error, HyperMeshError) else error)
+                if isinstance(error, LayerMissing | LayerDown):
+                    self._move(S.DEGRADED, describe(error))
+                else:
+                    self._move(S.ERROR, describe(error), cause=None if isinstance(error, HyperMeshError) else error)
             await self._recover()
 
     async def _work(self) -> None:

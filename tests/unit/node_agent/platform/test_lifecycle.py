@@ -220,6 +220,25 @@ def test_a_layer_that_is_down_stays_degraded_until_it_comes(virtual):
     virtual(scenario())
 
 
+def test_a_layer_that_goes_away_is_degraded_until_it_is_back(virtual):
+    async def scenario() -> None:
+        bench = Bench()
+        async with asyncio.TaskGroup() as tasks:
+            await bench.managed.initialize()
+            bench.managed.start(tasks, bench.fatal.append)
+            await bench.until(lambda: bench.managed.state is S.RUNNING)
+            bench.component.error = LayerDown("Docker does not answer")
+            bench.component.initialize_raises = [LayerDown("Docker is not running")]
+            bench.component.fail_now.set()
+            await bench.until(lambda: bench.managed.state is S.DEGRADED)
+            await bench.until(lambda: bench.managed.state is S.RUNNING)
+            await bench.managed.stop()
+        assert bench.seen == [S.INITIALIZING, S.READY, S.RUNNING, S.DEGRADED, S.READY, S.RUNNING, S.STOPPING, S.STOPPED]
+        assert bench.managed.restarts == 0
+
+    virtual(scenario())
+
+
 def test_what_must_not_be_survived_is_not(virtual):
     async def scenario() -> None:
         bench = Bench()

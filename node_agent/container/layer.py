@@ -1,0 +1,164 @@
+"""The container layer as a component: Docker on the event loop. It is degraded, not dead, while Docker is away.
+
+Calls go through a small pool of threads, each with a timeout: however Docker hangs, only they wait, and the agent goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from hmcore.errors import LayerDown, LayerMissing
+
+if TYPE_CHECKING:
+    from node_agent.container.engine import Engine, Events
+
+T = TypeVar("T")
+
+THREADS = 4
+SETTLE = 0.2  # seconds in which a burst of events makes one question
+
+log = logging.getLogger(__name__)
+
+
+class ContainerLayer:
+    """See node_agent.platform.lifecycle.Component. `running` counts our containers; None while Docker does not answer."""
+
+    name = "container"
+    serving = True
+
+    def __init__(self, socket: Path, cluster: str, *, timeout: float) -> None:
+        """`timeout` (seconds) bounds each question to Docker."""
+        self.running: int | None = None
+        self._socket = socket
+        self._cluster = cluster
+        self._timeout = timeout
+        self._pid_file = socket.parent / "docker.pid"
+        self._had_pid_file = False
+        self._questions: Questions | None = None
+        self._engine: Engine | None = None
+        self._events: Events | None = None
+        self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def initialize(self) -> None:
+        """Connect to Docker. Raises LayerMissing (not installed) or LayerDown."""
+        self._look()
+        self._questions = Questions(self._socket, self._timeout)
+        self._engine = engine = await self._ask(lambda: _connect(self._socket, self._cluster, self._timeout))
+        self._changed, self._ended = changed, ended = asyncio.Event(), asyncio.Event()
+        post = asyncio.get_running_loop().call_soon_threadsafe
+        self._events = engine.watch(lambda: _quietly(post, changed.set), lambda: _quietly(post, ended.set))
+        self.running = await self._ask(engine.running)
+        self._had_pid_file = self._pid_file.exists()
+
+    async def run(self) -> None:
+        """Follow our containers. Raises LayerDown when Docker has gone away."""
+        assert self._engine is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(self._engine), name="follow containers")
+            await self._ended.wait()
+            self.running = None
+            raise LayerDown(f"Docker does not answer on {self._socket}")
+
+    async def check(self) -> str | None:
+        assert self._engine is not None
+        try:
+            await self._ask(self._engine.ping)
+        except LayerDown as error:
+            self.running = None
+            return error.message
+        if self.running is None:
+            self._changed.set()
+        return None
+
+    async def stop(self) -> None:
+        self.running = None
+        events, self._events = self._events, None
+        engine, self._engine = self._engine, None
+        if events is not None:
+            events.close()
+        if engine is not None:
+            engine.close()
+        questions, self._questions = self._questions, None
+        if questions is not None:
+            questions.close()
+
+    async def _follow(self, engine: Engine) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE)
+            self._changed.clear()
+            try:
+                self.running = await self._ask(engine.running)
+            except LayerDown as error:
+                self.running = None
+                log.debug("%s", error)  # the end of the stream or the next check will tell
+
+    def _look(self) -> None:
+        if not self._socket.exists():
+            if shutil.which("dockerd") is None:
+                raise LayerMissing(f"Docker is not installed: there is no {self._socket} and no dockerd", fix="apt-get install docker.io")
+            raise LayerDown(f"Docker is not running: there is no {self._socket}", fix="systemctl start docker")
+        # With socket activation, to knock is to start it. One that we saw go away was stopped by somebody who meant it.
+        if self._had_pid_file and not self._pid_file.exists():
+            raise LayerDown(f"Docker is stopped: nobody serves {self._socket}", fix="systemctl start docker")
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        assert self._questions is not None
+        return await self._questions.ask(question)
+
+
+class Questions:
+    """Blocking questions to Docker, in a few threads: a bounded number at once, each with a timeout."""
+
+    def __init__(self, socket: Path, timeout: float) -> None:
+        self._socket = socket
+        self._timeout = timeout
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self._unanswered = 0
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer. Raises what `question` raises, and LayerDown when it takes too long or too many are still unanswered."""
+        fix = "systemctl restart docker"
+        if self._unanswered >= THREADS:
+            raise LayerDown(f"Docker does not answer on {self._socket}", fix=fix)
+        loop = asyncio.get_running_loop()
+
+        def counted() -> T:
+            try:
+                return question()
+            finally:
+                _quietly(loop.call_soon_threadsafe, self._answered)
+
+        self._unanswered += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await loop.run_in_executor(self._threads, counted)
+        except TimeoutError as error:
+            raise LayerDown(f"Docker does not answer on {self._socket} within {self._timeout:g} s", fix=fix) from error
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answered(self) -> None:
+        self._unanswered -= 1
+
+
+def _connect(socket: Path, cluster: str, timeout: float) -> Engine:
+    from node_agent.container.engine import Engine  # noqa: PLC0415 -- takes a while, hence here: in a thread, beside other phases
+
+    return Engine(socket, cluster, timeout)
+
+
+def _quietly(post: Callable[[Callable[[], None]], object], what: Callable[[], None]) -> None:
+    """Tell the event loop from a thread. Once it is closed, nobody wants to know."""
+    try:
+        post(what)
+    except RuntimeError:
+        return

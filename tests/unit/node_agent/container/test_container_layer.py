@@ -1,0 +1,135 @@
+"""The container layer against a Docker that stops, hangs and comes back. The real Docker is tried in the lab."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from docker_socket import DockerSocket
+
+from hmcore.errors import LayerDown, LayerMissing
+from hmcore.records import ComponentState as S
+from node_agent.container.layer import THREADS, ContainerLayer
+from node_agent.platform.lifecycle import Backoff, Managed
+
+CLUSTER = "hm-abc123defg"
+
+
+@pytest.fixture
+def docker(tmp_path) -> Iterator[DockerSocket]:
+    socket = DockerSocket(tmp_path / "docker.sock")
+    socket.start()
+    yield socket
+    socket.go_on()
+    socket.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 -- threads change it, too
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def supervised(layer: ContainerLayer) -> AsyncIterator[Managed]:
+    managed = Managed(layer, check_interval=0.1, check_timeout=2, backoff=Backoff(first=0.02, ceiling=0.05))
+    try:
+        await managed.initialize()
+    except (LayerDown, LayerMissing):
+        assert managed.state is S.DEGRADED
+    async with asyncio.TaskGroup() as tasks:
+        managed.start(tasks, lambda error: None)
+        yield managed
+        await managed.stop()
+
+
+async def test_counts_the_running_containers_of_this_cluster_as_they_come(docker):
+    docker.run(hypermesh_cluster=CLUSTER)
+    docker.run(hypermesh_cluster="hm-another")
+    docker.run(app="not ours at all")
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        assert layer.running == 1
+        docker.run(hypermesh_cluster=CLUSTER)
+        await until(lambda: layer.running == 2)
+
+
+async def test_docker_stopped_and_started_is_degraded_and_running_again_by_itself(docker):
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        docker.stop()
+        await until(lambda: managed.state is S.DEGRADED)
+        assert layer.running is None
+        docker.containers = [{"hypermesh.cluster": CLUSTER}]
+        docker.start()
+        await until(lambda: managed.state is S.RUNNING)
+        await until(lambda: layer.running == 1)
+        docker.run(hypermesh_cluster=CLUSTER)  # the new event stream works, too
+        await until(lambda: layer.running == 2)
+        assert managed.restarts == 0
+
+
+async def test_a_docker_that_somebody_stopped_is_not_woken_through_its_socket(docker, monkeypatch):
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        docker.stop()
+        knocks = DockerSocket(docker.path)
+        knocks.start()  # systemd's socket: connecting would start dockerd
+        docker.path.with_name("docker.pid").unlink()
+        await until(lambda: managed.error is not None and "Docker is stopped" in managed.error)
+        assert knocks.questions == []
+        docker.path.with_name("docker.pid").write_text("1")
+        await until(lambda: managed.state is S.RUNNING)
+        knocks.stop()
+
+
+async def test_a_hanging_docker_holds_up_nothing_and_is_named(docker):
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=0.1)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        docker.hang()
+        await until(lambda: managed.state is S.DEGRADED)
+        assert f"Docker does not answer on {docker.path}" in (managed.error or "")
+        for _ in range(3 * THREADS):  # threads that never come back must not be made without end
+            assert await layer.check() is not None
+        assert sum(thread.name.startswith("docker_") for thread in threading.enumerate()) <= THREADS
+        docker.go_on()
+        await until(lambda: managed.state is S.RUNNING)
+        await until(lambda: layer.running == 0)
+
+
+async def test_not_installed_is_missing_and_says_how_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LayerMissing, match="Docker is not installed") as caught:
+        await ContainerLayer(tmp_path / "docker.sock", CLUSTER, timeout=1).initialize()
+    assert caught.value.fix == "apt-get install docker.io"
+
+
+async def test_installed_but_not_running_is_down(tmp_path, monkeypatch):
+    dockerd = tmp_path / "dockerd"
+    dockerd.write_text("#!/bin/sh\n")
+    dockerd.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LayerDown, match="Docker is not running") as caught:
+        await ContainerLayer(tmp_path / "docker.sock", CLUSTER, timeout=1).initialize()
+    assert caught.value.fix == "systemctl start docker"
+
+
+async def test_a_socket_that_nobody_serves_is_down(tmp_path):
+    dead = DockerSocket(tmp_path / "docker.sock")
+    dead.start()
+    os.link(dead.path, tmp_path / "kept")
+    dead.stop()
+    os.link(tmp_path / "kept", dead.path)
+    layer = ContainerLayer(dead.path, CLUSTER, timeout=1)
+    with pytest.raises(LayerDown, match="Docker does not answer on"):
+        await layer.initialize()
+    await layer.stop()

@@ -51,6 +51,8 @@ def test_what_is_written_reads_back_the_same(name, tmp_path):
 def test_the_order_of_labels_in_the_inventory_changes_nothing():
     swapped = INVENTORY.replace('z: "1e3", a: "on"', 'a: "on", z: "1e3"')
     assert dump_agent_config(config(text=swapped)) == dump_agent_config(config())
+    one, other = (config().model_copy(update={"labels": labels}) for labels in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}))
+    assert dump_agent_config(one) == dump_agent_config(other)
 
 
 def refused(change):

@@ -170,12 +170,16 @@ async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:
 
 
 async def test_survey_of_one_live_and_one_silent_node_takes_the_timeout_and_no_longer(store: OperatorStore) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:  # takes what comes, answers nothing: a host that is down
-        silent.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, socket.create_server(("127.0.0.1", 0)) as ssh:
+        silent.bind(("127.0.0.1", 0))  # takes what comes, answers nothing: a host that is down
+        ssh.setblocking(False)
+        dead = Host("node2", SshTarget("127.0.0.1", port=ssh.getsockname()[1]), "127.0.0.1", silent.getsockname()[1], Role.CONTROL)
         async with agent(store, "node1") as listener:
             began = time.monotonic()
-            found = await survey(inventory(host("node1", listener.port), host("node2", silent.getsockname()[1])), store, timeout=0.5)
+            found = await survey(inventory(host("node1", listener.port), dead), store, timeout=0.5)
             took = time.monotonic() - began
+        with pytest.raises(BlockingIOError):
+            ssh.accept()  # nobody tried SSH: UDP is open, as the other node shows
     assert 0.5 <= took < 1.0
     assert found.via is Via.QUIC
     assert isinstance(found.answers["node1"], Answer)

@@ -196,6 +196,18 @@ def test_a_node_that_follows_nobody_is_named() -> None:
     assert "node3 does not follow it" in found.message
 
 
+def test_a_node_that_follows_a_leader_of_the_past_is_named() -> None:
+    found = check(status(report("node1"), report("node2"), report("node3", "node2", term=2)), "leader")
+    assert found.status is Verdict.WARN
+    assert "node3 does not follow it" in found.message
+
+
+def test_the_leaders_own_member_list_counts() -> None:
+    members = (member("node1"), member("node2"), member("node3", NodeState.DOWN))
+    found = status(report("node1", members=members, applied=10), report("node2", applied=11), ("node3", SILENT))
+    assert states(found)["node3"] == "down"
+
+
 def test_an_ailing_component_degrades_its_node() -> None:
     ailing = {**RUNNING, "container": ComponentReport(state=ComponentState.DEGRADED, error="Docker does not answer")}
     found = status(report("node1"), report("node2", components=ailing, reasons=("container: Docker does not answer",)), report("node3"))

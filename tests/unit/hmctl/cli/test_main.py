@@ -30,6 +30,7 @@ from hmctl.output import Format
         ("lab exec -q node1 -- ls -q", "-q lab exec node1 -- ls -q"),
         ("-v lab exec node1 ls -i", "-v lab exec node1 ls -i"),
         ("logs node1 -f", "logs node1 -f"),
+        ("init -- -o", "init -- -o"),
         ("status -o", "-o status"),
         ("", ""),
     ],
@@ -122,7 +123,15 @@ def test_a_reader_that_went_away_is_not_complained_about(grouped: bool) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
-        done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONUNBUFFERED": ""},  # what was written is still to be flushed when the program ends
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, "")

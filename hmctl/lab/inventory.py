@@ -30,7 +30,7 @@ def render(state: LabState, key: Path, known_hosts: Path) -> str:
         f"name: {state.name}\n"
         f"id: {state.cluster_id}\n"
         "preset: balanced\n"
-        f"ssh: {{user: root, key: {json.dumps(str(key))}, known_hosts: {json.dumps(str(known_hosts))}}}\n"
+        f"ssh: {{user: root, key: {json.dumps(str(key))}, known_hosts: {json.dumps(str(known_hosts))}, config: false}}\n"
         f"hosts:\n{hosts}"
     )
 

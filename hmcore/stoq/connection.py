@@ -372,7 +372,7 @@ class Connection:
                 if not self._opened.done():
                     self._opened.set_result(None)
             case Refused(_, reason):
-                self.hang_up(reason, refused=True)
+                self.hang_up(f"it refuses us: {reason}" if self._session.dials else reason, refused=True)
 
     def _abandoned(self, stream: int) -> None:
         if (call := self._calls.pop(stream, None)) is not None and not call.done():

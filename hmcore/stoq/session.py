@@ -139,10 +139,10 @@ class Session:
 
     def __init__(self, greeting: Acceptor | Dialer) -> None:
         self._greeting = greeting
-        self._dialer = isinstance(greeting, Dialer)
+        self.dials = isinstance(greeting, Dialer)
         self._phase = _Phase.GREETING
         self._streams: dict[int, _Stream] = {HELLO_STREAM: _Stream(HELLO_STREAM, _Use.HELLO, FrameReader(MAX_HELLO))}
-        self._next = 4 if self._dialer else 1
+        self._next = 4 if self.dials else 1
         self._foreign = 0  # streams that the other end opened and that are not finished
         self._dropped: set[int] = set()  # streams that we abandoned while the other end may still send on them
         self._early: list[tuple[int, bytes, bool]] = []
@@ -366,7 +366,7 @@ class Session:
 
     def _hold(self, stream: int, data: bytes, end: bool) -> None:
         """The acceptor may speak right after Welcome, and Welcome may arrive later than what follows it on other streams."""
-        if not self._dialer:
+        if not self.dials:
             raise self._violation("it spoke before it was welcomed")
         self._held += len(data) + OVERHEAD
         if self._held > MAX_FRAME:
@@ -383,7 +383,7 @@ class Session:
         return self._phase is phase
 
     def _is_foreign(self, stream: int) -> bool:
-        return stream % 4 == (1 if self._dialer else 0)
+        return stream % 4 == (1 if self.dials else 0)
 
     def _accept(self, stream: int) -> _Stream:
         if self._foreign >= MAX_STREAMS:

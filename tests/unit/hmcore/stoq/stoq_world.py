@@ -147,10 +147,10 @@ async def dialled(port: int, credentials: Credentials, who: Local, server: str =
 
 
 @contextlib.asynccontextmanager
-async def pair(world: World, service: Recorder, **options: object) -> AsyncIterator[tuple[Connection, Listener]]:
+async def pair(world: World, served: Recorder, **options: object) -> AsyncIterator[tuple[Connection, Listener]]:
     """A node n1 that serves, and n2 connected to it."""
     async with (
-        listening(world.credentials("n1"), service) as listener,
+        listening(world.credentials("n1"), served) as listener,
         dialled(listener.port, world.credentials("n2"), local("n2"), **options) as connection,
     ):
         yield connection, listener

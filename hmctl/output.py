@@ -6,7 +6,6 @@ pictures are for terminals: elsewhere (a pipe, NO_COLOR, TERM=dumb) the same wor
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -15,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from io import StringIO
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from hmcore.errors import Interrupted, UsageError
+from hmctl.document import Format, dump
 from hmctl.failure import explain
 from hmctl.progress import Board, Outcome
 from hmctl.text import TINTS, Cell, Style, Styled, duration, plain, printable, style_of
@@ -28,7 +27,7 @@ from hmctl.text import TINTS, Cell, Style, Styled, duration, plain, printable, s
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
+    from rich.text import Text
 
 _SGR: Mapping[Style, str] = {
     "good": "32",
@@ -41,12 +40,6 @@ _SGR: Mapping[Style, str] = {
 }
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +227,13 @@ class Output:
             self._stderr.write(_paint(cells, self._stderr_colour) + "\n")
             self._stderr.flush()
 
-    def _start_live(self, draw: Callable[[int], Table]) -> None:
+    def _start_live(self, draw: Callable[[int, int], Text]) -> None:
         from rich.live import Live
 
         console = _console(self._stderr, colour=True, width=None)
         live = Live(
             console=console,
-            get_renderable=lambda: draw(max(3, console.height - 3)),
+            get_renderable=lambda: draw(console.width, max(3, console.height - 3)),
             refresh_per_second=10,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -295,47 +288,24 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._output._stop_live()
 
-    def _draw(self, height: int) -> Table:
-        from rich.table import Table
+    def _draw(self, width: int, height: int) -> Text:
+        """One line a row. When the terminal is narrow, what is being done is cut short, never who does it nor for how long."""
+        from rich.text import Text
 
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for name in ("mark", "key", "text", "detail"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
-        table.add_column("elapsed", justify="right", no_wrap=True)
         with self._lock:
             board = self._board
-        for cells in board.picture(self._clock(), height):
-            table.add_row(*map(_rich_text, cells))
-        return table
-
-
-def dump(document: object, format: Format, *, indent: int | None = 2) -> str:
-    """`document` as JSON or YAML text, ending in a newline. Structs, dataclasses, enums and paths are turned into their JSON types."""
-    import msgspec
-
-    tree = msgspec.to_builtins(document, enc_hook=os.fspath)  # paths are all that msgspec does not know by itself
-    if format is Format.YAML:
-        return _dump_yaml(tree)
-    return json.dumps(tree, indent=indent, ensure_ascii=False) + "\n"
-
-
-def _dump_yaml(tree: object) -> str:
-    import re
-
-    import yaml
-
-    # PyYAML quotes what YAML 1.1 would not read as a string; a digest such as 12e45 is a number to YAML 1.2 readers alone,
-    # and of the characters that need an escape it loses some unless it is told to quote.
-    number = re.compile(r"[-+]?(0o[0-7]+|0x[0-9a-fA-F]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)")
-
-    class Dumper(yaml.SafeDumper):
-        def represent_str(self, data: str) -> yaml.ScalarNode:
-            quoted = number.fullmatch(data) or not data.isprintable()
-            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)
-
-    Dumper.add_representer(str, Dumper.represent_str)
-    text: str = yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=_UNBOUNDED)
-    return text
+        rows = board.picture(self._clock(), height)
+        names = max((len(plain(key)) for _, key, *_ in rows), default=0)
+        lefts = [
+            _rich_line((mark, "  ", key, " " * (names - len(plain(key))), "  ", text, "  ", detail)) for mark, key, text, detail, _ in rows
+        ]
+        times = max((len(plain(elapsed)) for *_, elapsed in rows), default=0)
+        column = min(max((left.cell_len for left in lefts), default=0), width - times - 3)
+        lines = []
+        for left, (*_, elapsed) in zip(lefts, rows, strict=True):
+            left.truncate(max(1, column), overflow="ellipsis", pad=True)
+            lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
+        return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
 
 def _paint(cells: Sequence[Cell], colour: bool) -> str:
@@ -347,17 +317,17 @@ def _paint(cells: Sequence[Cell], colour: bool) -> str:
     return "".join(painted)
 
 
-def _rich_text(cell: Cell) -> Any:
+def _rich_text(cell: Cell) -> Text:
     from rich.text import Text
 
     style = style_of(cell)
     return Text(printable(plain(cell), keep="\n"), style=_RICH.get(style, "") if style else "")
 
 
-def _rich_line(cells: Sequence[Cell]) -> Any:
+def _rich_line(cells: Sequence[Cell]) -> Text:
     from rich.text import Text
 
-    return Text().join(_rich_text(cell) for cell in cells)
+    return Text().join([_rich_text(cell) for cell in cells])
 
 
 def _console(stream: TextIO, *, colour: bool, width: int | None) -> Console:

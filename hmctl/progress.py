@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hmctl.text import Cell, Style, Styled, duration, plural
+from hmctl.text import Cell, Style, Styled, duration
 
 Outcome = Literal["ok", "warning", "failed", "skipped"]
 
@@ -67,7 +67,7 @@ class Board:
         if hidden:
             done = sum(row.ended is not None for row in hidden)
             waiting = len(hidden) - done
-            lines.append(("", Styled(f"and {done} done" + (f", {plural(waiting, 'host')} busy" if waiting else ""), "dim"), "", "", ""))
+            lines.append((" ", "", Styled(f"and {done} done" + (f", {waiting} busy" if waiting else ""), "dim"), "", ""))
         return lines
 
 

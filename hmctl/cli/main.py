@@ -16,8 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from hmctl.cli.context import EPILOG, Context, group
+from hmctl.document import Format
 from hmctl.failure import exit_code, is_broken_pipe, is_expected
-from hmctl.output import Format, Output
+from hmctl.output import Output
 
 PROGRAM = "hmctl"
 INTERRUPTED = 130

@@ -12,7 +12,8 @@ from hmcore.records import ComponentState, NodeState
 from hmctl.actions.status import Health, NodeStatus, Status, Verdict
 from hmctl.cli.context import Context, current
 from hmctl.client import Via
-from hmctl.output import Column, Format, Output
+from hmctl.document import Format
+from hmctl.output import Column, Output
 from hmctl.text import Cell, Style, Styled, duration
 
 HEALTH_STYLE: dict[Health, Style] = {Health.HEALTHY: "good", Health.WARNING: "warning", Health.CRITICAL: "bad"}

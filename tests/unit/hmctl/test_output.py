@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import Interrupted, Unreachable, UsageError
-from hmctl.output import Column, Format, Output, dump
+from hmctl.document import Format, dump
+from hmctl.output import Column, Output
 from hmctl.progress import Board
 from hmctl.text import Styled, plain
 
@@ -154,6 +156,18 @@ def test_progress_on_a_terminal_is_redrawn_in_place_and_notes_stand_above() -> N
     assert "\x1b[?25l" in text  # the cursor is hidden while it moves
     assert text.rindex("\x1b[?25h") > text.rindex("healthy")  # and comes back at the end
     assert "beware" in text
+
+
+def test_live_progress_in_a_narrow_terminal_cuts_what_is_done_and_keeps_who_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    made = make(terminal=True, environ={"TERM": "xterm"})
+    with made.output.progress() as progress:
+        progress.update("node1", "a long way of saying what is going on here")
+        progress.finish("node1", "a long way of saying what was going on here", outcome="failed")
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", made.err.getvalue()).rstrip().splitlines()[-1].strip("\r")
+    assert last.startswith("✗  node1  a long way")
+    assert last.endswith("…  0.00 s")
+    assert len(last) < 40
 
 
 def test_the_cursor_comes_back_when_the_work_fails() -> None:

@@ -24,7 +24,7 @@ from hmctl.cli import main
 from hmctl.cli.context import current
 from hmctl.cli.logs import Line
 from hmctl.cli.node import NodeList
-from hmctl.output import Format, dump
+from hmctl.document import Format, dump
 
 ROOT = Path(__file__).parents[4]
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

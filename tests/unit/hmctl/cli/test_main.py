@@ -15,7 +15,7 @@ import typer
 from hmcore.errors import HyperMeshError, Interrupted, Unreachable
 from hmctl.cli import main
 from hmctl.cli.context import Context, current, group
-from hmctl.output import Format
+from hmctl.document import Format
 
 
 @pytest.mark.parametrize(

@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from clusters import Cluster, Hmctl
 
 from hmcore.errors import LabError
 from hmctl.lab import shell
 from hmctl.lab.lab import Lab, all_labs, directory
-
-HMCTL = Path(sys.executable).with_name("hmctl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("lab")
-
-
-@dataclass(frozen=True)
-class Hmctl:
-    """`hmctl(*args)` runs it to its end; `start(*args)` returns the running process. Both see an operator's folder of their own."""
-
-    environ: dict[str, str] = field(repr=False)
-    cwd: Path
-
-    def __call__(
-        self, *args: str | Path, check: bool = True, timeout: float = 120.0, stdin: str = "", env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """The finished process, with text output. With `check`, any exit code but 0 fails the test and shows what was said."""
-        done = subprocess.run(
-            [HMCTL, *args], input=stdin, capture_output=True, text=True, timeout=timeout, cwd=self.cwd, env={**self.environ, **(env or {})}
-        )
-        if check and done.returncode != 0:
-            pytest.fail(f"hmctl {' '.join(map(str, args))} ended with {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
-
-    def start(self, *args: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [HMCTL, *args],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.cwd,
-            env=self.environ,
-        )
 
 
 @pytest.fixture(scope="session")
@@ -146,3 +112,23 @@ def run_in(lab: Lab) -> Callable[[str, Sequence[str]], str]:
         return done.stdout.decode()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster(lab: Lab, hmctl: Hmctl, inventory: Path) -> Cluster:
+    """Three nodes, deployed. Whoever breaks it waits until it has mended itself."""
+    cluster = Cluster(lab, hmctl, inventory)
+    cluster.deploy()
+    return cluster
+
+
+@pytest.fixture
+def new_cluster(new_lab: Callable[[str], Lab], hmctl: Hmctl, tmp_path: Path) -> Callable[[str, int], Cluster]:
+    """Hosts of their own, fresh, for tests about the first deploy."""
+
+    def make(letter: str, nodes: int) -> Cluster:
+        lab = new_lab(letter)
+        lab.up(nodes, tmp_path / f"{letter}.yaml")
+        return Cluster(lab, hmctl, tmp_path / f"{letter}.yaml")
+
+    return make

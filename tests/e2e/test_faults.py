@@ -1,0 +1,159 @@
+"""What happens to machines: crashes, cuts, a full disk, Docker going away. The cluster is healthy again by itself, and forgets nothing."""
+
+from __future__ import annotations
+
+import pytest
+from clusters import AGENT, Cluster
+
+
+def leader_of(cluster: Cluster) -> str:
+    leader = cluster.status()["leader"]
+    assert leader is not None
+    return str(leader)
+
+
+@pytest.fixture(autouse=True)
+def healthy_before_and_after(cluster: Cluster) -> object:
+    cluster.until_healthy()
+    yield
+    cluster.lab.heal()
+    cluster.until_healthy()
+
+
+def test_an_agent_killed_comes_back_by_itself(cluster: Cluster) -> None:
+    follower = next(name for name in cluster.names if name != leader_of(cluster))
+    pid = cluster.agent_pid(follower)
+    cluster.kill_agent(follower)
+    cluster.until_healthy()
+    assert cluster.agent_pid(follower) not in (0, pid)
+
+
+def test_the_leaders_agent_killed_another_leads(cluster: Cluster) -> None:
+    leader, term = leader_of(cluster), cluster.status()["term"]
+    cluster.inside(leader, "systemctl", "kill", "--signal=KILL", AGENT)
+    cluster.until(lambda document: document["term"] > term and document["leader"], 10, "a new term has a leader")
+    cluster.until_healthy()
+
+
+def test_all_agents_killed_at_once_nothing_is_forgotten(cluster: Cluster) -> None:
+    term = cluster.status()["term"]
+    for name in cluster.names:
+        cluster.kill_agent(name)
+    cluster.until(lambda document: document["leader"] and document["term"] > term, 20, "they elect a leader in a later term")
+    cluster.until_healthy()
+    assert len(cluster.formations()) == 1
+    assert "forming" not in cluster.journal(cluster.names[0]).rsplit("Started", 1)[-1].lower()
+
+
+def test_the_leaders_host_crashes_it_is_called_down_and_comes_back(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    cluster.lab.kill(leader)
+    try:
+
+        def noticed(document: dict[str, object]) -> bool:
+            state = next(node["state"] for node in document["nodes"] if node["name"] == leader)  # type: ignore[attr-defined]
+            return document["leader"] not in (None, leader) and state in ("down", "unreachable")
+
+        took = cluster.until(noticed, 10, f"{leader} is called down and another leads")
+        assert took <= 6
+    finally:
+        cluster.lab.start(leader)
+
+
+def test_a_leader_cut_off_is_replaced_and_says_why_it_cannot_decide(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    others = [name for name in cluster.names if name != leader]
+    cluster.lab.partition([[leader], others])
+    cluster.until_leader_is_not(leader, within=10)
+
+    def reasons() -> str:
+        return " ".join(cluster.node(leader)["reasons"])
+
+    cluster.until(lambda document: "1 of 3 voters" in reasons(), 10, f"{leader} says that it has no quorum")
+    cluster.lab.heal()
+    cluster.until_healthy()
+
+
+def test_without_quorum_the_survivor_stays_up_and_says_so(cluster: Cluster) -> None:
+    survivor, *lost = cluster.names
+    pid = cluster.agent_pid(survivor)
+    for name in lost:
+        cluster.lab.kill(name)
+    try:
+        cluster.until(lambda document: document["health"] == "critical", 15, "status is critical")
+        assert cluster.run("status", check=False).returncode == 4
+        assert cluster.agent_pid(survivor) == pid
+    finally:
+        for name in lost:
+            cluster.lab.start(name)
+
+
+def test_docker_stopped_degrades_and_started_again_mends(cluster: Cluster) -> None:
+    node = cluster.names[1]
+    pid = cluster.agent_pid(node)
+    cluster.inside(node, "systemctl", "stop", "docker.socket", "docker.service")
+    try:
+        cluster.until(
+            lambda document: next(n for n in document["nodes"] if n["name"] == node)["components"]["container"]["state"] == "degraded",
+            20,
+            "the container layer is degraded",
+        )
+        assert any("Docker" in reason for reason in cluster.node(node)["reasons"])
+    finally:
+        cluster.inside(node, "systemctl", "start", "docker.socket", "docker.service")
+    cluster.until_healthy()
+    assert cluster.agent_pid(node) == pid
+
+
+def test_a_full_disk_is_reported_and_waited_out(cluster: Cluster) -> None:
+    node = leader_of(cluster)
+    folder = "/var/lib/hypermesh/raft"
+    mount = f"mount -t tmpfs -o size=4m,mode=700 tmpfs {folder}"
+    move = f"systemctl stop {AGENT}; mkdir /mnt/kept; cp -a {folder}/. /mnt/kept/; {mount}; cp -a /mnt/kept/. {folder}/"
+    cluster.inside(node, "sh", "-ec", f"{move}; systemctl start {AGENT}")
+    try:
+        cluster.until_healthy()
+        cluster.inside(node, "sh", "-c", f"dd if=/dev/zero of={folder}/ballast bs=4k 2>/dev/null; true")
+        other = next(name for name in cluster.names if name != node)
+        cluster.kill_agent(other)  # its new start is a record that everybody must write down
+        cluster.until(lambda document: "room" in " ".join(_reasons(document, node)), 20, f"{node} says that its disk is full")
+        cluster.until(lambda document: document["leader"] not in (None, node), 10, "the others go on")
+        cluster.inside(node, "rm", f"{folder}/ballast")
+        cluster.until_healthy()
+    finally:
+        keep = f"systemctl stop {AGENT}; rm -rf {folder}/ballast /mnt/kept; cp -a {folder} /mnt/kept"
+        back = f"umount {folder}; cp -a /mnt/kept/. {folder}/; rm -rf /mnt/kept"
+        cluster.inside(node, "sh", "-c", f"{keep}; {back}; systemctl start {AGENT}")
+
+
+def _reasons(document: dict[str, object], node: str) -> list[str]:
+    return next(n for n in document["nodes"] if n["name"] == node)["reasons"]  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_node_that_lost_its_disk_is_reseeded_and_forms_nothing(cluster: Cluster) -> None:
+    node = next(name for name in cluster.names if name != leader_of(cluster))
+    cluster.inside(node, "sh", "-ec", f"systemctl stop {AGENT}; rm -rf /var/lib/hypermesh/raft; systemctl start {AGENT}")
+    cluster.until_healthy()
+    assert len(cluster.formations()) == 1
+
+
+def test_a_damaged_journal_is_refused_with_the_way_out(cluster: Cluster) -> None:
+    node = next(name for name in cluster.names if name != leader_of(cluster))
+    spoil = "import sys; p = sys.argv[1]; b = bytearray(open(p, 'rb').read()); b[len(b) // 3] ^= 255; open(p, 'wb').write(b)"
+    cluster.inside(node, "systemctl", "stop", AGENT)
+    cluster.inside(node, "python3", "-c", spoil, "/var/lib/hypermesh/raft/journal")
+    cluster.inside(node, "systemctl", "start", "--no-block", AGENT)
+    try:
+        cluster.until(lambda document: "damaged" in cluster.journal(node), 15, "the agent names the damage")
+        assert "/var/lib/hypermesh/raft/journal is damaged at byte" in cluster.journal(node)
+    finally:
+        cluster.inside(node, "sh", "-c", f"systemctl stop {AGENT}; rm -rf /var/lib/hypermesh/raft; systemctl start {AGENT}")
+
+
+def test_a_paused_host_is_noticed_and_rejoins(cluster: Cluster) -> None:
+    node = next(name for name in cluster.names if name != leader_of(cluster))
+    cluster.lab.pause(node)
+    try:
+        cluster.until(lambda document: document["health"] == "warning", 15, "the pause is noticed")
+    finally:
+        cluster.lab.pause(node, paused=False)

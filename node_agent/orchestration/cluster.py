@@ -1,0 +1,34 @@
+"""The cluster as this node sees it. A control node holds the replicated state itself, a worker is told: both look the same from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hmcore.api import Formation
+from hmcore.records import Cluster, Event, Node, RaftReport
+
+
+class ClusterView(Protocol):
+    @property
+    def index(self) -> int:
+        """The log index that the rest is from."""
+
+    @property
+    def cluster(self) -> Cluster | None: ...
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def events(self) -> Sequence[Event]: ...
+    @property
+    def leader(self) -> str | None: ...
+    @property
+    def is_leader(self) -> bool: ...
+    def formation(self) -> Formation: ...
+    def report(self) -> RaftReport: ...
+
+
+class Proposer(ClusterView, Protocol):
+    """A control node's view: it can write while it leads."""
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]: ...

@@ -1,0 +1,203 @@
+"""The orchestration layer: every node sends heartbeats; control nodes listen to them; the leader acts on what it heard.
+
+The leader's loop sleeps until something new is heard or until silence may have become news (membership.py says when). It observes,
+decides purely, proposes; what was not accepted is decided again later, from what is true then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from hmcore.api import Heartbeat
+from hmcore.errors import HyperMeshError
+from node_agent.consensus.machine import Command, FormCluster, Refused, decode_result, encode
+from node_agent.orchestration.cluster import ClusterView, Proposer
+from node_agent.orchestration.hearing import Hearing
+from node_agent.orchestration.membership import Timing, decide, next_change
+from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+
+_SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
+
+log = logging.getLogger(__name__)
+
+
+class Orchestration:
+    """See node_agent.platform.lifecycle.Component."""
+
+    name = "orchestration"
+    serving = True
+
+    def __init__(
+        self,
+        *,
+        me: Myself,
+        incarnation: Incarnation,
+        pulse: Pulse,
+        cluster: ClusterView,
+        control_nodes: Callable[[], Sequence[str]],
+        timing: Timing,
+        leader: Leader | None,
+        on_leader_change: Callable[[], None],
+    ) -> None:
+        """`leader`: what a control node does when it leads; None on a worker."""
+        self._me = me
+        self._incarnation = incarnation
+        self._pulse = pulse
+        self._cluster = cluster
+        self._control_nodes = control_nodes
+        self._timing = timing
+        self._leader = leader
+        self._on_leader_change = on_leader_change
+        self._last_leader: str | None = None
+        self._leaving = False
+
+    async def initialize(self) -> None:
+        if self._incarnation.value == 0:  # a restart of this component is no new start of the agent
+            self._incarnation.begin()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat_on(), name="heartbeats")
+            if self._leader is not None:
+                tasks.create_task(self._leader.run(), name="leader")
+
+    async def check(self) -> str | None:
+        return None if self._leader is None else self._leader.trouble
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    def say_good_bye(self) -> None:
+        """The agent stops on purpose: nobody needs to wait for our silence."""
+        self._leaving = True
+        self._beat()
+
+    def heard(self, peer: str, payload: bytes) -> None:
+        """A heartbeat has come."""
+        if self._leader is not None:
+            self._leader.heard(peer, payload)
+
+    async def _beat_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            if not self._leaving:
+                self._beat()
+            if (leader := self._cluster.leader) != self._last_leader:
+                log.info("the leader is %s", leader) if leader else log.warning("there is no leader")
+                self._last_leader = leader
+                self._on_leader_change()
+            due = max(due + self._timing.heartbeat, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    def _beat(self) -> None:
+        beat = self._pulse.beat(self._control_nodes(), self._cluster.nodes.get(self._me.name), leaving=self._leaving)
+        if self._leader is not None:
+            self._leader.noted(self._me.name, beat)
+
+
+class Leader:
+    """What a control node hears at all times, and does while it leads."""
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        formation: FormCluster,
+        cluster: Proposer,
+        timing: Timing,
+        propose_timeout: float,
+        request_prefix: Callable[[], str],
+        clock: Callable[[], float],
+    ) -> None:
+        """`formation` is what the first leader of all proposes first. `request_prefix` makes request ids unique to this start."""
+        self.trouble: str | None = None
+        self._formation = formation
+        self._cluster = cluster
+        self._timing = timing
+        self._timeout = propose_timeout
+        self._prefix = request_prefix
+        self._clock = clock
+        self._hearing = Hearing(me, clock(), heartbeat=timing.heartbeat, suspect=timing.suspect)
+        self._decoder = msgspec.msgpack.Decoder(Heartbeat)
+        self._news = asyncio.Event()
+        self._leading = False
+        self._requests = 0
+        self._garbled: set[str] = set()
+
+    def heard(self, peer: str, payload: bytes) -> None:
+        """A peer's heartbeat, as it came. Bytes that are none are ignored, and said once a peer."""
+        try:
+            beat = self._decoder.decode(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            if peer not in self._garbled:
+                self._garbled.add(peer)
+                log.warning("%s sends what is no heartbeat: %s", peer, error)
+            return
+        self.noted(peer, beat)
+
+    def noted(self, name: str, beat: Heartbeat) -> None:
+        if self._hearing.hear(name, beat, self._clock()) or self._cluster.is_leader != self._leading:
+            self._news.set()
+
+    async def run(self) -> None:
+        while True:
+            self._news.clear()
+            pause: float | None = None
+            if self._cluster.is_leader:
+                if not self._leading:
+                    self._hearing.lead(self._clock())
+                    log.info("this node leads")
+                pause = await self._round()
+            self._leading = self._cluster.is_leader
+            await _wait(self._news, pause)
+
+    async def _round(self) -> float | None:
+        """Observe, decide, propose. Returns how long to sleep if nothing is heard."""
+        now = self._hearing.clock(self._clock())
+        nodes = self._cluster.nodes
+        commands: list[Command] = (
+            [self._formation] if self._cluster.cluster is None else decide(nodes, self._hearing.view(), now, self._timing)
+        )
+        if commands:
+            failure = await self._propose(commands)
+            if failure is not None and failure != self.trouble:
+                log.warning("cannot record what changed: %s", failure)
+            self.trouble = failure
+            return _SHORTEST if failure is None else self._timing.heartbeat
+        self.trouble = None
+        at = next_change(nodes, self._hearing.view(), now, self._timing)
+        return None if at is None else max(at - now, _SHORTEST)
+
+    async def _propose(self, commands: Sequence[Command]) -> str | None:
+        """Propose all at once: they travel as one batch. Returns what went wrong with the first that was not taken."""
+        failures: list[str] = []
+
+        async def one(command: Command) -> None:
+            self._requests += 1
+            request = f"{self._prefix()}-{self._requests}"
+            try:
+                _, result = await self._cluster.propose(encode(command), request_id=request, timeout=self._timeout)
+            except HyperMeshError as error:
+                failures.append(error.message)
+                return
+            match decode_result(result):
+                case Refused(reason=reason):
+                    failures.append(reason)
+
+        async with asyncio.TaskGroup() as tasks:
+            for command in commands:
+                tasks.create_task(one(command), name="propose")
+        return failures[0] if failures else None
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

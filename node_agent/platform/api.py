@@ -1,0 +1,76 @@
+"""Who may call what: one table. Nodes speak to nodes, operators change, viewers read. Every refusal is a line in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from hmcore.api import FORM, FORMATION, PING, REPORT, STATE, Empty, Formation, FormRequest, PingReply, StateReply
+from hmcore.pki import Kind
+from hmcore.records import NodeReport
+from hmcore.stoq.greeting import Peer
+from hmcore.stoq.rpc import Router
+from node_agent.orchestration.cluster import ClusterView
+
+log = logging.getLogger(__name__)
+
+NODES = (Kind.NODE,)
+READERS = (Kind.OPERATOR, Kind.VIEWER)
+CHANGERS = (Kind.OPERATOR,)
+
+
+class Agent(Protocol):
+    """What the calls are answered from."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cluster(self) -> ClusterView: ...
+    @property
+    def wall_clock(self) -> Callable[[], float]: ...
+    def report(self) -> NodeReport: ...
+    async def form(self, bootstrap: str) -> Formation: ...
+
+
+def routes(agent: Agent) -> Router:
+    """The table, and what answers each call."""
+
+    async def ping(_peer: Peer, _request: Empty) -> PingReply:
+        return PingReply(name=agent.name, unix_time=agent.wall_clock())
+
+    async def report(_peer: Peer, _request: Empty) -> NodeReport:
+        return agent.report()
+
+    async def formation(_peer: Peer, _request: Empty) -> Formation:
+        return agent.cluster.formation()
+
+    async def form(peer: Peer, request: FormRequest) -> Formation:
+        log.info("%s asks to form the cluster", peer.identity)
+        return await agent.form(request.bootstrap)
+
+    async def state(peer: Peer, _request: Empty) -> StateReply:
+        view = agent.cluster
+        events = [] if peer.identity.kind is Kind.NODE else list(view.events)  # workers ask often and need none
+        return StateReply(
+            index=view.index,
+            leader=view.leader,
+            term=view.report().term,
+            nodes=[view.nodes[name] for name in sorted(view.nodes)],
+            events=events,
+        )
+
+    return Router(
+        {
+            PING: (NODES + READERS, ping),
+            REPORT: (NODES + READERS, report),
+            FORMATION: (NODES + READERS, formation),
+            STATE: (NODES + READERS, state),
+            FORM: (CHANGERS, form),
+        },
+        denied=_denied,
+    )
+
+
+def _denied(peer: Peer, method: str) -> None:
+    log.warning("refused: %s may not call %s", peer.identity, method)

@@ -1,0 +1,228 @@
+"""The layers of other packages as components: connections, and a voter's consensus (a worker's is in observer.py)."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hmcore.api import Formation, Method
+from hmcore.config.agent import AgentConfig
+from hmcore.errors import InvalidRequest, PeerUnreachable
+from hmcore.records import Cluster, Event, Node, PeerReport, RaftReport
+from hmcore.stoq.endpoint import Credentials, Local, Service
+from node_agent.consensus.raft import RaftNode
+from node_agent.platform.identity import NodeIdentity, expiry_reason
+from node_agent.transport.listener import AgentListener
+from node_agent.transport.pool import PeerAddress, Pool, Req, Res
+
+LOW_DISK_SHARE = 0.05
+LOW_DISK_BYTES = 1 << 30  # both: five percent of a large disk is plenty
+
+
+class TransportLayer:
+    """The port and the connections to all other nodes. See node_agent.platform.lifecycle.Component."""
+
+    name = "transport"
+    serving = True
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        release: str,
+        identity: Callable[[], NodeIdentity],
+        service: Service,
+        *,
+        on_up: Callable[[str], None],
+        on_down: Callable[[str], None],
+        on_message: Callable[[str, str, bytes], None],
+    ) -> None:
+        """`identity` is asked when the layer comes up, not before. The callbacks are the pool's."""
+        self._config = config
+        self._release = release
+        self._identity = identity
+        self._service = service
+        self._callbacks = (on_up, on_down, on_message)
+        self._peers: Mapping[str, PeerAddress] = {}
+        self._pool: Pool | None = None
+        self._listener: AgentListener | None = None
+        self._expires: datetime | None = None
+
+    async def initialize(self) -> None:
+        proof = self._identity()
+        self._expires = proof.expires
+        credentials = Credentials(ca=proof.ca, certificate=proof.certificate, key=proof.key)
+        local = Local(proof.identity, self._config.role.value, self._release)
+        settings = self._config.settings
+        on_up, on_down, on_message = self._callbacks
+        pool = self._pool = Pool(
+            local=local,
+            credentials=credentials,
+            transport=settings.transport,
+            calls=settings.calls,
+            service=self._service,
+            on_up=on_up,
+            on_down=on_down,
+            on_message=on_message,
+        )
+        pool.set_peers(self._peers)
+        listener = AgentListener(
+            listening_address(self._config.address),
+            self._config.port,
+            local=local,
+            credentials=credentials,
+            transport=settings.transport,
+            service=self._service,
+            pool=pool,
+        )
+        await listener.open()
+        self._listener = listener
+
+    async def run(self) -> None:
+        assert self._pool is not None
+        await self._pool.run()
+
+    async def check(self) -> str | None:
+        if self._expires is not None and (reason := expiry_reason(self._expires, datetime.now(UTC))):
+            return reason
+        if self._peers and self._pool is not None and not self._pool.connected:
+            return "no other node is reachable"
+        return None
+
+    async def stop(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close()
+
+    def set_peers(self, peers: Mapping[str, PeerAddress]) -> None:
+        """The nodes to be connected to."""
+        if peers != self._peers:
+            self._peers = peers
+            if self._pool is not None:
+                self._pool.set_peers(peers)
+
+    def reconnect(self) -> None:
+        """Break every connection and make it anew: what was on its way is lost for both ends, visibly."""
+        if self._pool is not None:
+            self._pool.set_peers({})
+            self._pool.set_peers(self._peers)
+
+    def send(self, peer: str, kind: str, payload: bytes) -> bool:
+        return self._pool is not None and self._pool.send(peer, kind, payload)
+
+    async def call(self, peer: str, method: Method[Req, Res], request: Req, *, timeout: float) -> Res:
+        if self._pool is None:
+            raise PeerUnreachable("this node is still starting", host=peer)
+        return await self._pool.call(peer, method, request, timeout)
+
+    @property
+    def connected(self) -> frozenset[str]:
+        return frozenset() if self._pool is None else self._pool.connected
+
+    def reports(self) -> list[PeerReport]:
+        return [] if self._pool is None else self._pool.reports()
+
+
+class VoterLayer:
+    """Consensus on a control node. See Component, and node_agent.orchestration.cluster.Proposer."""
+
+    name = "consensus"
+
+    def __init__(self, config: AgentConfig, raft: RaftNode, reconnect: Callable[[], None]) -> None:
+        """`reconnect` breaks all connections: what came while the layer was down is missing from the middle of their streams."""
+        self.raft = raft
+        self._config = config
+        self._reconnect = reconnect
+        self._opened_before = False
+        self._open = False
+
+    async def initialize(self) -> None:
+        if self._opened_before:
+            self._reconnect()
+        self._opened_before = True
+        await self.raft.open()
+        self._open = True
+
+    async def run(self) -> None:
+        await self.raft.run()
+
+    async def check(self) -> str | None:
+        if self.serving and (trouble := self.raft.trouble):
+            return trouble
+        return low_disk(self._config.data_dir)
+
+    async def stop(self) -> None:
+        self._open = False
+        await self.raft.stop()
+
+    @property
+    def serving(self) -> bool:
+        """Not before the cluster is formed, or found: a node that waits for that is well."""
+        return self.report().role != "unformed"
+
+    @property
+    def index(self) -> int:
+        return self.raft.state.index
+
+    @property
+    def cluster(self) -> Cluster | None:
+        return self.raft.state.cluster
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self.raft.state.nodes
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self.raft.state.events
+
+    @property
+    def leader(self) -> str | None:
+        return self.raft.leader
+
+    @property
+    def is_leader(self) -> bool:
+        return self.raft.is_leader
+
+    def report(self) -> RaftReport:
+        if not self._open:
+            return RaftReport(role="unformed", voters=[voter.name for voter in self._config.voters])
+        return self.raft.report()
+
+    def formation(self) -> Formation:
+        status = self.raft.formation()
+        return Formation(
+            bootstrap=self._config.bootstrap, empty=status.empty, permitted=status.permitted, formed=status.formed, term=status.term
+        )
+
+    def form(self, bootstrap: str) -> Formation:
+        """Let this node form the cluster with the others (design section 4). Harmless when it is formed already."""
+        if bootstrap != self._config.bootstrap:
+            raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
+        if not self.formation().formed:
+            self.raft.permit(bootstrap)
+        return self.formation()
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]:
+        return await self.raft.propose(command, request_id=request_id, timeout=timeout)
+
+
+def listening_address(address: str) -> str:
+    """All addresses of the family of ours: operators may come by another than the other nodes do."""
+    try:
+        return "::" if ipaddress.ip_address(address).version == 6 else "0.0.0.0"  # noqa: S104 -- mutual TLS is what guards the port
+    except ValueError:
+        return "0.0.0.0"  # noqa: S104
+
+
+def low_disk(directory: Path) -> str | None:
+    """Why the disk makes the node degraded, in words that stay the same while it does."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError as error:
+        return f"{directory} cannot be read: {error.strerror}"
+    if usage.free < LOW_DISK_BYTES and usage.free < usage.total * LOW_DISK_SHARE:
+        return f"the disk of {directory} is nearly full (under {LOW_DISK_SHARE:.0%} and 1 GB free)"
+    return None

@@ -1,0 +1,145 @@
+"""Consensus on a worker: it does not vote, it asks a control node what the cluster agreed on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from hmcore.api import Formation, StateReply
+from hmcore.errors import HyperMeshError
+from hmcore.records import Cluster, Event, Node, RaftReport
+
+INTERVAL = 5.0  # seconds between two questions; a change of the connections asks at once
+TIMEOUT = 3.0
+
+log = logging.getLogger(__name__)
+
+
+class ObserverLayer:
+    """See node_agent.platform.lifecycle.Component and node_agent.orchestration.cluster.ClusterView."""
+
+    name = "consensus"
+
+    def __init__(
+        self,
+        me: str,
+        cluster: str,
+        bootstrap: str,
+        *,
+        control_nodes: Callable[[], Sequence[str]],
+        connected: Callable[[], frozenset[str]],
+        ask: Callable[[str], Awaitable[StateReply]],
+        on_applied: Callable[[], None],
+    ) -> None:
+        """`ask` a control node for the state. `on_applied` is called when it has changed."""
+        self._me = me
+        self._cluster = cluster
+        self._bootstrap = bootstrap
+        self._control_nodes = control_nodes
+        self._connected = connected
+        self._ask = ask
+        self._on_applied = on_applied
+        self._said: StateReply | None = None
+        self._trouble: str | None = None
+        self._nodes: Mapping[str, Node] = {}
+        self._again = asyncio.Event()
+
+    def connections_changed(self) -> None:
+        self._again.set()
+
+    async def initialize(self) -> None:
+        self._trouble = None
+
+    async def run(self) -> None:
+        while True:
+            self._again.clear()
+            await self._look()
+            try:
+                async with asyncio.timeout(INTERVAL):
+                    await self._again.wait()
+            except TimeoutError:
+                continue
+
+    async def check(self) -> str | None:
+        return self._trouble
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    async def _look(self) -> None:
+        connected = self._connected()
+        reachable = [name for name in self._control_nodes() if name in connected]
+        if not reachable:
+            self._trouble = f"no control node is reachable ({', '.join(self._control_nodes())})"
+            return
+        # Each worker begins with another one: hundreds of them must not all ask the leader.
+        first = sum(self._me.encode()) % len(reachable)
+        for name in reachable[first:] + reachable[:first]:
+            try:
+                said = await self._ask(name)
+            except HyperMeshError as error:
+                self._trouble = f"control node {name} does not tell the state: {error.message}"
+                continue
+            self._take(said)
+            return
+
+    def _take(self, said: StateReply) -> None:
+        self._trouble = None if said.leader or not said.nodes else "the control nodes have no leader"
+        if self._said is not None and said.index < self._said.index:
+            return  # from one that lags behind the one we asked before
+        changed = self._said is None or said.index != self._said.index
+        self._said = said
+        if changed:
+            self._nodes = {node.name: node for node in said.nodes}
+            self._on_applied()
+
+    @property
+    def serving(self) -> bool:
+        return self._formed
+
+    @property
+    def _formed(self) -> bool:
+        return self._said is not None and bool(self._said.nodes)
+
+    @property
+    def index(self) -> int:
+        return self._said.index if self._said else 0
+
+    @property
+    def cluster(self) -> Cluster | None:
+        return Cluster(id=self._cluster, bootstrap=self._bootstrap) if self._formed else None
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self._said.events if self._said else ()
+
+    @property
+    def leader(self) -> str | None:
+        return self._said.leader if self._said and self._trouble is None else None
+
+    @property
+    def is_leader(self) -> bool:
+        return False
+
+    def report(self) -> RaftReport:
+        voters = list(self._control_nodes())
+        connected = self._connected()
+        return RaftReport(
+            role="observer",
+            leader=self.leader,
+            term=self._said.term if self._said else 0,
+            commit_index=self.index,
+            applied_index=self.index,
+            voters=voters,
+            reachable_voters=[name for name in voters if name in connected],
+        )
+
+    def formation(self) -> Formation:
+        return Formation(
+            bootstrap=self._bootstrap, empty=True, permitted=False, formed=self._formed, term=self._said.term if self._said else 0
+        )

@@ -1,0 +1,196 @@
+"""Real agents as processes on loopback: each with its own port, directory and certificate. No Docker, no systemd, no SSH."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hmcore.api import FORM, REPORT, Empty, FormRequest
+from hmcore.config.agent import AgentConfig, Voter, dump_agent_config
+from hmcore.config.presets import settings_for
+from hmcore.errors import HyperMeshError
+from hmcore.pki import Identity, KeyPair, Kind, create_authority, create_request, issue, sign_request
+from hmcore.records import NodeReport, Role
+from hmcore.stoq.endpoint import Connection, Credentials, Local, dial
+from hmcore.stoq.rpc import invoke
+from node_agent.platform.identity import node_key
+
+CLUSTER = "hm-integrat10"
+BOOTSTRAP = "bootstrap-1"
+ROOT = Path(__file__).parents[2]
+
+
+class AgentProcess:
+    """One node: its directory, its configuration, and the process while it runs."""
+
+    def __init__(self, directory: Path, config: AgentConfig) -> None:
+        self.directory = directory
+        self.config = config
+        self.name = config.node
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.directory.joinpath("agent.yaml").write_text(dump_agent_config(self.config))
+        with self.directory.joinpath("log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "node_agent", "run", "--config", str(self.directory / "agent.yaml")],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def terminate(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+    @property
+    def log(self) -> str:
+        return self.directory.joinpath("log").read_text()
+
+
+class ClusterOfProcesses:
+    """Nodes node1, node2 ...: `controls` of them voters, the rest workers."""
+
+    def __init__(self, directory: Path, controls: int = 3, workers: int = 0, **overrides: object) -> None:
+        self.now = datetime.now(UTC)
+        self.authority = create_authority(CLUSTER, self.now)
+        names = [f"node{number + 1}" for number in range(controls + workers)]
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        voters = tuple(Voter(name=name, address="127.0.0.1", port=ports[name]) for name in names[:controls])
+        self.nodes = {
+            name: AgentProcess(
+                directory / name,
+                AgentConfig(
+                    cluster_id=CLUSTER,
+                    cluster_name="integration",
+                    bootstrap=BOOTSTRAP,
+                    node=name,
+                    role=Role.CONTROL if position < controls else Role.WORKER,
+                    address="127.0.0.1",
+                    port=ports[name],
+                    voters=voters,
+                    preset="balanced",
+                    settings=settings_for("balanced", {"membership": {"heartbeat": 0.2, "suspect": 0.8, "down": 1.6}} | overrides),
+                    data_dir=directory / name / "data",
+                    pki_dir=directory / name / "pki",
+                    socket=directory / name / "run" / "agent.sock",
+                    docker_socket=directory / name / "docker.sock",
+                ),
+            )
+            for position, name in enumerate(names)
+        }
+        for name, node in self.nodes.items():
+            node.directory.mkdir(parents=True)
+            self.certify(name)
+
+    def certify(self, name: str, authority: KeyPair | None = None) -> None:
+        """What `hmctl deploy` does: the node makes its key, the CA signs."""
+        authority = authority or self.authority
+        identity = Identity(CLUSTER, Kind.NODE, name)
+        pki = self.nodes[name].config.pki_dir
+        request = create_request(node_key(pki), identity)
+        (pki / "node.pem").write_bytes(sign_request(authority, request, identity, self.now))
+        (pki / "ca.pem").write_bytes(authority.certificate)
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            node.start()
+
+    def stop(self) -> None:
+        for node in self.nodes.values():
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
+
+    @asynccontextmanager
+    async def connect(self, name: str, kind: Kind = Kind.OPERATOR, timeout: float = 2.0) -> AsyncIterator[Connection]:
+        proof = issue(self.authority, Identity(CLUSTER, kind, "tester"), self.now)
+        connection = await dial(
+            "127.0.0.1",
+            self.nodes[name].config.port,
+            credentials=Credentials(self.authority.certificate, proof.certificate, proof.key),
+            local=Local(Identity(CLUSTER, kind, "tester"), "client", "test"),
+            server=Identity(CLUSTER, Kind.NODE, name),
+            timeout=timeout,
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def report(self, name: str) -> NodeReport | None:
+        """What the node says of itself; None when it does not answer."""
+        try:
+            async with self.connect(name, timeout=0.5) as connection:
+                return await invoke(connection, REPORT, Empty(), timeout=1.0)
+        except HyperMeshError:
+            return None
+
+    async def reports(self) -> dict[str, NodeReport]:
+        """Of all that answer."""
+        answers = await asyncio.gather(*(self.report(name) for name in self.nodes))
+        return {answer.name: answer for answer in answers if answer is not None}
+
+    async def form(self, *names: str) -> None:
+        for name in names or [voter.name for voter in next(iter(self.nodes.values())).config.voters]:
+            async with self.connect(name) as connection:
+                await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP), timeout=5.0)
+
+    async def until(
+        self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = 10.0, what: str = ""
+    ) -> dict[str, NodeReport]:
+        """The reports as soon as they are as wanted. Fails with what they were, and the logs."""
+        reports: dict[str, NodeReport] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    reports = await self.reports()
+                    if condition(reports):
+                        return reports
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            logs = "\n".join(f"--- {name}\n{node.log[-3000:]}" for name, node in self.nodes.items())
+            said = "\n".join(f"{name}: {report}" for name, report in reports.items())
+            raise AssertionError(f"not within {seconds} s: {what}\n{said}\n{logs}") from None
+
+    async def bring_up(self) -> dict[str, NodeReport]:
+        """Start, form, and wait until everybody is in."""
+        self.start()
+        await self.until(lambda reports: len(reports) == len(self.nodes), what="all answer")
+        await self.form()
+        return await self.until(lambda reports: whole(reports, len(self.nodes)), what="one leader, all members ready")
+
+
+def whole(reports: Mapping[str, NodeReport], size: int) -> bool:
+    """One leader that all agree on, and everybody a member in good health (but for Docker, which is not here)."""
+    leaders = {report.raft.leader for report in reports.values()}
+    states = [[(member.name, member.state) for member in report.members] for report in reports.values()]
+    return (
+        len(reports) == size
+        and len(leaders) == 1
+        and None not in leaders
+        and all(len(state) == size and all(condition in ("ready", "degraded") for _, condition in state) for state in states)
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ _TIED = (
 )
 # What debootstrap and apt say of one package, and what that means.
 _STEPS = (
-    (re.compile(r"I: Retrieving |Get:\d+ "), "downloading packages"),
+    (re.compile(r"I: Retrieving |Get:\d+ https?:"), "downloading packages"),
     (re.compile(r"I: (Extracting|Unpacking) |Unpacking "), "unpacking packages"),
     (re.compile(r"I: Configuring |Setting up "), "configuring packages"),
 )
@@ -60,8 +61,7 @@ def ensure(folder: Path, recipe: Recipe, setup: apt.AptSetup, progress: Progress
     with exclusive(folder / "lock", timeout=BUILD_TIMEOUT, waiting=lambda: progress.update(KEY, "another hmctl is building it, waiting")):
         if image.is_dir():
             return
-        for remains in folder.glob("*.building"):  # of a build that was killed: the lock is ours, so nobody is at work there
-            shutil.rmtree(remains)
+        _remove_interrupted(folder)
         building = folder / f"{recipe.digest}.building"
         try:
             _build(building, recipe, setup, folder / f"{recipe.digest}.log", progress)
@@ -71,12 +71,26 @@ def ensure(folder: Path, recipe: Recipe, setup: apt.AptSetup, progress: Progress
     progress.finish(KEY, f"{recipe.release.distribution} {recipe.release.suite}, kept in {image}")
 
 
-def remove_unused(folder: Path, used: Collection[str]) -> None:
+def remove_unused(folder: Path, used: Collection[str], progress: Progress) -> None:
     """Remove images of older recipes that no lab lies on."""
     for image in folder.iterdir():
         digest = image.name.removesuffix(".log")
         if re.fullmatch(r"[0-9a-f]{16}", digest) and digest not in used:
+            progress.update(KEY, f"removing {digest}, which nothing uses any more")
             shutil.rmtree(image) if image.is_dir() else image.unlink()
+
+
+def remove_interrupted(folder: Path) -> None:
+    """Remove what a build left that was killed, unless one is at work."""
+    if folder.is_dir():
+        with contextlib.suppress(LabError), exclusive(folder / "lock", timeout=0.0):
+            _remove_interrupted(folder)
+
+
+def _remove_interrupted(folder: Path) -> None:
+    """Whoever calls holds the lock: nobody is at work there."""
+    for remains in folder.glob("*.building"):
+        shutil.rmtree(remains)
 
 
 def _build(root: Path, recipe: Recipe, setup: apt.AptSetup, log: Path, progress: Progress) -> None:

@@ -101,7 +101,7 @@ class Lab:
                     f"the base image {design.image} of lab {self.name!r} is gone", fix=f"hmctl lab down --name {self.name}, then up"
                 )
             with self._allocating():
-                base.remove_unused(self._images, {design.image, recipe.digest, *(lab.image for lab in self._states())})
+                base.remove_unused(self._images, {design.image, recipe.digest, *(lab.image for lab in self._states())}, self._progress)
             key = self._ensure_key()
             if not network.switch_is_up(design):
                 network.make_switch(design)
@@ -133,6 +133,7 @@ class Lab:
             shutil.rmtree(self.folder, ignore_errors=False)
             with self._allocating():
                 network.tidy_namespace_folder()
+        base.remove_interrupted(self._images)
         return True
 
     def view(self) -> LabView:

@@ -17,6 +17,9 @@ path-exclude=/usr/share/doc/*
 END
 apt-get -q update
 
+# Newer releases keep the docker command in a package of its own, which docker.io only recommends.
+if apt-cache show docker-cli > /dev/null 2>&1; then set -- "$@" docker-cli; fi
+
 say "downloading packages"
 apt-get -q -y --no-install-recommends --download-only install "$@"
 say "installing packages"
@@ -42,6 +45,9 @@ echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list
 apt-get -q update
 
 say "configuring"
+# Ubuntu's bpftool wants to be of the running kernel's version. It need not be.
+bpftool=$(find /usr/lib/linux-tools -name bpftool 2> /dev/null | sort -V | tail -n 1)
+[ -z "$bpftool" ] || ln -sf "$bpftool" /usr/local/sbin/bpftool
 # A host without a way out must learn at once that there is no name server, not after a timeout.
 rm -f /etc/resolv.conf
 echo 'nameserver 127.0.0.1' > /etc/resolv.conf

@@ -10,6 +10,7 @@ import pytest
 from hmcore.errors import LabError
 from hmctl.lab import base
 from hmctl.lab.apt import AptSetup, Release, Source
+from hmctl.lab.lock import exclusive
 from hmctl.lab.progress import Silent
 from hmctl.lab.recipe import recipe_for
 
@@ -66,6 +67,16 @@ def test_what_a_killed_build_left_is_removed_before_the_next(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == [DEBIAN.digest]
 
 
+def test_an_interrupted_build_is_removed_unless_one_is_at_work(tmp_path):
+    (tmp_path / "x.building/usr").mkdir(parents=True)
+    with exclusive(tmp_path / "lock", timeout=1):
+        base.remove_interrupted(tmp_path)
+        assert (tmp_path / "x.building/usr").exists()
+    base.remove_interrupted(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    base.remove_interrupted(tmp_path / "nowhere")
+
+
 def test_two_builders_make_one_image(tmp_path, monkeypatch):
     builds, begun, go_on = [], threading.Event(), threading.Event()
     second = Recorder()
@@ -91,7 +102,7 @@ def test_images_of_older_recipes_go_when_no_lab_lies_on_them(tmp_path):
     for name in ("a" * 16, "b" * 16, "c" * 16, "unrelated"):
         (tmp_path / name).mkdir()
     (tmp_path / f"{'c' * 16}.log").touch()
-    base.remove_unused(tmp_path, {"a" * 16, "b" * 16})
+    base.remove_unused(tmp_path, {"a" * 16, "b" * 16}, Silent())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a" * 16, "b" * 16, "unrelated"]
 
 

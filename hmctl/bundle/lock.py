@@ -7,9 +7,11 @@ installation builds the same release again.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 PACKAGE = "hypermesh"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,10 +31,25 @@ class Lock:
 
 
 def read_lock() -> Lock:
-    """From this installation's metadata."""
-    version = metadata.version(PACKAGE)
-    requirements = tuple(sorted(select(metadata.requires(PACKAGE) or (), extra="agent")))
+    """From this installation's metadata; from pyproject.toml in a checkout, whose installed metadata may be older than the code."""
+    version, lines = _checkout(Path(__file__).parents[2] / "pyproject.toml") or (
+        metadata.version(PACKAGE),
+        metadata.requires(PACKAGE) or [],
+    )
+    requirements = tuple(sorted(select(lines, extra="agent")))
     return Lock(version, requirements, tuple(pins(requirements, _installed)))
+
+
+def _checkout(project: Path) -> tuple[str, list[str]] | None:
+    """Version and requirements (as metadata states them) of the checkout that `project` describes; None when it is none of ours."""
+    try:
+        document = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        if document["name"] != PACKAGE:
+            return None
+        agent = [f"{line}; extra == 'agent'" for line in document["optional-dependencies"]["agent"]]
+        return document["version"], [*document["dependencies"], *agent]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        return None
 
 
 def select(lines: Iterable[str], extra: str) -> list[str]:

@@ -102,6 +102,9 @@ class _Nowhere:
     async def drain(self) -> None:
         """There is always room."""
 
+    def write_eof(self) -> None:
+        """Nobody waits for it."""
+
     def close(self) -> None:
         """Nothing is held."""
 

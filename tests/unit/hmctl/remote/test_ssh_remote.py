@@ -1,0 +1,344 @@
+"""SshRemote against a real SSH server on loopback: who gets in, whose word is taken, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from hmcore.config.inventory import Host, SshTarget
+from hmcore.errors import AuthenticationFailed, CommandFailed, HostKeyMismatch, SudoRefused, Unreachable
+from hmcore.records import Role
+from hmctl.facts.gather import gather
+from hmctl.remote import hostkeys
+from hmctl.remote.base import FirstContact, check, get, put
+from hmctl.remote.ssh import Connector
+
+USER = "tester"
+
+
+@dataclass
+class Box:
+    """A server, its host key, and an operator's home beside it."""
+
+    folder: Path
+    host_key: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    user_key: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    port: int = 0
+    offers: int = 0
+    logins: int = 0
+    forwards: int = 0
+
+    @property
+    def key(self) -> Path:
+        path = self.folder / "id"
+        if not path.exists():
+            self.user_key.write_private_key(str(path))
+            path.chmod(0o600)
+        return path
+
+    def target(self, **changes: object) -> SshTarget:
+        base = SshTarget("127.0.0.1", user=USER, port=self.port, key=self.key, agent=False)
+        return replace(base, **changes)  # type: ignore[arg-type]
+
+    def host(self, **changes: object) -> Host:
+        return Host("node1", self.target(**changes), "127.0.0.1", 7443, Role.CONTROL)
+
+    def connector(self, *, accept_new: bool = True, timeout: float = 10.0) -> Connector:
+        return Connector(self.folder / "pins", accept_new=accept_new, home=self.folder, timeout=timeout)
+
+    def vouch(self, key: asyncssh.SSHKey | None = None, file: str = "known") -> Path:
+        path = self.folder / file
+        line = hostkeys.entry("127.0.0.1", self.port, (key or self.host_key).export_public_key("openssh").decode())
+        path.write_text(f"# a comment\nnot a line that anybody can read\n{line}\n")
+        return path
+
+
+async def pump(source: Any, sink: Any, *, end: bool = False) -> None:
+    """From one stream to another, until either ends."""
+    with suppress(ConnectionError, asyncssh.Error):
+        while chunk := await source.read(65536):
+            sink.write(chunk)
+            await sink.drain()
+        if end:
+            sink.close()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *, sudo: str = "") -> AsyncIterator[Box]:
+    """Runs commands with sh, as this process's own user. `sudo`: a script that stands for sudo there."""
+    box = Box(folder)
+    path = folder / "bin"
+    path.mkdir()
+    if sudo:
+        (path / "sudo").write_text(f"#!/bin/sh\n{sudo}\n")
+        (path / "sudo").chmod(0o755)
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+        def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+            box.offers += 1
+            return key.public_data == box.user_key.public_data
+
+        def auth_completed(self) -> None:
+            box.logins += 1
+
+        def connection_requested(self, *_: object) -> bool:
+            box.forwards += 1
+            return True
+
+    async def handle(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        child = await asyncio.create_subprocess_exec(
+            "sh",
+            "-c",
+            process.command or "exit 1",
+            env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(pump(process.stdin, child.stdin, end=True))
+                saying = [group.create_task(pump(child.stdout, process.stdout)), group.create_task(pump(child.stderr, process.stderr))]
+                status = await child.wait()
+                await asyncio.wait(saying)
+                feeding.cancel()
+            process.exit(status)
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+
+    server = await asyncssh.listen(
+        "127.0.0.1", 0, server_factory=Server, server_host_keys=[box.host_key], process_factory=handle, encoding=None
+    )
+    box.port = server.get_port()
+    try:
+        yield box
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_command_gets_its_arguments_input_and_status_exactly(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        done = await remote.run(
+            ["sh", "-c", 'printf "%s|" "$@"; cat; echo oops >&2; exit 7', "x", "a b", "$HOME", "'"], stdin=b"\0in", timeout=10
+        )
+        assert (done.status, done.stdout, done.stderr) == (7, b"a b|$HOME|'|\0in", "oops\n")
+        with pytest.raises(CommandFailed, match="ended with 7: oops"):
+            await check(remote, ["sh", "-c", "echo oops >&2; exit 7"], sudo=False, timeout=10)
+        await connector.close()
+
+
+async def test_a_file_is_written_whole_with_its_mode(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        path, content = tmp_path / "deep" / "er" / "file", os.urandom(600_000)
+        await put(remote, content, str(path), mode=0o640)
+        assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert [found.name for found in path.parent.iterdir()] == ["file"]
+        assert await get(remote, str(path)) == content
+        await connector.close()
+
+
+async def test_a_big_upload_reports_its_progress_and_a_reader_that_leaves_says_why(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        archive = tmp_path / "archive"
+        archive.write_bytes(os.urandom(3_000_000))
+        heard: list[int] = []
+        done = await remote.run(["sh", "-c", "wc -c"], stdin=archive, timeout=20, sent=heard.append)
+        assert (int(done.stdout), heard[-1]) == (3_000_000, 3_000_000)
+        assert len(heard) > 5
+        done = await remote.run(["sh", "-c", "echo full >&2; exit 3"], stdin=archive, timeout=20)
+        assert (done.status, done.stderr) == (3, "full\n")
+        await connector.close()
+
+
+async def test_first_contact_is_refused_until_somebody_vouches(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        shy = box.connector(accept_new=False)
+        with pytest.raises(FirstContact) as caught:
+            await shy.connect(box.host())
+        assert caught.value.fingerprint == box.host_key.get_fingerprint()
+        assert box.offers == 0  # nothing was offered to a stranger
+        shy.trust(caught.value)
+        await shy.connect(box.host())
+        await shy.close()
+        assert (tmp_path / "pins").stat().st_mode & 0o777 == 0o600
+
+
+async def test_first_contact_is_pinned_and_shown_when_new_hosts_are_accepted(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        await connector.connect(box.host())
+        assert connector.pinned == [(f"[127.0.0.1]:{box.port}", box.host_key.get_fingerprint())]
+        await connector.close()
+        again = box.connector(accept_new=False)
+        await again.connect(box.host())
+        await again.close()
+        assert again.pinned == []
+
+
+@pytest.mark.parametrize("other", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
+async def test_a_changed_host_key_stops_that_host_and_names_the_line(tmp_path: Path, other: str) -> None:
+    async with serving(tmp_path) as box:
+        known = box.vouch(asyncssh.generate_private_key(other))
+        connector = box.connector(accept_new=True)
+        with pytest.raises(HostKeyMismatch, match=r"not the host it was") as caught:
+            await connector.connect(box.host(known_hosts=known))
+        assert not isinstance(caught.value, FirstContact)
+        assert f"{known}:3" in caught.value.message
+        assert caught.value.fix is not None
+        assert f"ssh-keygen -R '[127.0.0.1]:{box.port}' -f {known}" in caught.value.fix
+        assert box.offers == 0
+        assert not (tmp_path / "pins").exists()
+
+
+async def test_a_known_key_is_enough_also_when_its_name_is_hashed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        known = box.vouch()
+        salt = os.urandom(20)
+        name = hmac.new(salt, f"[127.0.0.1]:{box.port}".encode(), "sha1").digest()
+        hashed = f"|1|{b64encode(salt).decode()}|{b64encode(name).decode()}"
+        known.write_text(known.read_text().replace(f"[127.0.0.1]:{box.port}", hashed))
+        connector = box.connector(accept_new=False)
+        await connector.connect(box.host(known_hosts=known))
+        await connector.close()
+
+
+async def test_a_wrong_key_says_what_was_offered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        wrong = tmp_path / "wrong"
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(wrong))
+        with pytest.raises(AuthenticationFailed, match=f"we offered the key {wrong}") as caught:
+            await box.connector().connect(box.host(key=wrong))
+        assert caught.value.fix == f"ssh-copy-id -p {box.port} -i {wrong} {USER}@127.0.0.1"
+
+
+async def test_a_key_with_a_passphrase_is_named(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        locked = tmp_path / "locked"
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(locked), "pkcs8-pem", passphrase="secret")
+        with pytest.raises(AuthenticationFailed, match="cannot be used") as caught:
+            await box.connector().connect(box.host(key=locked))
+        assert "ssh-add" in (caught.value.fix or "")
+
+
+async def test_nobody_listening_and_nobody_answering_are_told_apart(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        free = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = free.sockets[0].getsockname()[1]
+        free.close()
+        await free.wait_closed()
+        with pytest.raises(Unreachable, match="refused the connection"):
+            await box.connector().connect(box.host(port=port))
+        silent = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.1", 0)
+        try:
+            with pytest.raises(Unreachable, match="did not answer in time"):
+                await box.connector(timeout=0.2).connect(box.host(port=silent.sockets[0].getsockname()[1]))
+        finally:
+            silent.close()
+        with pytest.raises(Unreachable, match="no address is known"):
+            await box.connector().connect(box.host(address="no-such-host.invalid"))
+
+
+async def test_a_command_that_hangs_is_given_up(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        with pytest.raises(Unreachable, match=r"has not ended within 0\.2 s"):
+            await remote.run(["sleep", "5"], timeout=0.2)
+        await connector.close()
+
+
+async def test_a_lost_connection_is_said_so(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        await connector.close()
+        with pytest.raises(Unreachable, match="the SSH connection was lost"):
+            await remote.run(["true"], timeout=5)
+
+
+async def test_a_bastion_is_verified_and_shared(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        bastion = box.target()
+        with pytest.raises(FirstContact):
+            await box.connector(accept_new=False).connect(box.host(bastion=bastion))
+        connector = box.connector()
+        await asyncio.gather(*(connector.connect(box.host(bastion=bastion)) for _ in range(3)))
+        assert (box.logins, box.forwards) == (4, 3)
+        await connector.close()
+
+
+async def test_a_process_is_talked_with(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host())
+        process = await remote.open_process(["sh", "-c", "while read line; do echo got $line; done; echo end >&2; exit 4"], timeout=10)
+        process.stdin.write(b"one\n")
+        assert await process.stdout.readline() == b"got one\n"
+        process.stdin.write(b"two\n")
+        assert await process.stdout.readline() == b"got two\n"
+        process.stdin.write_eof()
+        done = await process.wait(timeout=10)
+        assert (done.status, done.stderr) == (4, "end\n")
+        await connector.close()
+
+
+# sudo. These scripts behave as sudo does: -n refuses when it would have to ask; -S reads a line from stdin, unless no password is needed.
+
+ASKS = """
+if [ "$1" = -n ]; then echo "sudo: a password is required" >&2; exit 1; fi
+IFS= read -r password; [ "$password" = "s3cret word" ] || { echo "sudo: 1 incorrect password attempt" >&2; exit 1; }
+while [ "$1" != -- ]; do shift; done; shift; exec "$@"
+"""
+NEVER_ASKS = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
+
+
+@pytest.mark.parametrize(("sudo", "password"), [(ASKS, "s3cret word"), (NEVER_ASKS, "s3cret word"), (NEVER_ASKS, None)])
+async def test_sudo_with_and_without_a_password_leaves_the_input_alone(tmp_path: Path, sudo: str, password: str | None) -> None:
+    async with serving(tmp_path, sudo=sudo) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host(sudo=True, sudo_password=password))
+        content = b"first line\n\0binary\nlast"
+        done = await remote.run(["cat"], stdin=content, sudo=True, timeout=10)
+        assert (done.status, done.stdout, done.stderr) == (0, content, "")
+        await connector.close()
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+async def test_sudo_that_is_refused_is_no_failed_command(tmp_path: Path, password: str | None) -> None:
+    async with serving(tmp_path, sudo=ASKS) as box:
+        connector = box.connector()
+        remote = await connector.connect(box.host(sudo=True, sudo_password=password))
+        with pytest.raises(SudoRefused, match=r"sudo: .*password") as caught:
+            await gather(remote, timeout=20)
+        assert "s3cret" not in str(caught.value)
+        await connector.close()

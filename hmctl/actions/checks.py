@@ -26,6 +26,8 @@ from hmctl.actions.status import (
 from hmctl.text import duration, listed, plural
 
 MOST_SKEW_SECONDS = 5.0  # certificates are backdated by an hour; logs that differ by more than this cannot be read side by side
+MOST_SAID = 5  # complaints in one message; the table and `node inspect` have them all
+UNKNOWN = "unknown: no node answered"
 EXPIRES_SOON = timedelta(days=30)
 
 
@@ -68,7 +70,7 @@ def check_quorum(view: View, reports: Sequence[NodeReport]) -> Check:
     name = "quorum"
     need = len(view.voters) // 2 + 1
     if not reports:
-        return Check(name=name, status=Verdict.ERROR, message="unknown: no node answered", fix=None)
+        return Check(name=name, status=Verdict.ERROR, message=UNKNOWN)
     if not any(report.formed for report in reports):
         message = f"the cluster is not formed: {plural(len(reports), 'agent')} running, none in a cluster"
         return Check(name=name, status=Verdict.ERROR, message=message, fix="hmctl deploy")
@@ -120,18 +122,20 @@ def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
     if not lost:
         return Check(name=name, status=Verdict.OK, message=f"{len(nodes)} of {plural(len(nodes), 'node')} reachable")
     names = [node.name for node in lost]
-    reason = lost[0].reasons[0] if lost[0].reasons else "no answer"
+    reasons = [node.reasons[0] if node.reasons else "no answer" for node in lost]
     first = answers.get(names[0])
     known_fix = first.fix if isinstance(first, Silence) else None
     if not any(isinstance(answer, Answer) for answer in answers.values()):
         refused = any(isinstance(answer, Silence) and answer.reached for answer in answers.values())
         fix = known_fix or ("hmctl logs" if refused else "is UDP 7443 open from here? try hmctl status --via ssh, and hmctl logs")
-        return Check(name=name, status=Verdict.ERROR, message=f"none of {plural(len(nodes), 'node')} answered: {reason}", fix=fix)
-    states = listed([f"{node.name} ({node.state})" for node in lost])
+        return Check(
+            name=name, status=Verdict.ERROR, message=f"none of {plural(len(nodes), 'node')} answered; {names[0]}: {reasons[0]}", fix=fix
+        )
+    said = [f"{node.name} ({node.state}): {reason}" for node, reason in zip(lost, reasons, strict=True)]
     return Check(
         name=name,
         status=Verdict.WARN,
-        message=f"{states}: {reason}",
+        message="; ".join(said[:MOST_SAID]) + (f"; and {len(said) - MOST_SAID} more" if len(said) > MOST_SAID else ""),
         fix=known_fix or f"hmctl logs {names[0]}; on the host: systemctl status hypermesh-agent",
     )
 
@@ -140,7 +144,7 @@ def check_components(reports: Sequence[NodeReport]) -> Check:
     """Whether all components run on every node that answered."""
     name = "components"
     if not reports:
-        return Check(name=name, status=Verdict.WARN, message="unknown: no node answered")
+        return Check(name=name, status=Verdict.WARN, message=UNKNOWN)
     ailing = [
         f"{report.name}: {component} {status.state}" + (f" ({status.error})" if status.error else "")
         for report in reports
@@ -156,14 +160,14 @@ def check_components(reports: Sequence[NodeReport]) -> Check:
     if not ailing:
         return Check(name=name, status=Verdict.OK, message="all running")
     worst = ailing[0].partition(":")[0]
-    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:5]), fix=f"hmctl node inspect {worst}")
+    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:MOST_SAID]), fix=f"hmctl node inspect {worst}")
 
 
 def check_members(expected: Sequence[Expected], view: View) -> Check:
     """Whether the cluster's members are the inventory's hosts."""
     name = "members"
     if not view.members and view.leader is None:
-        return Check(name=name, status=Verdict.OK, message="nothing to compare")
+        return Check(name=name, status=Verdict.WARN, message="unknown: no node knows of members")
     named = {host.name for host in expected}
     missing = [host.name for host in expected if host.name not in view.members]
     if missing:
@@ -182,8 +186,10 @@ def check_releases(reports: Sequence[NodeReport]) -> Check:
     by_release: dict[str, list[str]] = {}
     for report in reports:
         by_release.setdefault(report.release, []).append(report.name)
-    if len(by_release) <= 1:
-        return Check(name=name, status=Verdict.OK, message=f"all nodes run {next(iter(by_release), 'an unknown release')[:12]}")
+    if not by_release:
+        return Check(name=name, status=Verdict.WARN, message=UNKNOWN)
+    if len(by_release) == 1:
+        return Check(name=name, status=Verdict.OK, message=f"all that answered run {next(iter(by_release))[:12]}")
     mix = "; ".join(f"{release[:12]} on {listed(names)}" for release, names in by_release.items())
     return Check(name=name, status=Verdict.WARN, message=f"{len(by_release)} releases: {mix}", fix="hmctl deploy")
 
@@ -193,7 +199,7 @@ def check_clocks(answers: Answers) -> Check:
     name = "clocks"
     offsets = {node: answer.offset_seconds for node, answer in answers.items() if isinstance(answer, Answer)}
     if not offsets:
-        return Check(name=name, status=Verdict.OK, message="nothing to compare")
+        return Check(name=name, status=Verdict.WARN, message=UNKNOWN)
     middle = median(offsets.values())
     astray = {node: offset - middle for node, offset in offsets.items() if abs(offset - middle) > MOST_SKEW_SECONDS}
     if astray:

@@ -33,12 +33,15 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
     """Asks all hosts of the inventory, `timeout` seconds for each. With `auto`, SSH is tried only when nobody answers over QUIC:
     UDP is then closed somewhere between us and them, while a single dead host must not make everybody wait for its SSH."""
     access = Access.of(store, via)
-    answers = await _ask(inventory.hosts, access, Via.QUIC if via is Via.AUTO else via, timeout)
     used = Via.SSH if via is Via.SSH else Via.QUIC
-    if via is Via.AUTO and inventory.hosts and all(_unheard(answer) for answer in answers.values()):
+    found = await _ask(inventory.hosts, access, used, timeout)
+    if via is Via.AUTO and found and all(isinstance(answer, PeerUnreachable) for answer in found.values()):
         over_ssh = await _ask(inventory.hosts, access, Via.SSH, timeout)
         if any(isinstance(answer, Answer) for answer in over_ssh.values()):
-            answers, used = over_ssh, Via.SSH
+            found, used = over_ssh, Via.SSH
+        else:  # a host that we reached but whose agent does not run says so better than UDP's silence
+            found = {name: over_ssh[name] if isinstance(over_ssh[name], PeerUnreachable) else answer for name, answer in found.items()}
+    answers = {name: _silence(answer) if isinstance(answer, HyperMeshError) else answer for name, answer in found.items()}
     status = judge(
         cluster=inventory.name,
         expected=[Expected(host.name, host.address, host.role) for host in inventory.hosts],
@@ -49,23 +52,17 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
     return Survey(status, answers, used)
 
 
-def _unheard(answer: Answer | Silence) -> bool:
-    return isinstance(answer, Silence) and not answer.reached
-
-
-async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float) -> dict[str, Answer | Silence]:
+async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float) -> dict[str, Answer | HyperMeshError]:
     if via is Via.QUIC:
-        found = await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, timeout), timeout=timeout)
-    else:
-        from hmctl.remote.ssh import Connector
+        return await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, timeout), timeout=timeout)
+    from hmctl.remote.ssh import Connector
 
-        connector = Connector(access.known_hosts)
-        bound = max(timeout, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
-        try:
-            found = await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector), timeout=bound)
-        finally:
-            await connector.close()
-    return {name: _silence(answer) if isinstance(answer, HyperMeshError) else answer for name, answer in found.items()}
+    connector = Connector(access.known_hosts)
+    bound = max(timeout, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
+    try:
+        return await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector), timeout=bound)
+    finally:
+        await connector.close()
 
 
 async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None) -> Answer:

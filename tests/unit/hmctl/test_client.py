@@ -211,6 +211,23 @@ async def test_with_udp_closed_ssh_is_tried_and_its_failure_said(store: Operator
     assert found.status.exit_code == 4
 
 
+async def test_what_ssh_finds_out_about_an_agent_is_said_and_what_ssh_itself_lacks_is_not(
+    store: OperatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UDP's silence has many causes; a host that can be logged into tells the true one."""
+    found: dict[Via, dict[str, HyperMeshError]] = {
+        Via.QUIC: {name: PeerUnreachable("no answer") for name in ("node1", "node2")},
+        Via.SSH: {"node1": PeerUnreachable("no agent is installed", fix="hmctl deploy"), "node2": Unreachable("no route")},
+    }
+
+    async def ask(hosts: object, access: object, via: Via, timeout: float) -> dict[str, HyperMeshError]:
+        return found[via]
+
+    monkeypatch.setattr("hmctl.actions.survey._ask", ask)
+    answers = (await survey(inventory(host("node1", 1), host("node2", 1)), store)).answers
+    assert answers == {"node1": Silence("no agent is installed", "hmctl deploy"), "node2": Silence("no answer")}
+
+
 @dataclass
 class RelayProcess:
     """The relay as SSH shows it: our end of its stdio."""

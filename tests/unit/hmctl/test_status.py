@@ -109,6 +109,14 @@ def test_a_lost_node_is_a_warning_with_its_reason_and_a_fix() -> None:
     assert check(found, "quorum").message == "2 of 3 voters connected: one more lost and nothing can be changed"
 
 
+def test_each_lost_node_has_its_own_reason_up_to_a_bound() -> None:
+    names = tuple(f"node{number}" for number in range(1, 10))
+    found = status(report("node1"), *[(name, Silence(f"reason of {name}")) for name in names[1:]], hosts=names)
+    message = check(found, "nodes").message
+    assert message.startswith("node2 (unreachable): reason of node2; node3 (unreachable): reason of node3; ")
+    assert message.endswith("node6 (unreachable): reason of node6; and 3 more")
+
+
 def test_the_leaders_word_makes_a_silent_node_down() -> None:
     members = (member("node1"), member("node2"), member("node3", NodeState.DOWN, "no heartbeat for 4 s"))
     found = status(report("node1", members=members), report("node2"), ("node3", SILENT))
@@ -128,7 +136,7 @@ def test_nobody_answers() -> None:
     assert found.health is Health.CRITICAL
     assert found.exit_code == 4
     assert (found.leader, found.term, found.release) == (None, 0, "")
-    assert "none of 3 nodes answered: no answer within 2 s" in check(found, "nodes").message
+    assert "none of 3 nodes answered; node1: no answer within 2 s" in check(found, "nodes").message
     assert "--via ssh" in (check(found, "nodes").fix or "")
 
 

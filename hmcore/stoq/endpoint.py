@@ -344,6 +344,7 @@ async def dial(
             over.set_result((made[0].failure if made else None) or error)
 
     where = f"UDP {host}:{port}"
+    settled = False
     try:
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, remote_addr=(host, port))
@@ -354,6 +355,7 @@ async def dial(
             protocol.wire = QuicWire(quic, verdict, Callbacks(protocol.send, established, stopped), dialer=True, silence=silence)
             protocol.wire.dial(protocol.address)
             failure = await over
+        settled = failure is None
     except TimeoutError as error:
         heard = protocol.wire is not None and protocol.wire.heard
         what = "answered, but the handshake did not end" if heard else "no answer"
@@ -361,7 +363,7 @@ async def dial(
     except OSError as error:
         raise PeerUnreachable(f"{where}: {error.strerror or error}", host=server.name) from error
     finally:
-        if not over.done() or over.cancelled() or over.result() is not None:
+        if not settled:  # also when the deadline passed in the very turn in which the welcome came
             if protocol.wire is not None:
                 protocol.wire.fail(ConnectionLost("the dialer gave up"))
             protocol.close()

@@ -16,7 +16,7 @@ from hmcore.errors import LabError
 from hmctl.lab import apt, shell
 from hmctl.lab.lock import exclusive
 from hmctl.lab.progress import Progress
-from hmctl.lab.recipe import SETUP_SCRIPT, Recipe, recipe_for
+from hmctl.lab.recipe import DPKG_SETTINGS, SETUP_SCRIPT, Recipe, recipe_for
 
 BUILD_TIMEOUT = 1800.0  # seconds; for a slow archive: the tools have time limits of their own for one that is silent
 KEY = "base image"  # in progress reports
@@ -109,7 +109,11 @@ def _build(root: Path, recipe: Recipe, setup: apt.AptSetup, log: Path, progress:
         str(root),
         setup.archive.uri,
     ]
-    root.mkdir()
+    dpkg = root / "etc/dpkg/dpkg.cfg.d/lab"
+    dpkg.parent.mkdir(parents=True)
+    dpkg.write_text(
+        DPKG_SETTINGS
+    )  # there before dpkg is: half of the time would go into syncing files of an image that is whole or nothing
     wgetrc.write_text(f"ca_certificate={setup.ca}\n" if setup.ca else "")
     with log.open("w") as record:
         _step(bootstrap, record, progress, {**setup.proxies, "WGETRC": str(wgetrc)})

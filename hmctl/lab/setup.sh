@@ -9,12 +9,6 @@ say() { echo "lab: $*"; }
 say "refreshing the package lists"
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d # packages must not start services in here
 chmod 755 /usr/sbin/policy-rc.d
-cat > /etc/dpkg/dpkg.cfg.d/lab << 'END'
-force-unsafe-io
-path-exclude=/usr/share/man/*
-path-exclude=/usr/share/locale/*
-path-exclude=/usr/share/doc/*
-END
 apt-get -q update
 
 # Newer releases keep the docker command in a package of its own, which docker.io only recommends.

@@ -224,6 +224,11 @@ class SshRemote:
             raise Unreachable(f"`{shown(argv)}` has not ended within {timeout:g} s", host=self.host.name) from error
         except (asyncssh.Error, OSError) as error:
             raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from error
+        except ExceptionGroup as group:
+            lost, other = group.split((asyncssh.Error, OSError))
+            if other is not None:
+                raise
+            raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from lost
 
 
 class _Reader:
@@ -258,6 +263,10 @@ class _Writer:
     async def drain(self) -> None:
         with _broken():
             await self._writer.drain()
+
+    def write_eof(self) -> None:
+        with _broken():
+            self._writer.write_eof()
 
     def close(self) -> None:
         self._writer.close()

@@ -258,12 +258,18 @@ async def test_nobody_listening_and_nobody_answering_are_told_apart(tmp_path: Pa
         await free.wait_closed()
         with pytest.raises(Unreachable, match="refused the connection"):
             await box.connector().connect(box.host(port=port))
-        silent = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.1", 0)
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
         try:
             with pytest.raises(Unreachable, match="did not answer in time"):
                 await box.connector(timeout=0.2).connect(box.host(port=silent.sockets[0].getsockname()[1]))
         finally:
             silent.close()
+            await silent.wait_closed()
         with pytest.raises(Unreachable, match="no address is known"):
             await box.connector().connect(box.host(address="no-such-host.invalid"))
 

@@ -60,8 +60,18 @@ def router(name: str) -> Router:
     async def form(peer: Peer, request: api.FormRequest) -> api.Formation:
         return api.Formation(bootstrap=request.bootstrap, empty=True, permitted=True, formed=False)
 
+    async def ping(peer: Peer, request: api.Empty) -> api.PingReply:
+        return api.PingReply(name=name, unix_time=time.time())
+
     everyone, operators = frozenset(Kind), frozenset({Kind.OPERATOR})
-    return Router({api.REPORT: (everyone, report), api.FORM: (operators, form), api.FORMATION: (frozenset({Kind.NODE}), report)})
+    return Router(
+        {
+            api.PING: (everyone, ping),
+            api.REPORT: (everyone, report),
+            api.FORM: (operators, form),
+            api.FORMATION: (frozenset({Kind.NODE}), report),
+        }
+    )
 
 
 @pytest.fixture

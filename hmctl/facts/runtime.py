@@ -38,7 +38,7 @@ else:
         say("docker", "running")
     except Exception as error:
         say("docker", "down")
-        say("docker_error", error)
+        say("docker_error", getattr(error, "strerror", None) or error)
 """
 
 COMMAND = f"""

@@ -282,6 +282,16 @@ def test_labs_side_by_side_and_growing(lab, new_lab, hmctl, tmp_path):
     assert reaches(lab, "node1", "node2")
 
 
+def test_up_mends_a_lab_whose_switch_is_gone(new_lab, tmp_path):
+    other = new_lab("s")
+    other.up(2, tmp_path / "s.yaml")
+    subprocess.run(["ip", "netns", "delete", Names(other.name).switch], check=True, timeout=10)
+    again = other.up(2, tmp_path / "s.yaml")
+    assert again.booted == ("node1", "node2")
+    assert reaches(other, "node1", "node2")
+    assert operator_reaches(other, "node2")
+
+
 def test_down_leaves_nothing_behind(new_lab, tmp_path, hmctl, eventually):
     locks = nspawn_locks()
     other = new_lab("c")

@@ -221,24 +221,42 @@ async def _relay_failed(name: str, process: Process, error: PeerUnreachable) -> 
 
 
 async def ask_all(
-    hosts: Sequence[Host], ask: Callable[[Host], Awaitable[T]], *, timeout: float, at_once: int = AT_ONCE
+    hosts: Sequence[Host], ask: Callable[[Host], Awaitable[T]], *, timeout: float, at_once: int = AT_ONCE, patience: float | None = None
 ) -> dict[str, T | HyperMeshError]:
     """Asks every host at the same time, each for `timeout` seconds at most: one that is dead delays nobody else.
 
-    Failures of our own tree become that host's entry; anything else is a bug and ends the whole.
+    With `patience`, the others get no more than so many seconds once most have answered (more if these were slow): whoever is silent
+    then is dead or far worse off than the rest. Failures of our own tree become that host's entry; anything else is a bug and ends
+    the whole.
     """
-    gate = asyncio.Semaphore(at_once)
+    gate, clock = asyncio.Semaphore(at_once), asyncio.get_running_loop().time
     found: dict[str, T | HyperMeshError] = {}
+    limits: dict[str, asyncio.Timeout] = {}  # of those being asked
+    took: list[float] = []  # by those that answered
+
+    def hurry() -> None:
+        if patience is None or 2 * len(took) <= len(hosts):
+            return
+        latest = clock() + max(patience, 3 * max(took))
+        for limit in limits.values():
+            if latest < (limit.when() or latest):
+                limit.reschedule(latest)
 
     async def one(host: Host) -> None:
         async with gate:
+            began = clock()
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout) as limits[host.name]:
+                    hurry()
                     found[host.name] = await ask(host)
+                    took.append(clock() - began)
             except TimeoutError:
-                found[host.name] = PeerUnreachable(f"no answer within {timeout:g} s", host=host.name)
+                found[host.name] = PeerUnreachable(f"no answer within {clock() - began:.1f} s", host=host.name)
             except HyperMeshError as error:
                 found[host.name] = error
+            finally:
+                del limits[host.name]
+            hurry()
 
     async with asyncio.TaskGroup() as group:
         for host in hosts:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hmctl.state import OperatorStore
 
 
+DEADLINE = 2.0  # seconds that a node has for its answer
+PATIENCE = 0.7  # and when most have answered: time for a lost packet to be sent once more
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """`via` is how the answers came in the end."""
@@ -29,9 +33,12 @@ class Survey:
     via: Via
 
 
-async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float = 2.0) -> Survey:
-    """Asks all hosts of the inventory, `timeout` seconds for each. With `auto`, SSH is tried only when nobody answers over QUIC:
-    UDP is then closed somewhere between us and them, while a single dead host must not make everybody wait for its SSH."""
+async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float | None = None) -> Survey:
+    """Asks all hosts of the inventory, each for `timeout` seconds; by default DEADLINE, or PATIENCE after most have answered.
+
+    With `auto`, SSH is tried only when nobody answers over QUIC: UDP is then closed somewhere between us and them, while a single dead
+    host must not make everybody wait for its SSH.
+    """
     access = Access.of(store, via)
     used = Via.SSH if via is Via.SSH else Via.QUIC
     found = await _ask(inventory.hosts, access, used, timeout)
@@ -52,13 +59,15 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
     return Survey(status, answers, used)
 
 
-async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float) -> dict[str, Answer | HyperMeshError]:
+async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float | None) -> dict[str, Answer | HyperMeshError]:
+    bound = DEADLINE if timeout is None else timeout
     if via is Via.QUIC:
-        return await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, timeout), timeout=timeout)
+        patience = PATIENCE if timeout is None else None
+        return await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, bound), timeout=bound, patience=patience)
     from hmctl.remote.ssh import Connector
 
     connector = Connector(access.known_hosts)
-    bound = max(timeout, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
+    bound = max(bound, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
     try:
         return await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector), timeout=bound)
     finally:

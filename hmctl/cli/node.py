@@ -12,7 +12,7 @@ from hmcore.records import PeerReport, PhaseReport
 from hmctl.actions.inspect import Inspection, inspection
 from hmctl.actions.status import Answer, NodeStatus, Silence
 from hmctl.cli.context import current, group
-from hmctl.cli.status import STATE_STYLE, component_style, score, show_nodes
+from hmctl.cli.status import STATE_STYLE, TimeoutOption, ViaOption, component_style, score, show_nodes
 from hmctl.client import Via
 from hmctl.output import Column, Output
 from hmctl.text import Cell, Style, Styled, bar, duration, listed
@@ -20,9 +20,6 @@ from hmctl.text import Cell, Style, Styled, bar, duration, listed
 app = group("List the nodes, and look into one.")
 
 BAR = 30  # columns of the start-up picture
-
-ViaOption = Annotated[Via, typer.Option(help="How agents are reached. auto: QUIC, and SSH when no node answers that.")]
-TimeoutOption = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long a node may take to answer.")]
 
 
 class NodeList(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +31,7 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @app.command("ls")
-def ls(ctx: typer.Context, via: ViaOption = Via.AUTO, timeout: TimeoutOption = 2.0) -> int:
+def ls(ctx: typer.Context, via: ViaOption = Via.AUTO, timeout: TimeoutOption = None) -> int:
     """List the nodes: role, state, health, containers, uptime, round-trip time."""
     from hmctl.actions.survey import survey
 
@@ -51,7 +48,7 @@ def inspect(
     ctx: typer.Context,
     node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the inventory.")],
     via: ViaOption = Via.AUTO,
-    timeout: TimeoutOption = 2.0,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Look into a node: components, how its start went, its peers and how far away they are."""
     from hmctl.actions.survey import survey

@@ -29,12 +29,19 @@ STATE_STYLE: dict[NodeState, Style] = {
 }
 
 
+ViaOption = Annotated[Via, typer.Option(help="How agents are reached. auto: QUIC, and SSH when no node answers that.")]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(min=0.1, metavar="SECONDS", help="How long a node may take to answer.  [default: 2; 0.7 once most have answered]"),
+]
+
+
 def command(
     ctx: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Ask again and again until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="With --watch: how often.")] = 2.0,
-    via: Annotated[Via, typer.Option(help="How agents are reached. auto: QUIC, and SSH when no node answers that.")] = Via.AUTO,
-    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long a node may take to answer.")] = 2.0,
+    via: ViaOption = Via.AUTO,
+    timeout: TimeoutOption = None,
 ) -> int:
     """Ask every agent, and say whether the cluster is healthy.
 
@@ -44,7 +51,7 @@ def command(
     return context.run(_status(context, watch=watch, interval=interval, via=via, timeout=timeout))
 
 
-async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float) -> int:
+async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None) -> int:
     from hmctl.actions.survey import survey
 
     inventory = context.inventory(warn=False)

@@ -155,6 +155,44 @@ async def test_a_dead_node_never_delays_the_rest(store: OperatorStore) -> None:
     assert max(answered.values()) < 0.15
 
 
+async def silent_but(host: Host) -> str:
+    """Hosts whose name says so never answer; the others do so at once."""
+    if host.name.startswith("dead"):
+        await asyncio.Event().wait()
+    return host.name
+
+
+@pytest.mark.parametrize(
+    ("names", "soon"),
+    [
+        pytest.param(["dead", "node1", "node2"], True, id="most answered"),
+        pytest.param(["dead1", "dead2", "node1"], False, id="most are silent"),
+        pytest.param(["dead", "node1"], False, id="half is not most"),
+    ],
+)
+async def test_once_most_have_answered_the_rest_is_not_waited_for_much_longer(names: list[str], soon: bool) -> None:
+    began = time.monotonic()
+    found = await ask_all([host(name, 1) for name in names], silent_but, timeout=1.0, patience=0.1)
+    assert (time.monotonic() - began < 0.6) is soon
+    assert {name for name, answer in found.items() if isinstance(answer, PeerUnreachable)} == {name for name in names if "dead" in name}
+
+
+async def test_hosts_whose_turn_comes_late_get_no_less_patience(store: OperatorStore) -> None:
+    """The others' answers are in when the last host's turn comes; it needs a moment, and has it."""
+
+    async def ask(host: Host) -> str:
+        if host.name == "last":
+            moment = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.05, moment.set)
+            await moment.wait()
+        return await silent_but(host)
+
+    hosts = [host(name, 1) for name in ("node1", "node2", "node3", "dead1", "last")]
+    found = await ask_all(hosts, ask, timeout=5.0, patience=0.2, at_once=1)
+    assert found["last"] == "last"
+    assert isinstance(found["dead1"], PeerUnreachable)
+
+
 async def test_hosts_beyond_the_limit_get_their_full_time(store: OperatorStore) -> None:
     busy: list[int] = [0, 0]
 

@@ -52,10 +52,10 @@ class Cluster:
     """What the nodes say; tests change it. `asked` counts the surveys and how they were made."""
 
     answers: dict[str, Answer | Silence]
-    asked: list[tuple[Via, float]] = field(default_factory=list)
+    asked: list[tuple[Via, float | None]] = field(default_factory=list)
     before_answering: Callable[[], None] = lambda: None
 
-    async def survey(self, inventory: Any, store: Any, *, via: Via, timeout: float) -> Survey:
+    async def survey(self, inventory: Any, store: Any, *, via: Via, timeout: float | None) -> Survey:
         self.asked.append((via, timeout))
         self.before_answering()
         expected = [Expected(host.name, host.address, host.role) for host in inventory.hosts]

@@ -22,7 +22,7 @@ def test_a_healthy_cluster_is_0_and_says_so_first(cluster: Cluster, capsys: pyte
     assert any(line.split()[:4] == ["node1", "10.0.0.1", "control", "ready"] for line in lines)
     assert err == ""
     assert "\x1b" not in out
-    assert cluster.asked == [(Via.AUTO, 2.0)]
+    assert cluster.asked == [(Via.AUTO, None)]
 
 
 def test_a_lost_node_is_3_and_its_fix_is_shown(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,7 +228,7 @@ class Pool:
         link = self._links.get(peer.identity.name)
         if link is None or link.connection is None or not link.dialled:
             return None
-        if dials(ours.identity.name, ours.role, peer.identity.name, peer.role):
+        if self._dials(peer):
             return f"{ours.identity.name} is connected to {peer.identity.name} already"
         return None
 
@@ -252,6 +252,11 @@ class Pool:
             connection.hang_up(f"the peer ended its {kind} stream")
 
     # inside
+
+    def _dials(self, peer: Peer) -> bool:
+        """Whether, of us two, it is us whose connection counts."""
+        ours = self._local
+        return dials(ours.identity.name, ours.role, peer.identity.name, peer.role)
 
     def _link(self, name: str) -> _Link:
         link = self._links.get(name)
@@ -300,6 +305,8 @@ class Pool:
                     high_water=self._transport.high_water_bytes,
                 )
             except HyperMeshError as error:
+                if link.connection is not None:
+                    continue
                 if link.error != error.message:
                     log.info("cannot reach %s: %s", link.name, error.message)
                 link.error = error.message
@@ -328,13 +335,17 @@ class Pool:
 
     def _up(self, link: _Link, connection: Connection, *, dialled: bool) -> None:
         old = link.connection
-        if old is not None:
-            self._down(link, old)
-            old.hang_up("replaced by a newer connection")
+        if old is not None and dialled and not link.dialled and not self._dials(connection.peer):
+            connection.hang_up(f"{link.name} has dialled {self._local.identity.name} meanwhile")
+            return
         if self._failed is None or self._failed.done():
             connection.hang_up("the node is not ready")
             return
+        if old is not None:
+            self._down(link, old)
         link.connection = connection
+        if old is not None:
+            old.hang_up("replaced by a newer connection")
         link.dialled = dialled
         link.since = self._clock()
         link.error = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ class TransportLayer:
         self._pool: Pool | None = None
         self._listener: AgentListener | None = None
         self._expires: datetime | None = None
+        self._alone_since: float | None = None
 
     async def initialize(self) -> None:
         proof = self._identity()
@@ -87,9 +89,11 @@ class TransportLayer:
     async def check(self) -> str | None:
         if self._expires is not None and (reason := expiry_reason(self._expires, datetime.now(UTC))):
             return reason
-        if self._peers and self._pool is not None and not self._pool.connected:
-            return "no other node is reachable"
-        return None
+        if not self._peers or self.connected:
+            self._alone_since = None
+            return None
+        self._alone_since = self._alone_since or time.monotonic()
+        return "no other node is reachable" if time.monotonic() - self._alone_since >= self._config.settings.membership.suspect else None
 
     async def stop(self) -> None:
         listener, self._listener = self._listener, None

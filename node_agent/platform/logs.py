@@ -34,6 +34,7 @@ def set_up() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for ours in ("node_agent", "hmcore"):
+    for ours in ("node_agent", "hmcore", "hypermesh"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    logging.getLogger("quic").setLevel(logging.ERROR)  # aioquic's: what strangers send is counted and said by hmcore.stoq
     logging.captureWarnings(True)

@@ -11,6 +11,7 @@ from hmcore.errors import HyperMeshError
 from hmcore.records import Cluster, Event, Node, RaftReport
 
 INTERVAL = 5.0  # seconds between two questions; a change of the connections asks at once
+IMPATIENCE = 1.0  # seconds, while something is wrong
 TIMEOUT = 3.0
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class ObserverLayer:
             self._again.clear()
             await self._look()
             try:
-                async with asyncio.timeout(INTERVAL):
+                async with asyncio.timeout(IMPATIENCE if self._trouble or not self._formed else INTERVAL):
                     await self._again.wait()
             except TimeoutError:
                 continue

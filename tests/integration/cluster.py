@@ -25,6 +25,11 @@ from node_agent.platform.identity import node_key
 CLUSTER = "hm-integrat10"
 BOOTSTRAP = "bootstrap-1"
 ROOT = Path(__file__).parents[2]
+QUICK: dict[str, object] = {
+    "membership": {"heartbeat": 0.2, "suspect": 1.0, "down": 1.6},
+    "raft": {"heartbeat": 0.1, "election_min": 0.6, "election_max": 1.0},
+    "transport": {"reconnect_max": 0.3},
+}
 
 
 class AgentProcess:
@@ -84,7 +89,7 @@ class ClusterOfProcesses:
                     port=ports[name],
                     voters=voters,
                     preset="balanced",
-                    settings=settings_for("balanced", {"membership": {"heartbeat": 0.2, "suspect": 0.8, "down": 1.6}} | overrides),
+                    settings=settings_for("balanced", QUICK | overrides),
                     data_dir=directory / name / "data",
                     pki_dir=directory / name / "pki",
                     socket=directory / name / "run" / "agent.sock",
@@ -150,7 +155,7 @@ class ClusterOfProcesses:
                 await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP), timeout=5.0)
 
     async def until(
-        self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = 10.0, what: str = ""
+        self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = 20.0, what: str = ""
     ) -> dict[str, NodeReport]:
         """The reports as soon as they are as wanted. Fails with what they were, and the logs."""
         reports: dict[str, NodeReport] = {}

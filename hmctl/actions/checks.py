@@ -136,8 +136,14 @@ def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
         name=name,
         status=Verdict.WARN,
         message="; ".join(said[:MOST_SAID]) + (f"; and {len(said) - MOST_SAID} more" if len(said) > MOST_SAID else ""),
-        fix=known_fix or f"hmctl logs {names[0]}; on the host: systemctl status hypermesh-agent",
+        fix=known_fix or _fix_of_lost(lost[0]),
     )
+
+
+def _fix_of_lost(node: NodeStatus) -> str:
+    if node.uptime_seconds is not None:  # it answers us: the trouble lies between it and the others
+        return f"is UDP 7443 open between the nodes? hmctl node inspect {node.name} shows whom it reaches"
+    return f"hmctl logs {node.name}; on the host: systemctl status hypermesh-agent"
 
 
 def check_components(reports: Sequence[NodeReport]) -> Check:

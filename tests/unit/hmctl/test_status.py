@@ -128,6 +128,7 @@ def test_a_node_that_only_the_leader_cannot_hear_is_not_ready() -> None:
     found = status(report("node1", members=members), report("node2"), report("node3"))
     assert states(found)["node3"] == "suspect"
     assert found.nodes[2].reasons == ["the leader does not hear it: no heartbeat for 2 s"]
+    assert "between the nodes" in (check(found, "nodes").fix or "")
     assert found.health is Health.WARNING
 
 

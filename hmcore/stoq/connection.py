@@ -8,14 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from hmcore.errors import Backpressure, CallTimeout, ConnectionLost, FrameError, HandshakeRefused, HyperMeshError
-from hmcore.stoq.faults import error_of, fault_of
-from hmcore.stoq.frames import Fault, Reply
-from hmcore.stoq.greeting import Peer
-from hmcore.stoq.messages import MessageStream
-from hmcore.stoq.session import (
+from hmcore.stoq.events import (
     Abandoned,
     Abort,
     Answered,
@@ -26,46 +22,21 @@ from hmcore.stoq.session import (
     Opened,
     Received,
     Refused,
-    Session,
     Welcomed,
     Write,
 )
+from hmcore.stoq.faults import error_of, fault_of
+from hmcore.stoq.frames import Fault, Reply
+from hmcore.stoq.greeting import Peer
+from hmcore.stoq.messages import MessageStream
+from hmcore.stoq.service import Service, answer_call, answer_stream
+from hmcore.stoq.session import Session
 from hmcore.stoq.tasks import TaskScope
+from hmcore.stoq.wire import Wire
 
 HIGH_WATER = 4 * 1024 * 1024  # bytes
 
 log = logging.getLogger("hypermesh.stoq")
-
-
-class Wire(Protocol):
-    """What carries a connection: numbered streams of bytes, each in order, both ways. It calls the connection's `wire_` methods."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes written that the other end has not acknowledged."""
-
-    @property
-    def rtt(self) -> float | None:
-        """Smoothed round-trip time in seconds; None while unknown."""
-
-    def write(self, stream: int, data: bytes, end: bool) -> None: ...
-
-    def abort(self, stream: int) -> None: ...
-
-    def hang_up(self, *, refused: bool, reason: str) -> None:
-        """Send what was written as far as possible, say why, and stop. Calls nothing afterwards."""
-
-    async def wait_released(self) -> None:
-        """Until tasks and sockets of a wire that stopped are gone."""
-
-
-class Service(Protocol):
-    """What answers the other end. `call` raises a CallRefused to refuse; anything else it raises is an internal fault."""
-
-    async def call(self, peer: Peer, method: str, body: bytes) -> bytes: ...
-
-    async def stream(self, peer: Peer, kind: str, stream: MessageStream) -> None:
-        """An incoming stream of messages. When this returns, the stream is closed."""
 
 
 class Connection:
@@ -395,15 +366,7 @@ class Connection:
         self._scope.spawn(name, work, started)
 
     async def _serve_call(self, stream: int, method: str, body: bytes) -> None:
-        try:
-            if self._service is None:
-                answer: Reply | Fault = Fault("invalid-request", "nothing is served on this connection")
-            else:
-                answer = Reply(await self._service.call(self.peer, method, body))
-        except Exception as error:
-            answer = fault_of(error)
-            if not isinstance(error, HyperMeshError):
-                log.exception("%s of %s failed", method, self.peer.identity)
+        answer = await answer_call(self._service, self.peer, method, body)
         if self._lost is None:
             try:
                 self._session.answer(stream, answer)
@@ -413,14 +376,7 @@ class Connection:
 
     async def _serve_stream(self, stream: int, messages: MessageStream) -> None:
         try:
-            if self._service is not None:
-                await self._service.stream(self.peer, messages.kind, messages)
-        except ConnectionLost:
-            pass
-        except HyperMeshError as error:
-            log.warning("%s stream of %s: %s", messages.kind, self.peer.identity, error)
-        except Exception:
-            log.exception("%s stream of %s failed", messages.kind, self.peer.identity)
+            await answer_stream(self._service, self.peer, messages)
         finally:
             if messages.ended:
                 self.stream_end(stream)

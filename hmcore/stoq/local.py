@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, PeerUnreachable, TransportError
-from hmcore.stoq.connection import HIGH_WATER, Connection, Service
+from hmcore.stoq.connection import HIGH_WATER, Connection
 from hmcore.stoq.greeting import Acceptor, Dialer, Local, vouched
+from hmcore.stoq.service import Service
 from hmcore.stoq.session import Session
 from hmcore.stoq.tasks import TaskScope
 
@@ -76,7 +77,7 @@ def chunk(stream: int, data: bytes, *, end: bool = False, abort: bool = False) -
 
 
 class ByteWire:
-    """See hmcore.stoq.connection.Wire. One task reads, one writes; both end when the bytes do or when we hang up."""
+    """See hmcore.stoq.wire.Wire. One task reads, one writes; both end when the bytes do or when we hang up."""
 
     rtt = None
 

@@ -50,7 +50,7 @@ class Callbacks:
 
 
 class QuicWire:
-    """See hmcore.stoq.connection.Wire."""
+    """See hmcore.stoq.wire.Wire."""
 
     def __init__(self, quic: QuicConnection, verdict: Verdict, callbacks: Callbacks, *, dialer: bool, silence: float = SILENCE) -> None:
         self._quic = quic

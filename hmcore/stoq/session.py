@@ -12,9 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-import msgspec
-
 from hmcore.errors import FrameError
+from hmcore.stoq.events import (
+    Abandoned,
+    Abort,
+    Answered,
+    Called,
+    Credited,
+    Ended,
+    Event,
+    Opened,
+    Received,
+    Refused,
+    Welcomed,
+    Write,
+)
 from hmcore.stoq.frames import (
     MAX_FRAME,
     MAX_HELLO,
@@ -31,7 +43,7 @@ from hmcore.stoq.frames import (
     Welcome,
     encode,
 )
-from hmcore.stoq.greeting import Acceptor, Dialer, Peer
+from hmcore.stoq.greeting import Acceptor, Dialer
 
 WINDOW = 4 * 1024 * 1024  # bytes of messages a stream may have under way that its reader has not taken (a last one may exceed it)
 OVERHEAD = 32  # what a message costs of the window beside its payload, so that empty ones are not free
@@ -39,71 +51,6 @@ MAX_HELD = 128 * 1024 * 1024  # bytes of incomplete frames and unanswered calls 
 MAX_STREAMS = 1024  # opened by the other end and not finished
 STALL = 30.0  # seconds without a further byte after which an incomplete frame ends the connection
 HELLO_STREAM = 0
-
-
-class Welcomed(msgspec.Struct, frozen=True):
-    peer: Peer
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """The acceptor does not want this dialer; both ends learn the reason."""
-
-    kind: str
-    reason: str
-
-
-class Called(msgspec.Struct, frozen=True):
-    stream: int
-    method: str
-    body: bytes
-
-
-class Answered(msgspec.Struct, frozen=True):
-    stream: int
-    answer: Reply | Fault
-
-
-class Opened(msgspec.Struct, frozen=True):
-    stream: int
-    kind: str
-
-
-class Received(msgspec.Struct, frozen=True):
-    stream: int
-    payload: bytes
-
-
-class Credited(msgspec.Struct, frozen=True):
-    """A stream whose window was used up may send again."""
-
-    stream: int
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """The other end will send no more on this stream."""
-
-    stream: int
-
-
-class Abandoned(msgspec.Struct, frozen=True):
-    """The other end no longer wants this stream."""
-
-    stream: int
-
-
-Event = Welcomed | Refused | Called | Answered | Opened | Received | Credited | Ended | Abandoned
-
-
-class Write(msgspec.Struct, frozen=True):
-    stream: int
-    data: bytes
-    end: bool = False
-
-
-class Abort(msgspec.Struct, frozen=True):
-    """Stop the stream in both directions, at once."""
-
-    stream: int
 
 
 class _Phase(Enum):

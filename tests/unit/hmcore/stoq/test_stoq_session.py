@@ -14,25 +14,10 @@ from test_stoq_frames import frames
 from hmcore.errors import FrameError
 from hmcore.pki import Identity, Kind
 from hmcore.stoq import session as rules
+from hmcore.stoq.events import Abandoned, Abort, Answered, Called, Credited, Ended, Event, Opened, Received, Refused, Welcomed, Write
 from hmcore.stoq.frames import Call, Credit, Fault, Frame, Hello, Item, Open, Reply, Welcome, encode
 from hmcore.stoq.greeting import Acceptor, Dialer, certified, vouched
-from hmcore.stoq.session import (
-    OVERHEAD,
-    WINDOW,
-    Abandoned,
-    Abort,
-    Answered,
-    Called,
-    Credited,
-    Ended,
-    Event,
-    Opened,
-    Received,
-    Refused,
-    Session,
-    Welcomed,
-    Write,
-)
+from hmcore.stoq.session import OVERHEAD, WINDOW, Session
 
 HELLO = Hello(1, 1, CLUSTER, "n2", "control", "r1")
 

@@ -137,7 +137,7 @@ class Deploy:
         if strangers:
             contacts = {contact.line: contact for contact in strangers.values()}
             for contact in contacts.values():
-                self.output.note(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
+                self.output.warn(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
             self.output.confirm(f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?", yes=self.options.yes)
             for contact in contacts.values():
                 self.hosts.trust(contact)

@@ -103,7 +103,8 @@ class Reset:
     async def _remove(self, phase: RemoveAll, targets: Sequence[Found], reached: Reached, progress: Progress) -> dict[str, Outcome]:
         async with hostlock.held(targets, reached.remotes, "reset") as refused:
             free = [target for target in targets if target.name not in refused]
-            outcomes = await runner.run((phase,), free, reached.remotes, progress, self.timings, at_once=self.options.at_once)
+            at_once = self.options.at_once
+            outcomes = await runner.run((phase,), free, reached.remotes, progress, self.timings, at_once=at_once, done="removed")
         outcomes |= {name: Outcome(error=error) for name, error in refused.items()}
         removed = [target for target in free if outcomes[target.name].error is None]
         after = Reached(remotes=reached.remotes)

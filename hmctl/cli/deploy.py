@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +75,9 @@ async def _deploy(context: Context, options: object) -> Report:
         )
         try:
             report = await deploy.run()
+        except asyncio.CancelledError:
+            context.output.note("what was begun is finished, or taken back, by running hmctl deploy again")
+            raise
         finally:
             await connector.close()
         for place, fingerprint in connector.pinned:
@@ -161,9 +165,11 @@ def _summary(report: Report) -> list[Styled | str]:
     lost = [host.name for host in report.hosts if host.status in ("failed", "unreachable")]
     changed = [host.name for host in report.hosts if host.status == "changed"]
     what = f"{plural(len(changed), 'host')} changed" if changed else "No changes"
-    health = f"healthy, leader {report.leader}" if report.healthy else f"not healthy yet, leader {report.leader}"
+    sick = len({problem.partition(":")[0] for problem in report.problems})
+    health = f"healthy, leader {report.leader}"
     parts: list[Styled | str] = [Styled(f"{report.cluster}: ", "strong"), Styled(what, "good" if changed else "dim")]
-    parts += [f"; {plural(len(well), 'node')} ", Styled(health, "good" if report.healthy else "warning")]
+    count = plural(len(well), "node") if report.healthy else f"{len(well) - sick} of {plural(len(well), 'node')}"
+    parts += [f"; {count} ", Styled(health, "good" if report.healthy else "warning")]
     if lost:
         parts.append(Styled(f"; left out: {listed(lost)}", "bad"))
     parts.append(Styled(f"  ({duration(report.seconds)})", "dim"))

@@ -65,10 +65,11 @@ async def gather(remote: Remote, *, timeout: float, clock: Callable[[], float] =
     name, target = remote.host.name, remote.host.ssh
     if "began" not in sections:
         said = done.stderr.strip().splitlines()
+        other = "correct ssh.sudo_password" if target.sudo_password else "NOPASSWD, or set ssh.sudo_password"
         raise SudoRefused(
             f"{target.user or 'we'} may not use sudo there{': ' + said[-1] if said else ''}",
             host=name,
-            fix=f"let {target.user or 'that user'} use sudo (NOPASSWD, or set ssh.sudo_password), or connect as root (ssh.user)",
+            fix=f"let {target.user or 'that user'} use sudo ({other}), or connect as root (ssh.user)",
         )
     if "ended" not in sections:
         raise Unreachable(f"it stopped answering while we asked about it (status {done.status})", host=name)

@@ -92,11 +92,11 @@ def _docker(found: dict[str, str]) -> Docker:
     match found.get("docker"):
         case "running":
             return Docker("running", found.get("docker_version", ""))
-        case "down":
+        case "down" if found.get("dockerd"):
             return Docker("down", error=found.get("docker_error", ""))
         case "missing" if found.get("dockerd"):
             return Docker("down", error="its socket /var/run/docker.sock does not exist")
-        case "missing":
+        case "missing" | "down":  # a socket that outlived its engine is no engine
             return Docker("missing")
         case _:
             return Docker("unknown")

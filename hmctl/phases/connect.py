@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hmcore.errors import HyperMeshError
 from hmctl.facts.gather import HostFacts, gather
 from hmctl.phases.runner import Progress, Timings
-from hmctl.remote.base import Remote
+from hmctl.remote.base import FirstContact, Remote
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -71,7 +71,8 @@ async def _each(
             except HyperMeshError as error:
                 error.host = error.host or host.name
                 reached.lost[host.name] = error
-                progress.finish(host.name, error.message, outcome="failed")
+                met = isinstance(error, FirstContact)  # no failure yet: somebody may vouch for it
+                progress.finish(host.name, "met for the first time" if met else error.message, outcome="warning" if met else "failed")
 
     async with asyncio.TaskGroup() as group:
         for host in hosts:

@@ -64,8 +64,10 @@ async def run(
     timings: Timings,
     *,
     at_once: int,
+    done: str = "installed",
 ) -> dict[str, Outcome]:
-    """Runs the phases that plan something. When cancelled, takes back what is half done and goes."""
+    """Runs the phases that plan something; `done` is said of a host that went through all of them. When cancelled, takes back what is
+    half done and goes."""
     gate = asyncio.Semaphore(at_once)
     outcomes = {target.name: Outcome() for target in targets}
 
@@ -78,7 +80,7 @@ async def run(
                     if not await _one(phase, target, remotes[target.name], progress, outcomes[target.name]):
                         return
         if planned:
-            progress.finish(target.name, "installed")
+            progress.finish(target.name, done)
 
     async with asyncio.TaskGroup() as group:
         for target in targets:

@@ -388,7 +388,8 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except asyncssh.Error as error:
         raise Unreachable(f"{where} ended the connection: {error.reason}", host=name) from error
     except OSError as error:
-        raise Unreachable(f"{where}: {error.strerror or error}", host=name) from None
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio's own words name the call, not the cause
+        raise Unreachable(f"{where} cannot be reached ({reason}): is the host up?", host=name) from None
 
 
 def _copy_key(target: SshTarget) -> str:

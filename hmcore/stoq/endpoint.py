@@ -44,6 +44,7 @@ HANDSHAKE_TIMEOUT = 5.0  # seconds an incoming connection has from its first pac
 MAX_HANDSHAKES = 256  # under way at once
 PROVE_ADDRESS_FROM = 32  # handshakes under way, from which a new one must first prove its address
 MAX_CONNECTIONS = 4096
+MAX_PER_PEER = 64  # connections of one identity
 MIN_INITIAL = 1200  # bytes; QUIC pads first packets, so that nobody can be made to send more than he got
 CID = 8  # bytes of our connection ids
 SOCKET_BUFFER = 4 * 1024 * 1024
@@ -193,7 +194,7 @@ class Listener(asyncio.DatagramProtocol):
         cids = {first_cid, quic.host_cid}
 
         def established(identity: Identity) -> Connection:
-            session = Session(Acceptor(self._local, certified(identity), self._admit))
+            session = Session(Acceptor(self._local, certified(identity), self._may_enter))
             return Connection(session, self._service, high_water=self._high_water, on_open=lambda c: self._opened(wire, c))
 
         def connection_id(cid: bytes, issued: bool) -> None:
@@ -218,6 +219,11 @@ class Listener(asyncio.DatagramProtocol):
         too_slow = PeerUnreachable(f"the handshake took over {HANDSHAKE_TIMEOUT:g} s")
         self._handshakes[wire] = self._loop.call_later(HANDSHAKE_TIMEOUT, wire.fail, too_slow)
         return wire
+
+    def _may_enter(self, peer: Peer) -> str | None:
+        if sum(connection.peer.identity == peer.identity for connection in self._connections) >= MAX_PER_PEER:
+            return f"{peer.identity} has {MAX_PER_PEER} connections already"
+        return self._admit(peer)
 
     def _opened(self, wire: QuicWire, connection: Connection) -> None:
         deadline = self._handshakes.pop(wire, None)

@@ -38,7 +38,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
 
 
 class Refuse(msgspec.Struct, frozen=True, array_like=True, tag="refuse"):
-    """The acceptor's other answer. `kind`: protocol | identity | duplicate | busy."""
+    """The acceptor's other answer. `kind`: protocol | identity | not-admitted."""
 
     kind: str
     reason: str

@@ -87,7 +87,7 @@ class Acceptor:
         except Refusal as refusal:
             return Refuse(refusal.kind, refusal.reason)
         if (reason := self.admit(peer)) is not None:
-            return Refuse("duplicate", reason)
+            return Refuse("not-admitted", reason)
         ours = self.local
         return peer, Welcome(peer.protocol, ours.identity.cluster, ours.identity.name, ours.role, ours.release)
 

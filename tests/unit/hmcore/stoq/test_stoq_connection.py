@@ -284,6 +284,27 @@ async def test_messages_go_straight_to_a_sink_those_that_waited_first(world: Wor
         await until(lambda: got == [b"1", b"2", b"3", b"ended"])
 
 
+async def test_acknowledgements_that_wait_do_not_count_as_round_trips(world: World) -> None:
+    async with pair(world, Recorder(hold=asyncio.Event())) as (connection, _):
+        stream = await connection.open_stream("deaf")
+        for _ in range(3):
+            await stream.send(b"one way")
+            await until(lambda: connection._wire.backlog == 0)  # type: ignore[union-attr]
+        assert connection.rtt is not None
+        assert connection.rtt < 0.1
+        assert connection._wire._quic._loss._rtt_smoothed < 0.1  # type: ignore[union-attr]
+
+
+async def test_writing_to_a_stream_that_the_peer_just_stopped(world: World) -> None:
+    """aioquic resets our half while we read the datagram that says so; the session hears of it a moment later."""
+    async with pair(world, Recorder(hold=asyncio.Event())) as (connection, _):
+        stream = await connection.open_stream("deaf")
+        await connection.call("echo", b"", timeout=PATIENCE)
+        connection._wire._quic._streams[stream._id].sender.reset(0)  # type: ignore[union-attr]
+        stream.send_nowait(b"in vain")
+        assert await connection.call("echo", b"goes on", timeout=PATIENCE) == b"goes on"
+
+
 async def test_order_survives_a_network_that_loses_packets(world: World) -> None:
     async with remote(world) as (connection, relay):
         count = 0

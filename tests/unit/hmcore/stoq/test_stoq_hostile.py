@@ -13,7 +13,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from stoq_world import CLUSTER, PATIENCE, Recorder, World, dialled, identity, listening, local, network, pair, until
 
-from hmcore.errors import FrameError
+from hmcore.errors import FrameError, HandshakeRefused
 from hmcore.stoq import endpoint, session
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.frames import Call, Hello, Item, Open, encode
@@ -86,6 +86,27 @@ async def test_an_unknown_quic_version_is_answered_with_ours(world: World) -> No
         transport.close()
 
 
+async def test_a_first_packet_too_small_is_ignored(world: World) -> None:
+    """Otherwise a forged sender address would be sent more than the forger spent (RFC 9000 section 8.1)."""
+    small = b"\xc0\0\0\0\1\x08" + os.urandom(8) + b"\x08" + os.urandom(8) + b"\0\x40\x64" + os.urandom(100)
+    async with pair(world, Recorder()) as (connection, listener), thrower(listener.port) as transport:
+        for _ in range(10):
+            transport.sendto(small)
+        await connection.call("echo", b"", timeout=PATIENCE)
+        assert listener.handshakes == 0
+
+
+async def test_one_peer_gets_only_so_many_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_PER_PEER", 1)
+    async with pair(world, Recorder()) as (_, listener):
+        await until(lambda: listener.connections)
+        with pytest.raises(HandshakeRefused, match="node n2 has 1 connections already"):
+            async with dialled(listener.port, world.credentials("n2"), local("n2")):
+                pass
+        async with dialled(listener.port, world.credentials("n3"), local("n3")):
+            pass
+
+
 async def test_half_open_handshakes_are_bounded_and_others_still_get_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "PROVE_ADDRESS_FROM", 8)
     monkeypatch.setattr(endpoint, "MAX_HANDSHAKES", 12)
@@ -141,7 +162,7 @@ BROKEN: dict[str, tuple[list[tuple[int, bytes, bool]], str]] = {
     "empty stream": ([(400, b"", True)], "before it said anything"),
     "second hello": ([(400, encode(HELLO), True)], "hello where none may be"),
     "flood": (
-        [(400, encode(Open("deaf")), False)] + [(400, encode(Item(bytes(3_000_000))), False)] * 3,
+        [(400, encode(Open("deaf")), False)] + [(400, encode(Item(bytes(300_000))), False)] * 3,
         "more messages than there was credit for",
     ),
 }
@@ -149,8 +170,9 @@ BROKEN: dict[str, tuple[list[tuple[int, bytes, bool]], str]] = {
 
 @pytest.mark.parametrize(("said", "reason"), BROKEN.values(), ids=BROKEN.keys())
 async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_only_it(
-    said: list[tuple[int, bytes, bool]], reason: str, world: World
+    said: list[tuple[int, bytes, bool]], reason: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(session, "WINDOW", 400_000)
     service = Recorder(hold=asyncio.Event())
     failures: list[object] = []
 

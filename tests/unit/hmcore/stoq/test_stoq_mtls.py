@@ -15,7 +15,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from stoq_world import CLUSTER, PATIENCE, Recorder, World, dialled, identity, listening, local, until
+from stoq_world import CLUSTER, PATIENCE, Recorder, World, dialled, identity, listening, local, pair, until
 
 from hmcore.api import Empty, Method
 from hmcore.errors import HandshakeRefused, PeerUnreachable, PermissionDenied, PkiError
@@ -23,6 +23,7 @@ from hmcore.pki import Kind
 from hmcore.stoq import mtls
 from hmcore.stoq.endpoint import Credentials
 from hmcore.stoq.frames import Call, Hello, encode
+from hmcore.stoq.quic import QuicWire
 from hmcore.stoq.rpc import Router, invoke
 from hmcore.stoq.session import Session
 
@@ -251,6 +252,24 @@ async def test_a_hook_that_is_gone_lets_nobody_in(world: World, monkeypatch: pyt
         assert service.calls == []
         assert listener.connections == frozenset()
     assert "reading a datagram failed" in caplog.text
+
+
+async def test_the_other_private_parts_that_we_use_exist(world: World) -> None:
+    """Those of quic.py. Where one is gone this fails by name, rather than calls in strange ways."""
+    async with pair(world, Recorder()) as (connection, _):
+        stream = await connection.open_stream("echo")
+        await stream.send(b"x")
+        wire = connection._wire
+        assert isinstance(wire, QuicWire)
+        quic, sender = wire._quic, wire._quic._streams[stream._id].sender
+        space = quic._spaces[tls.Epoch.ONE_RTT]
+        for owner, names in (
+            (quic, "_loss _close_event _close_pending _network_paths _ack_delay _remote_initial_source_connection_id"),
+            (sender, "_buffer_start _buffer_stop _reset_error_code"),
+            (quic._loss, "max_ack_delay on_ack_received _time_of_last_sent_ack_eliciting_packet"),
+            (space, "ack_at ack_queue ack_eliciting_in_flight largest_received_time sent_packets"),
+        ):
+            assert [name for name in names.split() if not hasattr(owner, name)] == []
 
 
 def test_without_a_ca_nothing_starts(world: World) -> None:

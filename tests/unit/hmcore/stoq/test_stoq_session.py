@@ -93,7 +93,7 @@ def test_greeting_tells_each_who_the_other_is() -> None:
         (dialer(), acceptor(protocols=(2, 2)), "protocol", "this node speaks STOQ/2, the dialer STOQ/1: upgrade the older one"),
         (dialer(), Session(Acceptor(local("n1"), certified(identity("n3")))), "identity", "hello names n2"),
         (dialer(), Session(Acceptor(local("n1"), certified(identity("n2", cluster="hm-other")))), "identity", "of hm-other"),
-        (dialer(), acceptor(admit=lambda peer: f"{peer.identity} is here already"), "duplicate", "node n2 is here already"),
+        (dialer(), acceptor(admit=lambda peer: f"{peer.identity} is here already"), "not-admitted", "node n2 is here already"),
         (Session(Dialer(None, author="No Label")), Session(Acceptor(local("n1"), vouched(CLUSTER))), "identity", "is no name"),
     ],
 )
@@ -145,6 +145,7 @@ def test_an_abandoned_call_is_told_to_who_answers_it() -> None:
     talk.run()
     assert talk.heard(talk.dialer) == []
     assert talk.dialer.streams == talk.acceptor.streams == 0
+    assert not talk.dialer._dropped
 
 
 def test_an_answer_that_crosses_with_abandoning_is_dropped() -> None:
@@ -156,6 +157,7 @@ def test_an_answer_that_crosses_with_abandoning_is_dropped() -> None:
     talk.run()
     assert talk.heard(talk.dialer) == []
     assert talk.dialer.streams == talk.acceptor.streams == 0
+    assert not talk.dialer._dropped
 
 
 def test_a_stream_carries_messages_both_ways_until_both_end_it() -> None:

@@ -65,6 +65,8 @@ def ensure(folder: Path, recipe: Recipe, setup: apt.AptSetup, progress: Progress
         building = folder / f"{recipe.digest}.building"
         try:
             _build(building, recipe, setup, folder / f"{recipe.digest}.log", progress)
+            progress.update(KEY, "writing it to disk")  # before it gets its name, and before hosts need the disk for themselves
+            shell.run(["sync", "--file-system", str(building)], timeout=BUILD_TIMEOUT)
             building.rename(image)
         finally:
             shutil.rmtree(building, ignore_errors=True)

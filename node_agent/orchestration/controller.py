@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -53,7 +54,7 @@ class Orchestration:
         self._leader = leader
         self._on_leader_change = on_leader_change
         self._last_leader: str | None = None
-        self._leaving = False
+        self._due: float | None = None  # when the next heartbeat goes out; None while we send none
 
     async def initialize(self) -> None:
         if self._incarnation.value == 0:  # a restart of this component is no new start of the agent
@@ -73,31 +74,58 @@ class Orchestration:
 
     def say_good_bye(self) -> None:
         """The agent stops on purpose: nobody needs to wait for our silence."""
-        self._leaving = True
-        self._beat()
+        if self._due is not None:
+            self._due = None
+            self._beat(leaving=True)
+
+    def ride(self) -> None:
+        """Another message is about to go out. A heartbeat that is nearly due goes with it: one datagram instead of two.
+
+        It is made in the loop's next turn, before connections send what they gathered: never inside whoever is sending now.
+        """
+        if self._nearly_due():
+            asyncio.get_running_loop().call_soon(self._ride)
 
     def heard(self, peer: str, payload: bytes) -> None:
         """A heartbeat has come."""
         if self._leader is not None:
             self._leader.heard(peer, payload)
 
-    async def _beat_on(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            if not self._leaving:
-                self._beat()
-            if (leader := self._cluster.leader) != self._last_leader:
-                log.info("the leader is %s", leader) if leader else log.warning("there is no leader")
-                self._last_leader = leader
-                self._on_leader_change()
-            due = max(due + self._timing.heartbeat, loop.time())
-            await asyncio.sleep(due - loop.time())
+    def _nearly_due(self) -> bool:
+        return self._due is not None and time.monotonic() >= self._due - self._timing.heartbeat / 4
 
-    def _beat(self) -> None:
-        beat = self._pulse.beat(self._control_nodes(), self._cluster.nodes.get(self._me.name), leaving=self._leaving)
+    def _ride(self) -> None:
+        if self._nearly_due():
+            self._beat()
+
+    async def _beat_on(self) -> None:
+        self._beat()
+        try:
+            while self._due is not None:
+                if time.monotonic() >= self._due:
+                    self._beat()
+                self._notice_leader()
+                await asyncio.sleep(max(_SHORTEST, self._due - time.monotonic()))
+        finally:
+            self._due = None
+
+    def _beat(self, *, leaving: bool = False) -> None:
+        if not leaving:
+            self._due = time.monotonic() + self._timing.heartbeat
+        beat = self._pulse.beat(self._control_nodes(), self._cluster.nodes.get(self._me.name), leaving=leaving)
         if self._leader is not None:
             self._leader.noted(self._me.name, beat)
+
+    def _notice_leader(self) -> None:
+        leader = self._cluster.leader
+        if leader == self._last_leader:
+            return
+        self._last_leader = leader
+        if leader is None:
+            log.warning("there is no leader")
+        else:
+            log.info("the leader is %s", leader)
+        self._on_leader_change()
 
 
 class Leader:

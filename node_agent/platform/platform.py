@@ -122,7 +122,7 @@ class HyperMeshPlatform:
             voters=[voter.name for voter in config.voters],
             directory=config.data_dir / "raft",
             settings=config.settings.raft,
-            links=_RaftLinks(lambda peer, payload: self._transport.send(peer, RAFT, payload)),
+            links=_RaftLinks(self._send_raft),
             call_timeout=config.settings.calls.timeout,
             on_applied=lambda state: self._members_changed(),
             on_fatal=lambda error: None,  # `run` raises it, too
@@ -251,6 +251,10 @@ class HyperMeshPlatform:
             await socket.close()
 
     # --- what the connections say
+
+    def _send_raft(self, peer: str, payload: bytes) -> bool:
+        self._orchestration.ride()
+        return self._transport.send(peer, RAFT, payload)
 
     def _peer_up(self, peer: str) -> None:
         if self._voter is not None:

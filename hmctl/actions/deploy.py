@@ -126,6 +126,8 @@ class Deploy:
             self.show_plan(steps)
             self.output.confirm(f"Make {'this change' if len(steps) == 1 else f'these {len(steps)} changes'}?", yes=self.options.yes)
             targets = self._with_authority(targets, chosen, reached)
+            for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
+                await asyncio.to_thread(release.verify)
         return await self._apply(targets, reached, report)
 
     async def _reach(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,7 +146,7 @@ class MemoryReleases:
 
     def __init__(self, archive: Path, digest: str = "a" * 64) -> None:
         archive.write_bytes(b"archive")
-        self._release = Release(digest, "0.1.0", "3.11", "x86_64", True, 7, 7, "", 0.0, archive)
+        self._release = Release(digest, "0.1.0", "3.11", "x86_64", True, 7, 7, sha256(b"archive").hexdigest(), 0.0, archive)
 
     def cached(self, target: Target) -> Release | None:
         return self._release

@@ -1,0 +1,147 @@
+"""The scripts that run on hosts, run here for real by sh, in a folder: whole or not at all, and safe to run again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hmctl.bundle import archive
+from hmctl.phases.activate import SWITCH
+from hmctl.phases.hostlock import LOCK
+from hmctl.phases.packages import INSTALL
+from hmctl.phases.remove import REMOVE
+from hmctl.phases.start import START
+from hmctl.phases.upload import DISCARD, UNPACK
+from hmctl.remote.base import PUT
+
+DIGEST = "d" * 64
+
+
+def sh(argv: Sequence[str], stdin: bytes = b"", path: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
+    return subprocess.run(argv, input=stdin, capture_output=True, timeout=30, env=env, check=False)
+
+
+def stub(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def release(tmp_path: Path, main: str) -> bytes:
+    """A release whose agent is `main`."""
+    root = tmp_path / f"content-{abs(hash(main))}"
+    (root / "node_agent").mkdir(parents=True)
+    (root / "node_agent" / "__main__.py").write_text(main)
+    (root / "node_agent" / "__init__.py").write_text("")
+    return archive.pack(root, last=True)
+
+
+def test_put_replaces_whole_files_and_leaves_nothing_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "file"
+    for content, mode in ((b"one", "644"), (b"two\0", "600")):
+        assert sh(PUT.argv(str(path), mode), content).returncode == 0
+        assert (path.read_bytes(), oct(path.stat().st_mode)[-3:]) == (content, mode)
+    assert os.listdir(path.parent) == ["file"]
+    assert sh(PUT.argv("/proc/no/such", "600"), b"x").returncode != 0
+
+
+def test_a_release_that_runs_here_appears_under_its_name(tmp_path: Path) -> None:
+    releases = tmp_path / "releases"
+    (releases / ".left.partial").mkdir(parents=True)
+    done = sh(UNPACK.argv(str(releases), DIGEST, sys.executable, "compile"), release(tmp_path, "import sys; sys.exit(0)"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert os.listdir(releases) == [DIGEST]
+    assert list((releases / DIGEST).rglob("*.pyc"))
+
+
+@pytest.mark.parametrize("how", ["does not import", "cut short", "no archive"])
+def test_a_release_that_does_not_run_here_leaves_nothing(tmp_path: Path, how: str) -> None:
+    content = release(tmp_path, "import no_such_module" if how == "does not import" else "")
+    content = {"cut short": content[: len(content) // 2], "no archive": b"hello"}.get(how, content)
+    releases = tmp_path / "releases"
+    done = sh(UNPACK.argv(str(releases), DIGEST, sys.executable, "as-it-is"), content)
+    assert done.returncode != 0
+    assert done.stderr
+    assert os.listdir(releases) == []
+
+
+def test_what_an_interrupted_upload_left_is_discarded(tmp_path: Path) -> None:
+    (tmp_path / f".{DIGEST}.partial").mkdir()
+    (tmp_path / DIGEST).mkdir()
+    assert sh(DISCARD.argv(str(tmp_path))).returncode == 0
+    assert os.listdir(tmp_path) == [DIGEST]
+
+
+def test_switching_keeps_the_release_before_and_drops_older_ones(tmp_path: Path) -> None:
+    releases, current = tmp_path / "releases", tmp_path / "current"
+    for name in ("old", "before", "new"):
+        (releases / name).mkdir(parents=True)
+    assert sh(SWITCH.argv(str(current), str(releases), "before", "")).returncode == 0
+    (releases / "new").mkdir(exist_ok=True)
+    (releases / "old").mkdir(exist_ok=True)
+    assert sh(SWITCH.argv(str(current), str(releases), "new", "before")).returncode == 0
+    assert os.readlink(current) == "releases/new"
+    assert sorted(os.listdir(releases)) == ["before", "new"]
+    assert sorted(os.listdir(tmp_path)) == ["current", "releases"]
+
+
+def test_a_host_lock_ends_with_its_holder(tmp_path: Path) -> None:
+    argv = LOCK.argv(str(tmp_path / "lock"), "hmctl deploy by me")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().startswith(b"locked ")
+        second = sh(argv)
+        assert (second.returncode, second.stderr) == (75, b"hmctl deploy by me\n")
+        holder.kill()
+    deadline = time.monotonic() + 10
+    while sh(argv).returncode == 75:
+        assert time.monotonic() < deadline
+    assert sh(argv).stdout.startswith(b"locked ")
+
+
+def test_removing_takes_everything_and_may_be_repeated(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    path = stub(tmp_path / "bin", "systemctl", f'echo "$@" >> {log}')
+    unit, wrapper, lock = tmp_path / "u.service", tmp_path / "wrapper", tmp_path / "lock"
+    folders = [tmp_path / name for name in ("opt", "etc", "state")]
+    argv = REMOVE.argv("u.service", str(unit), str(wrapper), str(lock), *map(str, folders))
+    for _ in range(2):
+        for file in (unit, wrapper, lock):
+            file.write_text("x")
+        for folder in folders[:2]:
+            (folder / "deep").mkdir(parents=True)
+        (tmp_path / "u.service.d").mkdir()
+        assert sh(argv, path=path).returncode == 0
+        assert sorted(os.listdir(tmp_path)) == ["bin", "log"]
+    assert "disable --quiet --now u.service" in log.read_text()
+    assert sh(argv, path=path).returncode == 0
+
+
+def test_an_agent_that_does_not_start_says_why(tmp_path: Path) -> None:
+    stub(tmp_path / "bin", "systemctl", '[ "$1" = restart ] && exit 1; exit 0')
+    path = stub(tmp_path / "bin", "journalctl", 'printf "first\\n\\nStorageDamaged: the journal\\n"')
+    done = sh(START.argv("u.service"), path=path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"StorageDamaged: the journal"
+
+
+def test_packages_are_installed_and_written_down(tmp_path: Path) -> None:
+    log, listed = tmp_path / "log", tmp_path / "etc" / "packages"
+    stub(tmp_path / "bin", "apt-get", f'echo "$@" >> {log}')
+    stub(tmp_path / "bin", "dpkg", "echo amd64")
+    path = stub(tmp_path / "bin", "apt-cache", "exit 100")  # no package for exactly this kernel
+    assert sh(INSTALL.argv(str(listed), "docker.io", "linux-headers"), path=path).returncode == 0
+    assert listed.read_text() == "docker.io\nlinux-headers-amd64\n"
+    assert "install -y --no-install-recommends docker.io linux-headers-amd64" in log.read_text()
+    stub(tmp_path / "bin", "apt-get", 'echo "E: Unable to fetch" >&2; exit 100')
+    failed = sh(INSTALL.argv(str(listed), "nftables"), path=path)
+    assert (failed.returncode, b"Unable to fetch" in failed.stderr) == (100, True)
+    assert "nftables" not in listed.read_text()

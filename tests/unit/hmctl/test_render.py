@@ -1,0 +1,67 @@
+"""What deploy writes to nodes: the agent reads its file back, systemd accepts the unit, and no path can smuggle anything in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hmcore.config.agent import parse_agent_config
+from hmcore.config.inventory import Places, parse_inventory
+from hmcore.errors import PreflightFailed
+from hmctl import layout
+from hmctl.actions.desired import agent_config
+from hmctl.render import Renderer
+
+TEXT = """
+name: test
+id: hm-abc123defg
+ssh: {user: root}
+hosts:
+  - {name: node1, address: 10.0.0.1, role: control, labels: {zone: a, disk: ssd}}
+  - {name: node2, address: 10.0.0.2, role: worker}
+"""
+INVENTORY = parse_inventory(TEXT, "cluster.yaml", {}, Places(Path("/"), Path("/root")))[0]
+CONFIG = agent_config(INVENTORY, INVENTORY.hosts[0], "b00t")
+
+
+def test_the_agent_reads_back_what_was_meant() -> None:
+    rendered = Renderer().agent_yaml(CONFIG)
+    assert parse_agent_config(rendered, "agent.yaml") == CONFIG
+    assert rendered == Renderer().agent_yaml(CONFIG)
+    assert [voter.name for voter in CONFIG.voters] == ["node1"]
+
+
+def test_the_unit_is_one_that_systemd_accepts(tmp_path: Path) -> None:
+    text = Renderer().unit(CONFIG, "/usr/bin/python3").decode()
+    assert "ExecStart=/usr/bin/python3 -P -m node_agent run --config /etc/hypermesh/agent.yaml\n" in text
+    assert "Type=notify" in text
+    assert "StartLimitIntervalSec=0" in text
+    assert "{{" not in text
+    unit = tmp_path / layout.UNIT
+    unit.write_text(text.replace("/usr/bin/python3", "/bin/true"))
+    assert shutil.which("systemd-analyze")
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in done.stderr.splitlines() if layout.UNIT in line] == []
+
+
+def test_the_unit_notes_all_that_the_agent_reads_at_its_start() -> None:
+    text = Renderer().unit(CONFIG, "/usr/bin/python3").decode()
+    noted = next(line for line in text.splitlines() if line.startswith("ExecStartPre="))
+    assert all(path in noted for path in (*layout.READ_AT_START, layout.STARTED, layout.CURRENT))
+
+
+def test_the_wrapper_is_a_shell_script(tmp_path: Path) -> None:
+    script = tmp_path / "hypermesh-agent"
+    script.write_bytes(Renderer().wrapper("/usr/bin/python3", "node1"))
+    assert subprocess.run(["sh", "-n", script], timeout=10, check=True).returncode == 0
+
+
+@pytest.mark.parametrize("python", ["/usr/bin/python3; rm -rf /", "python3", "/opt/my python", "/x\nExecStartPre=/bin/evil", "/%i"])
+def test_no_path_can_say_more_than_a_path(python: str) -> None:
+    with pytest.raises(PreflightFailed):
+        Renderer().unit(CONFIG, python)
+    with pytest.raises(PreflightFailed):
+        Renderer().wrapper(python, "node1")

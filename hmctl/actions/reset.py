@@ -55,6 +55,9 @@ class Reset:
             self.output.confirm(f"Remove all of this from {listed(names)}? It cannot be undone.", yes=self.options.yes)
             with self.output.progress() as progress:
                 outcomes = await self._remove(phase, [target for target in targets if target.name in names], reached, progress)
+            for target in targets:
+                if (left := target.facts.agent.packages) and not self.packages:
+                    self.output.note(f"{target.name}: what deploy installed stays ({listed(left)}); --packages would have removed it")
         changes = () if self.options.dry_run else self._forget(chosen, reached, outcomes)
         hosts = host_reports([host.name for host in chosen], steps, outcomes, reached.lost, dry_run=self.options.dry_run)
         return Report(

@@ -68,8 +68,6 @@ class RemoveAll:
             await check(remote, PURGE.argv(*agent.packages), timeout=900.0)
         argv = REMOVE.argv(layout.UNIT, layout.UNIT_FILE, layout.WRAPPER, layout.LOCK, *_DIRECTORIES)
         await check(remote, argv, timeout=_TIMEOUT)
-        if agent.packages and not self.packages:
-            return f"left in place: the packages that deploy installed ({', '.join(agent.packages)}); --packages would have removed them"
         return None
 
     async def undo(self, target: Known, remote: Remote) -> None:

@@ -43,8 +43,10 @@ class Orchestration:
         timing: Timing,
         leader: Leader | None,
         on_leader_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`leader`: what a control node does when it leads; None on a worker."""
+        self._clock = clock
         self._me = me
         self._incarnation = incarnation
         self._pulse = pulse
@@ -92,7 +94,7 @@ class Orchestration:
             self._leader.heard(peer, payload)
 
     def _nearly_due(self) -> bool:
-        return self._due is not None and time.monotonic() >= self._due - self._timing.heartbeat / 4
+        return self._due is not None and self._clock() >= self._due - self._timing.heartbeat / 4
 
     def _ride(self) -> None:
         if self._nearly_due():
@@ -102,16 +104,16 @@ class Orchestration:
         self._beat()
         try:
             while self._due is not None:
-                if time.monotonic() >= self._due:
+                if self._clock() >= self._due:
                     self._beat()
                 self._notice_leader()
-                await asyncio.sleep(max(_SHORTEST, self._due - time.monotonic()))
+                await asyncio.sleep(max(_SHORTEST, self._due - self._clock()))
         finally:
             self._due = None
 
     def _beat(self, *, leaving: bool = False) -> None:
         if not leaving:
-            self._due = time.monotonic() + self._timing.heartbeat
+            self._due = self._clock() + self._timing.heartbeat
         beat = self._pulse.beat(self._control_nodes(), self._cluster.nodes.get(self._me.name), leaving=leaving)
         if self._leader is not None:
             self._leader.noted(self._me.name, beat)

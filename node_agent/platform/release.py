@@ -14,6 +14,7 @@ LIBRARIES = {
     "aioquic": "aioquic.quic.connection",
     "cryptography": "cryptography.x509",
     "docker": "docker",
+    "google-crc32c": "google_crc32c",
     "msgspec": "msgspec",
     "pydantic": "pydantic",
     "pysyncobj": "pysyncobj",

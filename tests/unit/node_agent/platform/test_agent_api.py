@@ -1,0 +1,116 @@
+"""The table of who may call what, written down a second time, so that no right is given by accident."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from hmcore import api
+from hmcore.errors import InvalidRequest, PermissionDenied
+from hmcore.pki import Identity, Kind
+from hmcore.records import Event, Node, NodeReport, RaftReport, Role
+from hmcore.stoq.greeting import Peer
+from node_agent.platform.api import routes
+
+MAY = {
+    "node.ping": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "node.report": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.formation": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.form": {Kind.OPERATOR},
+}
+BODIES = {"cluster.form": api.FormRequest(bootstrap="b1")}
+FORMATION = api.Formation(bootstrap="b1", empty=False, permitted=True, formed=True, term=3)
+RAFT = RaftReport(role="leader", leader="node1", term=3)
+NODE = Node(name="node1", address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1")
+EVENT = Event(index=1, kind="node.joined", subject="node1", message="joined")
+
+
+class View:
+    index = 7
+    cluster = None
+    nodes = {"node2": msgspec.structs.replace(NODE, name="node2"), "node1": NODE}  # noqa: RUF012
+    events = (EVENT,)
+    leader = "node1"
+    is_leader = True
+
+    def formation(self) -> api.Formation:
+        return FORMATION
+
+    def report(self) -> RaftReport:
+        return RAFT
+
+
+class Agent:
+    name = "node1"
+    cluster = View()
+    formed: str | None = None
+
+    def wall_clock(self) -> float:
+        return 1234.5
+
+    def report(self) -> NodeReport:
+        return NodeReport(
+            cluster="hm-abc123defg",
+            name="node1",
+            address="10.0.0.1",
+            role=Role.CONTROL,
+            release="r1",
+            uptime_seconds=1.0,
+            health_score=1.0,
+            reasons=[],
+            containers=0,
+            components={},
+            raft=RAFT,
+            formed=True,
+            members=[NODE],
+        )
+
+    async def form(self, bootstrap: str) -> api.Formation:
+        self.formed = bootstrap
+        return FORMATION
+
+
+def peer(kind: Kind) -> Peer:
+    return Peer(Identity("hm-abc123defg", kind, "caller"), role="client", release="r1", protocol=1)
+
+
+def body(method: str) -> bytes:
+    return msgspec.msgpack.encode(BODIES.get(method, api.Empty()))
+
+
+@pytest.mark.parametrize("method", MAY)
+@pytest.mark.parametrize("kind", Kind)
+async def test_everybody_may_call_what_the_table_says_and_refusals_are_logged(method, kind, caplog):
+    agent = Agent()
+    router = routes(agent)
+    if kind in MAY[method]:
+        assert await router.call(peer(kind), method, body(method))
+        return
+    with pytest.raises(PermissionDenied, match=f"{kind} caller may not call {method}"):
+        await router.call(peer(kind), method, body(method))
+    assert agent.formed is None
+    assert f"refused: {kind} caller may not call {method}" in caplog.text
+
+
+def test_every_call_that_is_answered_is_in_the_table():
+    served = set(routes(Agent())._routes)
+    assert served == set(MAY)
+
+
+@pytest.mark.parametrize("method", ["cluster.propose", "node.destroy", ""])
+async def test_what_is_not_in_the_table_is_not_served(method):
+    with pytest.raises(InvalidRequest):
+        await routes(Agent()).call(peer(Kind.OPERATOR), method, body(method))
+
+
+async def test_answers():
+    router = routes(Agent())
+    operator, node = peer(Kind.OPERATOR), peer(Kind.NODE)
+    ping = msgspec.msgpack.decode(await router.call(node, "node.ping", body("node.ping")), type=api.PingReply)
+    assert ping == api.PingReply(name="node1", unix_time=1234.5)
+    state = msgspec.msgpack.decode(await router.call(operator, "cluster.state", body("cluster.state")), type=api.StateReply)
+    assert (state.index, state.leader, state.term, [each.name for each in state.nodes]) == (7, "node1", 3, ["node1", "node2"])
+    assert state.events == [EVENT]
+    state = msgspec.msgpack.decode(await router.call(node, "cluster.state", body("cluster.state")), type=api.StateReply)
+    assert state.events == []

@@ -1,0 +1,132 @@
+"""A worker's view of the cluster: told by whichever control node answers, never going back in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from hmcore.api import StateReply
+from hmcore.errors import CallTimeout
+from hmcore.records import Node, Role
+from node_agent.platform.observer import IMPATIENCE, INTERVAL, ObserverLayer
+
+CONTROL = ["node1", "node2", "node3"]
+
+
+def state(index: int, leader: str | None = "node1") -> StateReply:
+    node = Node(name="node1", address="10.0.0.1", port=7443, role=Role.CONTROL, release=f"r{index}")
+    return StateReply(index=index, leader=leader, term=1, nodes=[node] if index else [])
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.connected = frozenset(CONTROL)
+        self.answers: dict[str, StateReply] = dict.fromkeys(CONTROL, state(5))
+        self.asked: list[str] = []
+        self.applied = 0
+        self.layer = ObserverLayer(
+            "worker1",
+            "hm-abc123defg",
+            "b1",
+            control_nodes=lambda: CONTROL,
+            connected=lambda: self.connected,
+            ask=self._ask,
+            on_applied=self._applied,
+        )
+
+    async def _ask(self, name: str) -> StateReply:
+        self.asked.append(name)
+        if name not in self.answers:
+            raise CallTimeout("no answer within 3 s")
+        return self.answers[name]
+
+    def _applied(self) -> None:
+        self.applied += 1
+
+
+@pytest.fixture
+def play(virtual) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
+    def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            bench = Bench()
+            await bench.layer.initialize()
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(bench.layer.run())
+                await scenario(bench)
+                running.cancel()
+
+        virtual(whole())
+
+    return run
+
+
+def test_a_worker_knows_what_the_control_nodes_know(play):
+    async def scenario(bench: Bench) -> None:
+        assert not bench.layer.formation().formed
+        await asyncio.sleep(0.1)
+        layer = bench.layer
+        assert (layer.index, layer.leader, list(layer.nodes), layer.serving, layer.is_leader) == (5, "node1", ["node1"], True, False)
+        assert layer.formation().formed
+        assert (layer.report().role, layer.report().term) == ("observer", 1)
+        assert await layer.check() is None
+        await asyncio.sleep(3 * INTERVAL)
+        assert (bench.applied, len(bench.asked)) == (1, 4)
+
+    play(scenario)
+
+
+def test_one_that_does_not_answer_is_passed_over(play):
+    async def scenario(bench: Bench) -> None:
+        del bench.answers[next(iter(CONTROL))], bench.answers["node2"]
+        await asyncio.sleep(0.1)
+        assert bench.layer.index == 5
+        assert await bench.layer.check() is None
+
+    play(scenario)
+
+
+def test_a_control_node_that_lags_behind_does_not_turn_time_back(play):
+    async def scenario(bench: Bench) -> None:
+        await asyncio.sleep(0.1)
+        bench.answers = dict.fromkeys(CONTROL, state(4))
+        await asyncio.sleep(INTERVAL + 0.1)
+        assert bench.layer.index == 5
+        bench.answers = dict.fromkeys(CONTROL, state(6))
+        bench.layer.connections_changed()
+        await asyncio.sleep(0.1)
+        assert (bench.layer.index, bench.applied) == (6, 2)
+
+    play(scenario)
+
+
+def test_trouble_is_named_and_asked_about_more_often(play):
+    async def scenario(bench: Bench) -> None:
+        bench.connected = frozenset()
+        await asyncio.sleep(0.1)
+        assert await bench.layer.check() == "no control node is reachable (node1, node2, node3)"
+        assert not bench.layer.serving
+        bench.connected = frozenset(CONTROL)
+        bench.answers = dict.fromkeys(CONTROL, state(5, leader=None))
+        await asyncio.sleep(IMPATIENCE)
+        assert await bench.layer.check() == "the control nodes have no leader"
+        assert bench.layer.leader is None
+        bench.answers = {}
+        await asyncio.sleep(IMPATIENCE)
+        assert "does not tell the state: no answer within 3 s" in (await bench.layer.check() or "")
+        bench.answers = dict.fromkeys(CONTROL, state(6))
+        await asyncio.sleep(IMPATIENCE)
+        assert await bench.layer.check() is None
+
+    play(scenario)
+
+
+def test_workers_spread_their_questions(virtual):
+    async def first_asked(name: str) -> str:
+        bench = Bench()
+        bench.layer._me = name
+        await bench.layer._look()
+        return bench.asked[0]
+
+    assert {virtual(first_asked(f"worker{number}")) for number in range(9)} == set(CONTROL)

@@ -41,6 +41,7 @@ from hmcore.stoq.session import Session
 __all__ = ["Connection", "Credentials", "Listener", "Local", "MessageStream", "Peer", "Service", "dial", "serve"]
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds an incoming connection has from its first packet to its welcome
+CLOSE_TIMEOUT = 5.0  # seconds for cancelled handlers to end
 MAX_HANDSHAKES = 256  # under way at once
 PROVE_ADDRESS_FROM = 32  # handshakes under way, from which a new one must first prove its address
 MAX_CONNECTIONS = 4096
@@ -100,14 +101,21 @@ class Listener(asyncio.DatagramProtocol):
         return len(self._handshakes)
 
     async def close(self) -> None:
-        """Close every connection and the port. Peers are told."""
-        for connection in self.connections:
+        """Close every connection and the port. Peers are told; handlers are cancelled, and given some time to end."""
+        connections = self.connections
+        for connection in connections:
             connection.hang_up("the node stops listening")
         for wire in list(self._handshakes):
             wire.fail(ConnectionLost("the node stops listening"))
         if self._transport is not None:
             self._transport.close()
             await self._released
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                for connection in connections:
+                    await connection.close()
+        except TimeoutError:
+            log.warning("handlers of calls did not end within %g s of being cancelled", CLOSE_TIMEOUT)
 
     # asyncio.DatagramProtocol
 

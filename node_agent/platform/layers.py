@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hmcore.api import Formation, Method
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import InvalidRequest, PeerUnreachable
+from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable
 from hmcore.records import Cluster, Event, Node, PeerReport, RaftReport
 from hmcore.stoq.endpoint import Credentials, Local, Service
 from node_agent.consensus.raft import RaftNode
@@ -19,8 +21,11 @@ from node_agent.platform.identity import NodeIdentity, expiry_reason
 from node_agent.transport.listener import AgentListener
 from node_agent.transport.pool import PeerAddress, Pool, Req, Res
 
+FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
 LOW_DISK_SHARE = 0.05
 LOW_DISK_BYTES = 1 << 30  # both: five percent of a large disk is plenty
+
+log = logging.getLogger(__name__)
 
 
 class TransportLayer:
@@ -134,13 +139,18 @@ class VoterLayer:
 
     name = "consensus"
 
-    def __init__(self, config: AgentConfig, raft: RaftNode, reconnect: Callable[[], None]) -> None:
-        """`reconnect` breaks all connections: what came while the layer was down is missing from the middle of their streams."""
+    def __init__(
+        self, config: AgentConfig, raft: RaftNode, ask_formation: Callable[[str], Awaitable[Formation]], reconnect: Callable[[], None]
+    ) -> None:
+        """`ask_formation` asks another voter how far it is. `reconnect` breaks all connections: what came while this layer was down is
+        missing from the middle of their streams."""
         self.raft = raft
         self._config = config
+        self._ask_formation = ask_formation
         self._reconnect = reconnect
         self._opened_before = False
         self._open = False
+        self._ever_formed = False
 
     async def initialize(self) -> None:
         if self._opened_before:
@@ -191,9 +201,14 @@ class VoterLayer:
         return self.raft.is_leader
 
     def report(self) -> RaftReport:
-        if not self._open:
-            return RaftReport(role="unformed", voters=[voter.name for voter in self._config.voters])
+        if not self._open:  # starting, or failed: the component's state says which
+            return RaftReport(role="follower" if self._ever_formed else "unformed", voters=[voter.name for voter in self._config.voters])
         return self.raft.report()
+
+    @property
+    def formed(self) -> bool:
+        self._ever_formed = self._ever_formed or (self._open and self.raft.formation().formed)
+        return self._ever_formed
 
     def formation(self) -> Formation:
         status = self.raft.formation()
@@ -201,13 +216,33 @@ class VoterLayer:
             bootstrap=self._config.bootstrap, empty=status.empty, permitted=status.permitted, formed=status.formed, term=status.term
         )
 
-    def form(self, bootstrap: str) -> Formation:
-        """Let this node form the cluster with the others (design section 4). Harmless when it is formed already."""
+    async def form(self, bootstrap: str) -> Formation:
+        """Let this node form the cluster with the others (design section 4). Harmless when it is formed already.
+
+        The others are asked before: where the cluster exists, a node with an empty disk is re-seeded and never votes on it.
+        """
         if bootstrap != self._config.bootstrap:
             raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
-        if not self.formation().formed:
+        if not self.formed and await self._formed_elsewhere():
+            self.raft.reseed()
+        if not self.formed:
             self.raft.permit(bootstrap)
         return self.formation()
+
+    async def _formed_elsewhere(self) -> bool:
+        answers: list[Formation] = []
+
+        async def ask(name: str) -> None:
+            try:
+                answers.append(await self._ask_formation(name))
+            except HyperMeshError as error:
+                log.info("%s does not say whether the cluster is formed: %s", name, error.message)
+
+        async with asyncio.TaskGroup() as tasks:
+            for voter in self._config.voters:
+                if voter.name != self._config.node:
+                    tasks.create_task(ask(voter.name), name=f"ask {voter.name}")
+        return any(answer.formed for answer in answers)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]:
         return await self.raft.propose(command, request_id=request_id, timeout=timeout)

@@ -57,7 +57,7 @@ class ObserverLayer:
             self._again.clear()
             await self._look()
             try:
-                async with asyncio.timeout(IMPATIENCE if self._trouble or not self._formed else INTERVAL):
+                async with asyncio.timeout(IMPATIENCE if self._trouble or not self.formed else INTERVAL):
                     await self._again.wait()
             except TimeoutError:
                 continue
@@ -97,10 +97,10 @@ class ObserverLayer:
 
     @property
     def serving(self) -> bool:
-        return self._formed
+        return self.formed
 
     @property
-    def _formed(self) -> bool:
+    def formed(self) -> bool:
         return self._said is not None and bool(self._said.nodes)
 
     @property
@@ -109,7 +109,7 @@ class ObserverLayer:
 
     @property
     def cluster(self) -> Cluster | None:
-        return Cluster(id=self._cluster, bootstrap=self._bootstrap) if self._formed else None
+        return Cluster(id=self._cluster, bootstrap=self._bootstrap) if self.formed else None
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -142,5 +142,5 @@ class ObserverLayer:
 
     def formation(self) -> Formation:
         return Formation(
-            bootstrap=self._bootstrap, empty=True, permitted=False, formed=self._formed, term=self._said.term if self._said else 0
+            bootstrap=self._bootstrap, empty=True, permitted=False, formed=self.formed, term=self._said.term if self._said else 0
         )

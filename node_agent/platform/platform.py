@@ -29,16 +29,14 @@ from node_agent.platform.api import routes
 from node_agent.platform.coordinator import Coordinator, Phase
 from node_agent.platform.health import Health
 from node_agent.platform.identity import NodeIdentity, load_identity
-from node_agent.platform.layers import TransportLayer, VoterLayer
+from node_agent.platform.layers import FORMATION_TIMEOUT, TransportLayer, VoterLayer
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.observer import TIMEOUT, ObserverLayer
+from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.release import running_release
-from node_agent.transport.circuit import dials
-from node_agent.transport.pool import PeerAddress
 
 RAFT = "raft"  # the pool's kind of messages
-FORMATION_TIMEOUT = 1.0  # seconds for the other voters to say whether there is a cluster
 DOCKER_BACKOFF = Backoff(first=0.5, ceiling=5.0)  # knocking at Docker's socket is cheap, and its return is waited for
 
 log = logging.getLogger(__name__)
@@ -127,7 +125,11 @@ class HyperMeshPlatform:
             on_applied=lambda state: self._members_changed(),
             on_fatal=lambda error: None,  # `run` raises it, too
         )
-        return VoterLayer(config, raft, self._transport.reconnect)
+
+        def ask(name: str) -> Awaitable[Formation]:
+            return self._transport.call(name, FORMATION, Empty(), timeout=FORMATION_TIMEOUT)
+
+        return VoterLayer(config, raft, ask, self._transport.reconnect)
 
     def _make_observer(self) -> ObserverLayer:
         def ask(name: str) -> Awaitable[StateReply]:
@@ -282,25 +284,14 @@ class HyperMeshPlatform:
     # --- who there is
 
     def _control_nodes(self) -> list[str]:
-        known = {voter.name for voter in self._config.voters}
-        return sorted(known | {node.name for node in self.cluster.nodes.values() if node.role is Role.CONTROL})
+        return control_nodes(self._config, self.cluster.nodes)
 
     def _members_changed(self) -> None:
         self._set_peers()
         self._components["consensus"].poke()
 
     def _set_peers(self) -> None:
-        """The initial voters, and the members as the log has them; workers need no worker."""
-        config = self._config
-        places = {voter.name: (voter.address, voter.port, Role.CONTROL) for voter in config.voters}
-        places |= {node.name: (node.address, node.port, node.role) for node in self.cluster.nodes.values()}
-        self._transport.set_peers(
-            {
-                name: PeerAddress(address, port, dials(self.name, config.role.value, name, role.value))
-                for name, (address, port, role) in places.items()
-                if name != self.name and Role.CONTROL in (role, config.role)
-            }
-        )
+        self._transport.set_peers(peer_addresses(self._config, self.cluster.nodes))
 
     # --- what is answered
 
@@ -311,28 +302,9 @@ class HyperMeshPlatform:
         return health.judge(health.checks({name: managed.report() for name, managed in self._components.items()}))
 
     async def form(self, bootstrap: str) -> Formation:
-        """Let this node form the cluster, unless it exists already: the other voters are asked before, all at once."""
-        voter = self._voter
-        if voter is None:
+        if self._voter is None:
             raise InvalidRequest(f"{self.name} is a worker: it does not form clusters")
-        if not voter.formation().formed and await self._exists_elsewhere():
-            voter.raft.reseed()
-        return voter.form(bootstrap)
-
-    async def _exists_elsewhere(self) -> bool:
-        answers: list[Formation] = []
-
-        async def ask(name: str) -> None:
-            try:
-                answers.append(await self._transport.call(name, FORMATION, Empty(), timeout=FORMATION_TIMEOUT))
-            except HyperMeshError as error:
-                log.info("%s does not say whether the cluster is formed: %s", name, error.message)
-
-        async with asyncio.TaskGroup() as tasks:
-            for voter in self._config.voters:
-                if voter.name != self.name:
-                    tasks.create_task(ask(voter.name), name=f"ask {voter.name}")
-        return any(answer.formed for answer in answers)
+        return await self._voter.form(bootstrap)
 
     def report(self) -> NodeReport:
         condition = self.health()
@@ -348,7 +320,7 @@ class HyperMeshPlatform:
             containers=self._container.running,
             components={name: managed.report() for name, managed in self._components.items()},
             raft=self.cluster.report(),
-            formed=self.cluster.formation().formed,
+            formed=self.cluster.formed,
             members=[self.cluster.nodes[name] for name in sorted(self.cluster.nodes)],
             peers=self._transport.reports(),
             phases=list(self._coordinator.timeline) if self._coordinator else [],

@@ -52,6 +52,7 @@ class Log:
     events: tuple[Event, ...] = ()
     leader = property(lambda self: "node1" if self.leads else None)
     is_leader = property(lambda self: self.leads)
+    formed = True
 
     def formation(self) -> Formation:
         raise NotImplementedError

@@ -33,6 +33,7 @@ class View:
     events = (EVENT,)
     leader = "node1"
     is_leader = True
+    formed = True
 
     def formation(self) -> api.Formation:
         return FORMATION

@@ -12,6 +12,8 @@ from pathlib import Path
 from hmcore.errors import LabError
 from hmctl.lab import shell
 
+# Images and containers of the engine (containerd's since Docker 29): it mounts overlays there, which an overlay cannot carry.
+ENGINE_FOLDERS = ("docker", "containerd")
 _HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 
 
@@ -28,7 +30,7 @@ class Disk:
 
     def prepare(self, name: str, authorized_key: str, kernel: str) -> None:
         """Make the host somebody. What an earlier call made stays: identity and keys outlive a reboot."""
-        for part in ("upper", "work", "root", "docker", "bpf"):
+        for part in ("upper", "work", "root", "bpf", *ENGINE_FOLDERS):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self.upper.chmod(0o755)
         self._write("etc/hostname", f"{name}\n")

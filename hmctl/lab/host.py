@@ -15,7 +15,7 @@ from pathlib import Path
 from hmcore.errors import LabError
 from hmctl.lab import cgroups, network, shell
 from hmctl.lab.cgroups import Hierarchy, HostCgroup
-from hmctl.lab.disk import Disk
+from hmctl.lab.disk import ENGINE_FOLDERS, Disk
 from hmctl.lab.plan import Names
 from hmctl.lab.state import LabState
 
@@ -76,7 +76,7 @@ class Machine:
             f"--network-namespace-path=/run/netns/{self.cgroup.name}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
             "--capability=all", "--system-call-filter=@keyring bpf perf_event_open",
             f"--bind={self.disk.folder / 'bpf'}:/sys/fs/bpf", "--bind=/sys/kernel/tracing", "--bind=/sys/kernel/security",
-            f"--bind={self.disk.folder / 'docker'}:/var/lib/docker", "--boot",
+            *(f"--bind={self.disk.folder / name}:/var/lib/{name}" for name in ENGINE_FOLDERS), "--boot",
         ]  # fmt: skip
         mounted = [
             "unshare",

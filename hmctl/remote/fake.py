@@ -157,6 +157,7 @@ class FakeRemote:
         name, arguments = (argv[3], argv[4:]) if argv[:2] == ["sh", "-c"] else (argv[0], argv[1:])
         if name in self.machine.fails:
             self.machine.active &= name != "hm-start"
+            self.machine.partial |= name == "hm-unpack"
             return Completed(1, b"", self.machine.fails[name])
         self.machine.log.append(name)
         answer = getattr(self, f"_{name.replace('-', '_')}")(arguments, stdin)

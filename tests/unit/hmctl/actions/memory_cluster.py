@@ -176,7 +176,10 @@ class Bed:
     def output(self) -> Output:
         return Output(stdout=io.StringIO(), stderr=self.stderr, stdin=io.StringIO(), environ={})
 
-    async def deploy(self, fuses: Mapping[str, Fuse] | None = None, **options: object) -> Report:
+    async def deploy(
+        self, fuses: Mapping[str, Fuse] | None = None, *, meanwhile: Callable[[], None] | None = None, **options: object
+    ) -> Report:
+        """`meanwhile` happens while the operator reads the plan."""
         chosen = Options(**{"yes": True, "timeout": 0.05, **options})  # type: ignore[arg-type]
         deploy = Deploy(
             inventory=self.inventory,
@@ -186,6 +189,7 @@ class Bed:
             agents=lambda store, remotes: MemoryAgents(self.world),
             output=self.output(),
             options=chosen,
+            show_plan=lambda steps: meanwhile() if meanwhile else None,
         )
         return await deploy.run()
 

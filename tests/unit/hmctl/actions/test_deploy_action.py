@@ -136,7 +136,7 @@ async def test_hosts_of_a_cluster_whose_ca_is_elsewhere_are_refused(tmp_path: Pa
     for limit in (None, "node3"):
         report = await other.deploy(limit=limit)
         assert report.exit_code(detailed=False) == 1
-        assert any("hmctl ca import" in (check.fix or "") for check in report.checks)
+        assert any("hmctl ca import" in (check.fix or "") and "not on this machine" in check.message for check in report.checks)
     assert not other.store.has_authority()
     assert {name: machine.log for name, machine in bed.world.machines.items()} == before
 
@@ -273,6 +273,38 @@ async def test_a_host_that_another_hmctl_works_on_is_left_alone(tmp_path: Path) 
     assert report.hosts[1].status == "failed"
     assert "somebody else" in (report.hosts[1].error or "")
     assert bed.world.machines["node2"].log == []
+
+
+async def test_a_host_that_changed_while_the_plan_was_read_is_left_alone(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", "settings: {raft: {heartbeat: 0.15}}\nhosts:")
+    machine = bed.world.machines["node2"]
+    report = await bed.deploy(meanwhile=lambda: machine.releases.add("c" * 64))
+    assert [host.status for host in report.hosts] == ["changed", "failed", "changed"]
+    assert "by somebody else after this plan was made" in (report.hosts[1].error or "")
+    assert machine.starts == 1
+
+
+async def test_a_release_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node3"].fails["hm-unpack"] = "tar: write error: No space left on device"
+    report = await bed.deploy()
+    assert (report.hosts[2].status, report.exit_code(detailed=False)) == ("failed", 3)
+    assert "No space left on device" in (report.hosts[2].error or "")
+    assert not bed.world.machines["node3"].partial
+    bed.world.machines["node3"].fails.clear()
+    await bed.deploy()
+    await settled(bed)
+
+
+async def test_a_unit_that_systemd_has_not_read_yet_is_read(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.machines["node1"].stale = True
+    report = await bed.deploy()
+    assert report.hosts[0].changes == ("have systemd read the unit again",)
+    await settled(bed)
 
 
 async def test_all_hosts_down_is_a_failure(tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import join, quote
-from typing import TYPE_CHECKING, Any
+from shlex import quote
+from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
@@ -19,6 +18,7 @@ from asyncssh.public_key import get_default_certificate_algs, get_default_public
 from hmcore.errors import AuthenticationFailed, HostKeyMismatch, RemoteError, Unreachable
 from hmctl.remote import hostkeys
 from hmctl.remote.base import Completed, FirstContact, shown
+from hmctl.remote.identity import command_line, copy_key, login_options, offered
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, SshTarget
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
 CHUNK = 256 * 1024
 KEEPALIVE = 10.0  # seconds; three unanswered ones end the connection
-
-# sudo may or may not read the password line that we send first; everything up to the mark is therefore skipped.
-_SKIP = 'while IFS= read -r line && [ "$line" != "$0" ]; do :; done; exec "$@"'
 
 
 @dataclass(slots=True)
@@ -81,7 +78,7 @@ class Connector:
             async with asyncio.timeout(self.timeout):
                 connection = await asyncssh.connect(
                     target.address,
-                    **_identity(target),
+                    **login_options(target),
                     tunnel=tunnel,
                     client_factory=lambda: _Judge(self, visit),
                     known_hosts=known,
@@ -209,7 +206,7 @@ class SshRemote:
                 return SshProcess(self, argv, await self._start(argv, sudo))
 
     async def _start(self, argv: Sequence[str], sudo: bool) -> asyncssh.SSHClientProcess[bytes]:
-        command, preamble = _command(self.host.ssh, argv, sudo and not self._root)
+        command, preamble = command_line(self.host.ssh, argv, sudo and not self._root)
         process = await self._connection.create_process(command, encoding=None)
         if preamble:
             process.stdin.write(preamble)
@@ -302,17 +299,6 @@ class SshProcess:
         self._process.close()
 
 
-def _command(target: SshTarget, argv: Sequence[str], sudo: bool) -> tuple[str, bytes]:
-    """The command line for the remote shell, and what must be written to its stdin first."""
-    if not sudo or not target.sudo:
-        return join(argv), b""
-    if target.sudo_password is None:
-        return join(["sudo", "-n", "--", *argv]), b""
-    mark = f"hm-{secrets.token_hex(8)}"
-    wrapped = ["sudo", "-k", "-S", "-p", "", "--", "sh", "-c", _SKIP, mark, *argv]
-    return join(wrapped), f"{target.sudo_password}\n{mark}\n".encode()
-
-
 async def _feed(process: asyncssh.SSHClientProcess[bytes], content: bytes | Path | None, sent: Callable[[int], None] | None) -> None:
     """Writes `content` to the command, as fast as it reads. A command that ends early says why itself."""
     try:
@@ -342,20 +328,6 @@ def _status(process: asyncssh.SSHClientProcess[bytes]) -> int:
     return -1 if process.exit_status is None else process.exit_status
 
 
-def _identity(target: SshTarget) -> dict[str, Any]:
-    """Where to and as whom. What the inventory leaves open, the ssh_config, ~/.ssh and the agent decide, as for ssh itself."""
-    chosen: dict[str, Any] = {"preferred_auth": ("publickey",), "config": [str(target.config)] if target.config else None}
-    if target.user is not None:
-        chosen["username"] = target.user
-    if target.port is not None:
-        chosen["port"] = target.port
-    if target.key is not None:
-        chosen["client_keys"] = [str(target.key)]
-    if not target.agent:
-        chosen["agent_path"] = None
-    return chosen
-
-
 @contextmanager
 def _explained(visit: _Visit) -> Iterator[None]:
     """Why a connection could not be opened, as one of our types, in words that say what to look at."""
@@ -371,12 +343,16 @@ def _explained(visit: _Visit) -> Iterator[None]:
         raise AuthenticationFailed(
             f"{target} does not accept us; we offered {offered(target, os.environ)}",
             host=name,
-            fix=_copy_key(target),
+            fix=copy_key(target),
         ) from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise AuthenticationFailed(
             f"the key {target.key} cannot be used: {error}", host=name, fix=f"if it has a passphrase: ssh-add {target.key}"
         ) from None
+    except (FileNotFoundError, PermissionError) as error:
+        reason = (error.strerror or str(error)).lower()
+        fix = "name another one: ssh.key in the inventory"
+        raise AuthenticationFailed(f"the key {error.filename or target.key} cannot be read: {reason}", host=name, fix=fix) from None
     except TimeoutError as error:
         raise Unreachable(f"{where} did not answer in time: is the host up, and the port open?", host=name) from error
     except ConnectionRefusedError:
@@ -390,16 +366,3 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio's own words name the call, not the cause
         raise Unreachable(f"{where} cannot be reached ({reason}): is the host up?", host=name) from None
-
-
-def _copy_key(target: SshTarget) -> str:
-    words = ["ssh-copy-id", *(("-p", str(target.port)) if target.port else ()), *(("-i", str(target.key)) if target.key else ())]
-    return join([*words, f"{target.user}@{target.address}" if target.user else target.address])
-
-
-def offered(target: SshTarget, environ: Mapping[str, str]) -> str:
-    """What we would prove our identity with, for the message that says that it was not enough."""
-    said = [f"the key {target.key}" if target.key else "the keys in ~/.ssh"]
-    if target.agent:
-        said.append("the keys of ssh-agent" if environ.get("SSH_AUTH_SOCK") else "no ssh-agent (none is running)")
-    return " and ".join(said)

@@ -348,3 +348,9 @@ async def test_sudo_that_is_refused_is_no_failed_command(tmp_path: Path, passwor
             await gather(remote, timeout=20)
         assert "s3cret" not in str(caught.value)
         await connector.close()
+
+
+async def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        with pytest.raises(AuthenticationFailed, match="missing cannot be read: no such file"):
+            await box.connector().connect(box.host(key=tmp_path / "missing"))

@@ -38,7 +38,7 @@ def measure(bed: Bed) -> list[Figure]:
 def _pyinfra(bed: Bed) -> tuple[float, float]:
     tool = _installed_pyinfra()
     releases = json.loads(bed.hmctl("bundle", "ls", "-o", "json").stdout)
-    path = releases[0]["path"] if isinstance(releases, list) else releases["releases"][0]["path"]
+    path = next(row["release"]["archive"] for row in releases if row["current"])
     inventory = bed.directory / "peer_inventory.py"
     hosts = [node["address"] for node in _nodes(bed)]
     ssh = _ssh(bed)
@@ -71,7 +71,7 @@ def _installed_pyinfra() -> Path:
     tool = directory / "bin" / "pyinfra"
     if not tool.exists():
         subprocess.run([sys.executable, "-m", "venv", directory], check=True, timeout=120)
-        subprocess.run([directory / "bin" / "pip", "install", "-q", PYINFRA], check=True, timeout=300)
+        subprocess.run([directory / "bin" / "pip", "install", "-qq", PYINFRA], check=True, timeout=300)
     return tool
 
 

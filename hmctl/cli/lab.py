@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hmcore.errors import LabError
+from hmcore.errors import LabError, UsageError
 from hmctl.cli.context import current, group
 from hmctl.text import Style, Styled, plural
 
@@ -103,7 +103,10 @@ def exec_(
     from hmctl.lab import host
     from hmctl.lab.lab import Lab
 
-    argv = Lab(name).enter(node, command[1:] if command[0] == "--" else command)
+    words = command[1:] if command[0] == "--" else command
+    if command[0] != "--" and command[0].startswith("-"):
+        raise UsageError(f"{command[0]} is no command; options stand before the host", fix="hmctl lab exec --name LAB NODE -- CMD ...")
+    argv = Lab(name).enter(node, words)
     sys.stdout.flush()
     os.execve(argv[0], argv, host.environment(os.environ.get("TERM")))  # noqa: S606  becomes it: nothing of ours in between
 

@@ -143,6 +143,12 @@ class Machine:
         for folder in ("propagate", "unix-export"):  # systemd-nspawn leaves them when it is killed itself
             shutil.rmtree(f"/run/systemd/nspawn/{folder}/{self.cgroup.name}", ignore_errors=True)
 
+    def pause(self, paused: bool) -> None:
+        """Freeze all its processes, or let them go on. Raises LabError if it does not run."""
+        if self.init is None:
+            raise self._not_running()
+        self.cgroup.freeze(paused)
+
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` inside: all namespaces, root directory and cgroups of the host's process 1.
 
@@ -150,10 +156,14 @@ class Machine:
         """
         init = self.init
         if init is None:
-            raise LabError("the host does not run", host=self.node, fix=f"hmctl lab start {self.node}{_named(self.state.name)}")
+            raise self._not_running()
         inside = ["nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--", *argv]
         files = cgroups.join_files(self.cgroup.hierarchies, Path(f"/proc/{init}/cgroup").read_text())
         return _as_member(files, inside)
+
+    def _not_running(self) -> LabError:
+        named = "" if self.state.name == "lab" else f" --name {self.state.name}"
+        return LabError("the host does not run", host=self.node, fix=f"hmctl lab start {self.node}{named}")
 
     def _signal(self, number: int) -> bool:
         """Signal process 1, and surely no other: the descriptor is opened, then membership is asked again. False if there is none."""
@@ -206,7 +216,3 @@ def environment(term: str | None) -> dict[str, str]:
 
 def _as_member(files: Sequence[str], argv: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", _JOIN, "hmctl-lab", str(len(files)), *files, *argv]
-
-
-def _named(lab: str) -> str:
-    return "" if lab == "lab" else f" --name {lab}"

@@ -103,8 +103,7 @@ class Lab:
             with self._allocating():
                 base.remove_unused(self._images, {design.image, recipe.digest, *(lab.image for lab in self._states())}, self._progress)
             key = self._ensure_key()
-            if not network.switch_is_up(design):
-                network.make_switch(design)
+            self._ensure_switch(design)
             machines = self._machines(design)
             booted = tuple(_at_once(lambda machine: self._ensure_host(machine, key), machines))
             self._write_known_hosts(machines)
@@ -117,7 +116,7 @@ class Lab:
         names, found = Names(self.name), cgroups.hierarchies()
         remains = {*network.namespaces(), *cgroups.names(found)}
         nodes = {node for name in remains if (node := names.node(name))}
-        if not nodes and names.switch not in remains and not self.folder.exists():
+        if not nodes and names.switch not in remains and not self.folder.exists() and not self._lock.exists():
             return False
         with self._locked():
             known: LabState | None = None
@@ -130,7 +129,8 @@ class Lab:
             network.remove_switch(self.name, known.subnet if known else None)
             if known:
                 self._remove_inventories(known)
-            shutil.rmtree(self.folder, ignore_errors=False)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
             with self._allocating():
                 network.tidy_namespace_folder()
         base.remove_interrupted(self._images)
@@ -170,12 +170,13 @@ class Lab:
     def start(self, node: str) -> None:
         """Boot the host from its disk, unless it runs, and wait until it is ready."""
         with self._changing("start") as design:
+            self._ensure_switch(design)
             self._ensure_host(self._machine(design, node), self._ensure_key())
 
     def pause(self, node: str, paused: bool = True) -> None:
         """Freeze all processes of the host (it keeps its memory and does not notice), or let them go on."""
         with self._changing("pause") as design:
-            self._machine(design, node).cgroup.freeze(paused)
+            self._machine(design, node).pause(paused)
 
     # Wires
 
@@ -203,17 +204,21 @@ class Lab:
     def _images(self) -> Path:
         return self.root / "base"
 
+    @property
+    def _lock(self) -> Path:
+        return self.folder.with_suffix(".lock")
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         waiting: Callable[[], None] = lambda: self._progress.update(self.name, "another hmctl is at work on this lab, waiting")  # noqa: E731
-        with exclusive(self.folder.with_suffix(".lock"), timeout=_LOCK_TIMEOUT, waiting=waiting):
+        with exclusive(self._lock, timeout=_LOCK_TIMEOUT, waiting=waiting):
             yield
 
     @contextmanager
     def _allocating(self) -> Iterator[None]:
         """Hold the lock over what labs share: networks and images."""
-        with exclusive(self.root / "lock", timeout=30.0):
+        with exclusive(self.root / "lock", timeout=_LOCK_TIMEOUT):
             yield
 
     @contextmanager
@@ -292,6 +297,10 @@ class Lab:
         self._progress.finish(machine.node, f"{'ready' if fresh else 'runs already'} at {machine.state.address(machine.node)}")
         return fresh
 
+    def _ensure_switch(self, design: LabState) -> None:
+        if not network.switch_is_up(design):
+            network.make_switch(design)
+
     def _ensure_key(self) -> str:
         """The public half of the lab's SSH key."""
         key = self.folder / "key"
@@ -326,7 +335,8 @@ class Lab:
 
     def _rewire(self, design: LabState) -> None:
         state.save(self.folder, design)
-        network.apply_rules(design)
+        if network.switch_is_up(design):  # else it will be made with them
+            network.apply_rules(design)
 
     def _view(self, design: LabState) -> LabView:
         hosts = []

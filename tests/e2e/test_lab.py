@@ -121,6 +121,10 @@ def test_exec_passes_arguments_streams_and_exit_code_exactly(lab, hmctl):
     assert (split.returncode, split.stdout, split.stderr) == (37, b"out\n", b"err\n")
     assert hmctl("lab", "exec", "--name", lab.name, "node1", "--", "sh", "-c", "exit 255", check=False).returncode == 255
     assert lab.exec("node1", ["no-such-command"]).returncode == 127
+    assert hmctl("lab", "exec", "--name", lab.name, "node1", "printf", "%s", "-o").stdout == "-o"
+    late = hmctl("lab", "exec", "node1", "--name", lab.name, "--", "true", check=False)
+    assert late.returncode == UsageError.exit_code
+    assert "options stand before the host" in late.stderr
 
 
 def test_exec_is_inside_in_every_respect(lab, run_in):
@@ -198,6 +202,22 @@ def test_stop_is_orderly_and_up_starts_what_is_down(lab, hmctl, inventory, run_i
     hmctl("lab", "up", "--name", lab.name, "--inventory", inventory)
     assert states(lab) == ["running"] * 3
     run_in("node3", ["rm", "/root/stopped-in-order"])
+
+
+def test_start_and_rules_do_without_the_others(new_lab, tmp_path):
+    """After the machine itself was restarted, nothing of the network is there."""
+    other = new_lab("r")
+    other.up(2, tmp_path / "r.yaml")
+    other.kill("node1")
+    other.kill("node2")
+    subprocess.run(["ip", "netns", "delete", Names(other.name).switch], check=True, timeout=10)
+    other.partition([["node1"], ["node2"]])
+    with pytest.raises(LabError, match="does not run"):
+        other.pause("node1")
+    other.start("node1")
+    other.start("node2")
+    assert operator_reaches(other, "node1")
+    assert not reaches(other, "node1", "node2")
 
 
 def test_a_paused_host_is_silent_and_goes_on(lab):
@@ -328,8 +348,10 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("then", ["up", "down"])
+@pytest.mark.parametrize(
+    ("moment", "then"),
+    [("designed", "up"), ("switch", "down"), ("host's network", "up"), ("host's cgroup", "down"), ("host's cgroup", "up")],
+)
 def test_a_killed_up_is_completed_or_removed(new_lab, tmp_path, hmctl, eventually, moment, then):
     other = new_lab("k")
     process = hmctl.start("lab", "up", "--name", other.name, "--nodes", "2", "--inventory", tmp_path / "k.yaml")

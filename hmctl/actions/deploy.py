@@ -88,6 +88,7 @@ class Deploy:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
     timings: Timings = field(default_factory=Timings)
+    renderer: Renderer = field(default_factory=Renderer)
 
     def host_phases(self) -> tuple[Phase[Target], ...]:
         """What is done to a host, in order."""
@@ -177,7 +178,7 @@ class Deploy:
         ca = self.store.ca_certificate() if self.store.has_authority() else None
         bootstrap = self.store.bootstrap() if ca or not self.options.dry_run else "made-when-deployed"
         keys = desired.Keys(ca, bootstrap)
-        return desired.targets(self.inventory, chosen, reached.facts, built, keys, Renderer(), self.now())
+        return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
 
     async def _build(self, kind: ReleaseTarget) -> Release:
         with self.output.progress() as progress:
@@ -193,7 +194,7 @@ class Deploy:
         authority = self.store.create_authority(self.now())
         built = {desired.release_target(target.facts): target.desired.release for target in targets}
         keys = desired.Keys(authority.certificate, self.store.bootstrap())
-        return desired.targets(self.inventory, chosen, reached.facts, built, keys, Renderer(), self.now())
+        return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
 
     def _plan(self, targets: Sequence[Target]) -> list[Step]:
         steps = runner.plan(self.host_phases(), targets) + rolling.plan(targets)

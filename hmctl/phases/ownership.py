@@ -29,15 +29,16 @@ class Owner:
 
 def examine(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> list[Check]:
     """What forbids to go on, for every host that we could ask, whether it is to be changed now or not."""
-    checks = [check for known in facts.values() for check in _host(inventory, owner, known)]
+    configs = {name: config_of(known) for name, known in facts.items()}
+    checks = [check for name, known in facts.items() for check in _host(inventory, owner, known, configs[name])]
     if not checks:
-        checks += [*_voters(inventory, owner, facts), *_lost(inventory, owner, facts)]
+        checks += [*_voters(inventory, owner, facts, configs), *_lost(inventory, owner, facts)]
     return checks
 
 
-def _host(inventory: Inventory, owner: Owner, facts: HostFacts) -> Iterator[Check]:
+def _host(inventory: Inventory, owner: Owner, facts: HostFacts, config: AgentConfig | None) -> Iterator[Check]:
     agent, name = facts.agent, facts.name
-    cluster = cluster_of(facts)
+    cluster = config.cluster_id if config else cluster_of(facts)
     if cluster is None:
         return
     if cluster != inventory.id:
@@ -54,22 +55,24 @@ def _host(inventory: Inventory, owner: Owner, facts: HostFacts) -> Iterator[Chec
     elif agent.ca is not None and not same_authority(agent.ca, owner.ca):
         message = "it trusts another CA than the one on this machine"
         yield Check(name, "cluster", "error", message, "hmctl ca import the one that the cluster was made with")
-    elif agent.journal and (config := config_of(facts)) and owner.bootstrap is not None and config.bootstrap != owner.bootstrap:
+    elif agent.journal and config and owner.bootstrap is not None and config.bootstrap != owner.bootstrap:
         message = "it holds the state of an earlier cluster of this name, formed before a reset that it missed"
         yield Check(name, "cluster", "error", message, f"hmctl reset --limit {name}")
 
 
-def _voters(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> Iterator[Check]:
+def _voters(
+    inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts], configs: Mapping[str, AgentConfig | None]
+) -> Iterator[Check]:
     """The control nodes of a formed cluster change only through its log: another list in a file would give it two majorities."""
     if not owner.formed:
         return
     wanted = {(host.name, host.address, host.port) for host in inventory.control_hosts}
-    for known in facts.values():
-        config = config_of(known)
+    for name, known in facts.items():
+        config = configs[name]
         if config is not None and known.agent.journal:
             present = {(voter.name, voter.address, voter.port) for voter in config.voters}
             if present != wanted:
-                were = listed(sorted(f"{name} ({address}:{port})" for name, address, port in present))
+                were = listed(sorted(f"{voter} ({address}:{port})" for voter, address, port in present))
                 message = f"the cluster was formed with the control nodes {were}; deploy cannot change them"
                 yield Check(None, "control nodes", "error", message, "list these as role: control, and others as role: worker")
                 return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 from hmcore.api import Formation
-from hmcore.config.agent import parse_agent_config
+from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
 from hmcore.errors import HyperMeshError, PeerUnreachable, Unreachable
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
@@ -24,11 +25,22 @@ from hmctl.output import Output
 from hmctl.phases import probe
 from hmctl.remote.base import FirstContact
 from hmctl.remote.fake import FakeRemote, Fuse, Machine
+from hmctl.render import Renderer
 from hmctl.state import OperatorStore
 
 T = TypeVar("T")
 
 COMPONENTS = ("transport", "consensus", "container", "orchestration")
+
+
+@cache
+def config(content: bytes) -> AgentConfig:
+    return parse_agent_config(content, "agent.yaml")
+
+
+@cache
+def renderer() -> Renderer:
+    return Renderer()
 
 
 @dataclass
@@ -46,10 +58,10 @@ class World:
         return name not in self.down and self.machines[name].active
 
     def bootstrap(self, name: str) -> str:
-        return parse_agent_config(self.machines[name].files[layout.CONFIG], "agent.yaml").bootstrap
+        return config(self.machines[name].files[layout.CONFIG]).bootstrap
 
     def voters(self, name: str) -> list[str]:
-        return [voter.name for voter in parse_agent_config(self.machines[name].files[layout.CONFIG], "agent.yaml").voters]
+        return [voter.name for voter in config(self.machines[name].files[layout.CONFIG]).voters]
 
     def leader(self) -> str | None:
         alive = [name for name in self.machines if self.alive(name)]
@@ -189,6 +201,7 @@ class Bed:
             agents=lambda store, remotes: MemoryAgents(self.world),
             output=self.output(),
             options=chosen,
+            renderer=renderer(),
             show_plan=lambda steps: meanwhile() if meanwhile else None,
         )
         return await deploy.run()

@@ -54,7 +54,7 @@ async def test_a_dry_run_says_what_deploy_then_does_and_touches_nothing(tmp_path
     assert after.exit_code(detailed=True) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["node1", "node2", "node3"]), st.tuples(st.integers(0, 14), st.booleans()), min_size=1),
     st.sampled_from(["lost", "cancelled"]),
@@ -105,7 +105,7 @@ async def test_without_a_majority_nothing_is_formed_and_the_rest_of_the_hosts_co
     assert (report.healthy, bed.world.forms) == (True, 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(["node1", "node2", "node3"])), st.sets(st.sampled_from(["node1", "node2", "node3"]), min_size=1))

@@ -22,9 +22,6 @@ from node_agent.consensus.journal import Journal
 from node_agent.consensus.machine import Receipt
 from node_agent.consensus.snapshots import SnapshotStore
 
-MAX_COMMAND = 1 << 20  # bytes; also of one batch, which is one log entry
-_MAX_APPEND = 4 << 20  # an entry as large as this takes a path in pysyncobj that breaks it
-
 
 class Timing(Protocol):
     """Seconds, as in hmcore.config.settings.Raft."""
@@ -96,6 +93,7 @@ class Engine:
         transport: Transport,
         apply_batch: Callable[[bytes, int], list[Receipt]],
         compact_entries: int,
+        max_append: int,
     ) -> None:
         install()
         conf = SyncObjConf(
@@ -106,7 +104,7 @@ class Engine:
             raftMaxTimeout=timing.election_max,
             leaderFallbackTimeout=(timing.election_min + timing.election_max) / 2,
             connectionTimeout=timing.election_max,  # unused: the connections are ours
-            appendEntriesBatchSizeBytes=_MAX_APPEND,
+            appendEntriesBatchSizeBytes=max_append,
             logCompactionMinEntries=compact_entries,
             logCompactionMinTime=10**9,  # by size only
             commandsWaitLeader=False,

@@ -14,59 +14,13 @@ import msgspec
 from pysyncobj.journal import Journal as PysyncobjJournal
 
 from hmcore.errors import ConsensusError, StorageFull
-from node_agent.consensus import codec, wal
+from node_agent.consensus import changes, codec, wal
 from node_agent.consensus.append_guard import Entry
+from node_agent.consensus.changes import Add, Ballot, Change, Clear, CutFrom, CutTo, Stand, Standing
 from node_agent.consensus.disk import TEMPORARY, Disk, File, damaged, replace, storage_error
 
 JOURNAL = "journal"
 _FRAME_ENTRIES = 1000  # entries a frame, when the journal is rewritten
-
-
-class Standing(msgspec.Struct, frozen=True, array_like=True):
-    """What this node may do in its cluster. Empty `bootstrap`: nobody permitted it to form or vote.
-
-    `formed`: it knows that the cluster was formed. `reseeding`: its disk was empty although the cluster exists, so it may have voted and
-    acknowledged before; until it has applied an entry of a term of at least `floor`, it neither votes nor stands (docs/adr/0026).
-    """
-
-    bootstrap: str = ""
-    formed: bool = False
-    reseeding: bool = False
-    floor: int = 0
-
-
-class Add(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    entry: Entry
-
-
-class CutFrom(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Entries from `index` on are gone: they conflicted with the leader's."""
-
-    index: int
-
-
-class CutTo(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Entries before `index` are gone: a snapshot holds what they did."""
-
-    index: int
-
-
-class Clear(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """All entries are gone: a snapshot takes their place."""
-
-
-class Ballot(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    term: int
-    vote: str | None
-
-
-class Stand(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    standing: Standing
-
-
-Change = Add | CutFrom | CutTo | Clear | Ballot | Stand
-
-_changes: msgspec.msgpack.Decoder[list[Change]] = msgspec.msgpack.Decoder(list[Change])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +78,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
                     self._opened().truncate(scanned.offset)
                     self._opened().sync()
                     break
-                for change in _changes.decode(scanned.body):
+                for change in changes.decode(scanned.body):
                     self._check(change, scanned.offset)
                     self._apply(change)
                 self._size = scanned.offset + wal.size(scanned.body)
@@ -198,7 +152,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         """Make every change so far durable. Raises StorageFull, after which it may be tried again, or ConsensusError, which is final."""
         if not self._pending:
             return
-        frame = wal.frame(msgspec.msgpack.encode(self._pending))
+        frame = wal.frame(changes.encode(self._pending))
         try:
             if self._ragged:  # an earlier attempt ran out of room halfway
                 self._opened().truncate(self._size)
@@ -217,7 +171,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         """Leave behind what later changes made void: new file, fsync, rename, directory fsync."""
         whole: list[Change] = [Stand(self._standing), Ballot(self._term, self._vote), *map(Add, self._entries)]
         groups = [whole[start : start + _FRAME_ENTRIES] for start in range(0, len(whole), _FRAME_ENTRIES)]
-        content = wal.MAGIC + b"".join(wal.frame(msgspec.msgpack.encode(group)) for group in groups)
+        content = wal.MAGIC + b"".join(wal.frame(changes.encode(group)) for group in groups)
         if len(content) + self._slack > self._size:  # not worth it: the file is that large because the log is
             self._rewrite_at = len(content) + self._slack
             return

@@ -12,44 +12,42 @@ from dataclasses import dataclass
 
 from pysyncobj.config import FAIL_REASON
 
-from hmcore.errors import CallRefused, ConsensusError, FormationFailed, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
-from hmcore.records import RaftReport
+from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus.append_guard import Append
-from node_agent.consensus.census import Census
 from node_agent.consensus.disk import Disk
-from node_agent.consensus.engine import MAX_COMMAND, Engine, Timing
-from node_agent.consensus.journal import Journal, Standing
+from node_agent.consensus.engine import Engine, Timing
+from node_agent.consensus.enrolment import Enrolment, FormationStatus
+from node_agent.consensus.journal import Journal
 from node_agent.consensus.machine import Proposal, Receipt, State
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
+from node_agent.consensus.outlook import Outlook
 from node_agent.consensus.proposals import Done, Proposals
 from node_agent.consensus.replica import Replica
+from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.snapshots import SnapshotStore
-from node_agent.consensus.transport import ALL, Links, Protections, RaftTransport
+from node_agent.consensus.transport import Links, RaftTransport
 
+MAX_COMMAND = 1 << 20  # bytes
 _RETRY = 1.0  # seconds between attempts on a full disk, and between questions about the others' standing
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When the log is compacted, and in which portions a snapshot travels. Simulations use tiny ones."""
+    """When the log is compacted, and in which portions things travel, in bytes. Simulations use tiny ones.
+
+    An entry (one batch) must stay well below `append`, or pysyncobj takes a path that breaks it.
+    """
 
     compact_entries: int = 5000
     compact_bytes: int = 64 << 20
     journal_slack: int = 4 << 20
     chunk: int = 256 << 10
+    batch: int = MAX_COMMAND
+    append: int = 4 << 20
+    in_flight: int = 1  # batches; waiting for the one before makes larger batches, and fewer fsyncs
 
 
 DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class FormationStatus:
-    """hmcore.api.Formation, but for the bootstrap id, which the configuration knows."""
-
-    empty: bool
-    permitted: bool
-    formed: bool
-    term: int
 
 
 class Member:
@@ -93,8 +91,8 @@ class Member:
             protections=protections,
         )
         self.engine: Engine | None = None
-        self._proposals = Proposals(self._put, max_bytes=MAX_COMMAND)
-        self._census = Census(name, self._voters)
+        self._proposals = Proposals(self._put, max_bytes=limits.batch, in_flight=limits.in_flight)
+        self.enrolment = Enrolment(name, self._voters, journal=self.journal, replica=self.replica, transmit=self.transport.transmit)
         self._leading: int | None = None  # the term in which we lead
         self._shown: State | None = None
         self._retry_at = 0.0
@@ -119,12 +117,11 @@ class Member:
         self._disk.close()
 
     def _start_if_entitled(self) -> None:
-        standing = self.journal.standing
-        if self.engine is not None or not (standing.bootstrap or standing.floor):
+        if self.engine is not None or not self.enrolment.entitled:
             return
-        self.journal.sync()
-        if self.journal.getCurrentTerm() < standing.floor:
-            self.journal.setCurrentTerm(standing.floor, None)
+        if self.journal.getCurrentTerm() < self.enrolment.floor:
+            self.journal.setCurrentTerm(self.enrolment.floor, None)
+        self.journal.sync()  # the permission, or the floor, before any message that follows from it
         engine = Engine(
             self._name,
             [voter for voter in self._voters if voter != self._name],
@@ -134,8 +131,9 @@ class Member:
             transport=self.transport,
             apply_batch=self.replica.apply,
             compact_entries=self._limits.compact_entries,
+            max_append=self._limits.append,
         )
-        if self._disk.read("snapshot") is not None:
+        if self.store.exists:
             engine.load_snapshot()
         self.engine = engine
         self.transport.attach(engine)
@@ -144,53 +142,27 @@ class Member:
     # --- formation and re-seeding
 
     def formation(self) -> FormationStatus:
-        standing = self.journal.standing
-        formed = standing.formed or self.replica.state.cluster is not None
-        return FormationStatus(self.journal.empty, bool(standing.bootstrap), formed, self.term)
+        return self.enrolment.status(self.term)
 
     def permit(self, bootstrap: str) -> None:
-        standing = self.journal.standing
-        if standing.reseeding or self._census.cluster_exists:
-            raise FormationFailed("the cluster is formed already; this node is being re-seeded from it", host=self._name)
-        if standing.bootstrap not in ("", bootstrap):
-            raise FormationFailed(f"this node takes part in another formation ({standing.bootstrap})", host=self._name)
-        if not standing.bootstrap:
-            self.journal.standing = Standing(bootstrap=bootstrap)
+        """Durable when it returns. Raises FormationFailed, StorageFull."""
+        if self.failure is not None:
+            raise self.failure
+        self.enrolment.permit(bootstrap)
         self.journal.sync()
         self._start_if_entitled()
         self._after()
 
     def reseed(self) -> None:
         """The cluster exists, though our journal is empty. Found out by asking the other voters; anybody else may tell, too."""
-        if self.journal.standing == Standing():
-            self.journal.standing = Standing(formed=True, reseeding=True)
-            self.journal.sync()
-            self._wake()
+        self.enrolment.reseed()
+        self.journal.sync()
+        self._wake()
 
     def _on_standing(self, peer: str, message: AskStanding | TellStanding) -> None:
-        if isinstance(message, AskStanding):
-            standing = self.journal.standing
-            member = bool(standing.bootstrap) and not standing.reseeding
-            self.transport.tell(peer, TellStanding(self.term, member, standing.formed))
-            return
-        self._census.hear(peer, message)
-        if self.engine is None:
-            if self._census.cluster_exists:
-                self.reseed()
-            floor = self._census.floor
-            if self.journal.standing.reseeding and floor is not None:
-                self.journal.standing = Standing(formed=True, reseeding=True, floor=floor)
+        if self.engine is None or isinstance(message, AskStanding):
+            self.enrolment.heard(peer, message, self.term)
             self._start_if_entitled()
-
-    def _update_standing(self, engine: Engine) -> None:
-        standing, cluster = self.journal.standing, self.replica.state.cluster
-        if cluster is None:
-            return
-        if standing.reseeding:
-            position = engine.applied_index - self.journal[0].index
-            if not 0 <= position < len(self.journal) or self.journal[position].term < standing.floor:
-                return
-        self.journal.standing = Standing(bootstrap=cluster.bootstrap, formed=True)
 
     # --- what happens
 
@@ -200,7 +172,7 @@ class Member:
     def _peer_up(self, peer: str) -> None:
         self.transport.peer_up(peer)
         if self.engine is None:
-            self.transport.tell(peer, AskStanding())
+            self.enrolment.ask(peer)
         self._wake()
 
     def peer_down(self, peer: str) -> None:
@@ -242,7 +214,7 @@ class Member:
         self.store.postponed = False
         if self.engine is None:
             for peer in sorted(self.transport.connected):
-                self.transport.tell(peer, AskStanding())
+                self.enrolment.ask(peer)
         self.journal.sync()
         self.full = self.transport.full = self.store.full = None
         self._start_if_entitled()
@@ -280,7 +252,7 @@ class Member:
         self.full = self.transport.full = full
         engine = self.engine
         if engine is not None and self.failure is None:
-            self._update_standing(engine)
+            self.enrolment.settle(engine)
             if self.journal.command_bytes > self._limits.compact_bytes:
                 engine.compact()
             if engine.leads and len(self._voters) == 1 and engine.commit_index < self.journal[-1].index:
@@ -288,7 +260,7 @@ class Member:
         leading = engine.term if engine is not None and self.is_leader else None
         if leading != self._leading:
             self._leading = leading
-            self._proposals.abandon(self._refusal() or NotLeader("the leadership changed", leader=self.leader))
+            self._proposals.abandon(self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader))
         if self.replica.state is not self._shown and self.failure is None:
             self._shown = self.replica.state
             self._on_applied(self._shown)
@@ -297,7 +269,7 @@ class Member:
 
     def propose(self, proposal: Proposal, done: Done) -> None:
         """Put a command into the log. `done` hears its receipt once it is applied here, or why it cannot be."""
-        refusal = self._refusal()
+        refusal = self.outlook.refusal()
         if len(proposal.command) > MAX_COMMAND:
             refusal = InvalidRequest(f"a command of {len(proposal.command)} bytes is too large; {MAX_COMMAND} are allowed")
         if refusal is not None:
@@ -311,21 +283,6 @@ class Member:
         if engine is None:
             raise ConsensusError("the consensus layer is not open")
         engine.propose(batch, lambda receipts, reason: settled(receipts if reason == FAIL_REASON.SUCCESS else None))
-
-    def _refusal(self) -> HyperMeshError | None:
-        """Why this node takes no commands now, or None."""
-        if self.failure is not None or self.full is not None:
-            return self.failure or self.full
-        if self.is_leader:
-            return None
-        if self.leader is not None:
-            return NotLeader(f"{self._name} does not lead; {self.leader} does", leader=self.leader)
-        return self.no_quorum()
-
-    def no_quorum(self) -> CallRefused:
-        reachable, needed = len(self.reachable()), len(self._voters) // 2 + 1
-        count = f"{reachable} of {len(self._voters)} voters reachable"
-        return NoQuorum(f"no quorum: {count}" if reachable < needed else f"no leader at the moment: {count}", host=self._name)
 
     # --- what others may know
 
@@ -346,39 +303,32 @@ class Member:
             return None
         return self.engine.leader
 
-    def reachable(self) -> list[str]:
-        """Voters, ourselves included. Of a leader's followers only those count that answered lately."""
-        since = self._clock() - self._timing.election_max
-        leads = self.is_leader
-        others = [peer for peer in self.transport.connected if not leads or self.transport.heard.get(peer, since) > since]
-        return sorted([self._name, *others])
-
     @property
-    def trouble(self) -> str | None:
-        """Why this layer is degraded, for a person; None when it works."""
-        standing = self.journal.standing
-        if self.failure is not None or self.full is not None:
-            return str(self.failure or self.full)
-        if standing.reseeding:
-            return f"re-seeding: {self._census.lacking}" if not standing.floor else "re-seeding: catching up with the leader"
-        if self.engine is None:
-            return "not yet part of a formed cluster"
-        return None if self.leader is not None else str(self.no_quorum().message)
-
-    def report(self) -> RaftReport:
+    def outlook(self) -> Outlook:
         engine = self.engine
-        return RaftReport(
+        return Outlook(
+            name=self._name,
+            voters=self._voters,
+            reachable=self._reachable(),
             role=self._role(),
             leader=self.leader,
             term=self.term,
             commit_index=0 if engine is None else engine.commit_index,
             applied_index=0 if engine is None else engine.applied_index,
-            voters=list(self._voters),
-            reachable_voters=self.reachable(),
+            enrolment=self.enrolment.trouble,
+            fault=self.failure or self.full,
+            warning="no room for a snapshot: the journal keeps growing" if self.store.postponed else None,
         )
 
+    def _reachable(self) -> tuple[str, ...]:
+        """Of a leader's followers only those count that answered lately."""
+        since = self._clock() - self._timing.election_max
+        leads = self.is_leader
+        others = [peer for peer in self.transport.connected if not leads or self.transport.heard.get(peer, since) > since]
+        return tuple(sorted([self._name, *others]))
+
     def _role(self) -> str:
-        if self.journal.standing.reseeding:
+        if self.enrolment.reseeding:
             return "reseeding"
         if self.engine is None:
             return "unformed"

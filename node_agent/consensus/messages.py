@@ -168,10 +168,10 @@ def append_entries(append: Append) -> dict[str, Any]:
     }
 
 
-def install_snapshot(term: int, whole: bytes | None) -> dict[str, Any]:
-    """With None, only a sign of life. The commit index is always 0: pysyncobj would otherwise commit our own divergent tail."""
+def install_snapshot(term: int, whole: bytes | None, commit_index: int = 0) -> dict[str, Any]:
+    """With None, only a sign of life. The commit index is 0 whatever the leader says: pysyncobj would commit our own divergent tail."""
     serialized = None if whole is None else (whole, True, True)
-    return {"type": "append_entries", "term": term, "commit_index": 0, "serialized": serialized}
+    return {"type": "append_entries", "term": term, "commit_index": commit_index, "serialized": serialized}
 
 
 def next_node_idx(answer: NextIndex) -> dict[str, Any]:

@@ -18,13 +18,20 @@ _MAX_PROPOSALS = 1000  # a batch: an entry must not keep the loop busy for long
 
 
 class Proposals:
-    """`propose(batch, done)` puts a batch into the log and calls `done` with a receipt for each proposal, or with None if it was lost."""
+    """`propose(batch, done)` puts a batch into the log and calls `done` with a receipt for each proposal, or with None if it was lost.
 
-    def __init__(self, propose: Callable[[bytes, Callable[[list[Receipt] | None], None]], None], *, max_bytes: int) -> None:
+    Of batches, up to `in_flight` are on their way at a time, of up to `max_bytes` each (a larger command travels alone).
+    """
+
+    def __init__(
+        self, propose: Callable[[bytes, Callable[[list[Receipt] | None], None]], None], *, max_bytes: int, in_flight: int = 1
+    ) -> None:
         self._propose = propose
         self._max_bytes = max_bytes
+        self._in_flight = in_flight
         self._waiting: deque[tuple[Proposal, Done]] = deque()
-        self._flying: list[tuple[Proposal, Done]] = []
+        self._flying: dict[int, list[tuple[Proposal, Done]]] = {}  # by a number that only tells them apart
+        self._count = 0
 
     def offer(self, proposal: Proposal, done: Done) -> None:
         self._waiting.append((proposal, done))
@@ -32,25 +39,24 @@ class Proposals:
 
     def abandon(self, error: HyperMeshError) -> None:
         """Nobody will answer these any more: tell their callers `error`. They may have been applied all the same."""
-        lost = [*self._flying, *self._waiting]
-        self._flying = []
+        lost = [*(item for batch in self._flying.values() for item in batch), *self._waiting]
+        self._flying.clear()
         self._waiting.clear()
         for _, done in lost:
             done(error)
 
-    @property
-    def outstanding(self) -> int:
-        return len(self._flying) + len(self._waiting)
-
     def _flush(self) -> None:
-        if self._flying or not self._waiting:
-            return
-        batch = self._flying = self._take()
+        while self._waiting and len(self._flying) < self._in_flight:
+            self._send(self._take())
+
+    def _send(self, batch: list[tuple[Proposal, Done]]) -> None:
+        self._count += 1
+        number = self._count
+        self._flying[number] = batch
 
         def settled(receipts: list[Receipt] | None) -> None:
-            if self._flying is not batch or receipts is None:
-                return  # abandoned already, or about to be
-            self._flying = []
+            if receipts is None or self._flying.pop(number, None) is None:
+                return  # lost: it will be abandoned; or it was already
             for (_, done), receipt in zip(batch, receipts, strict=True):
                 done(receipt)
             self._flush()

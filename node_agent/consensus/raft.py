@@ -6,6 +6,7 @@ Ticks come when something arrived or when pysyncobj's next deadline has passed, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,12 @@ from hmcore.records import RaftReport
 from node_agent.consensus import engine
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
+from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.machine import Proposal, Receipt, State
-from node_agent.consensus.member import DEFAULT_LIMITS, FormationStatus, Limits, Member
+from node_agent.consensus.member import DEFAULT_LIMITS, Limits, Member
 from node_agent.consensus.transport import Links
+
+logger = logging.getLogger(__name__)
 
 _SLACK = 0.001  # seconds: pysyncobj's deadlines must have passed, not merely be reached
 _NAP = 1.0  # seconds between ticks at most
@@ -80,6 +84,8 @@ class RaftNode:
         except BaseException:
             member.close()
             raise
+        if member.journal.torn:
+            logger.warning("%s: dropped %d bytes of a write that a crash interrupted", member.journal.path, member.journal.torn)
         self._stopping = False
         self._member = member
         for peer in sorted(self._connected):
@@ -168,7 +174,7 @@ class RaftNode:
             async with asyncio.timeout(limit):
                 receipt = await future
         except TimeoutError:
-            error = member.no_quorum()
+            error = member.outlook.no_quorum()
             error.message = f"{error.message}; not committed within {limit:g} s"
             raise error from None
         return receipt.index, receipt.result
@@ -191,10 +197,10 @@ class RaftNode:
     @property
     def trouble(self) -> str | None:
         """Why this layer is degraded (no leader, no room on the disk, ...), or None."""
-        return "not open" if self._member is None else self._member.trouble
+        return "not open" if self._member is None else self._member.outlook.trouble
 
     def report(self) -> RaftReport:
-        return self._opened().report()
+        return self._opened().outlook.report()
 
     def _opened(self) -> Member:
         if self._member is None:

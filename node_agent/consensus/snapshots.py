@@ -89,6 +89,7 @@ class SnapshotStore:
         self._chunk = chunk
         self._finished: int | None = None  # SERIALIZER_STATE of a snapshot that pysyncobj has not asked about yet
         self._covers = 0
+        self._exists = False
         self._sending: dict[str, _Sending] = {}
         self.failure: ConsensusError | None = None
         self.full: StorageFull | None = None
@@ -107,10 +108,16 @@ class SnapshotStore:
             raise storage_error(error, self.path) from error
         if data is None:
             return None
+        self._exists = True
         try:
             return unpack(data)
         except ValueError as error:
             raise damaged(self.path, 0, str(error)) from error
+
+    @property
+    def exists(self) -> bool:
+        """Whether there was a snapshot at `load`, or one was stored since."""
+        return self._exists
 
     def judge(self, data: bytes) -> Snapshot | None:
         """A snapshot that a peer sent, or None if it is none that we could load."""
@@ -139,6 +146,7 @@ class SnapshotStore:
                 raise failure from error
             self.failure = failure
             return False
+        self._exists = True
         self._sending.clear()  # they would send a snapshot that the log will not continue
         return True
 

@@ -1,0 +1,62 @@
+"""What a voter knows about its cluster at one moment, and what it says about it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hmcore.errors import HyperMeshError, NoQuorum, NotLeader
+from hmcore.records import RaftReport
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`enrolment` and `fault` say why this node does not (fully) take part, if so. `reachable` contains the node itself."""
+
+    name: str
+    voters: tuple[str, ...]
+    reachable: tuple[str, ...]
+    role: str  # as in hmcore.records.RaftReport
+    leader: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    enrolment: str | None
+    fault: HyperMeshError | None
+    warning: str | None = None  # it works, but not for ever
+
+    def no_quorum(self) -> NoQuorum:
+        needed = len(self.voters) // 2 + 1
+        count = f"{len(self.reachable)} of {len(self.voters)} voters reachable"
+        if self.enrolment is not None:
+            return NoQuorum(self.enrolment, host=self.name)
+        return NoQuorum(f"no quorum: {count}" if len(self.reachable) < needed else f"no leader at the moment: {count}", host=self.name)
+
+    def refusal(self) -> HyperMeshError | None:
+        """Why a command cannot be taken here and now; None if it can."""
+        if self.fault is not None:
+            return self.fault
+        if self.leader == self.name:
+            return None
+        if self.leader is not None:
+            return NotLeader(f"{self.name} does not lead; {self.leader} does", leader=self.leader, host=self.name)
+        return self.no_quorum()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this layer is degraded, for a person; None when it works."""
+        if self.fault is not None:
+            return str(self.fault)
+        if self.enrolment is not None:
+            return self.enrolment
+        return self.no_quorum().message if self.leader is None else self.warning
+
+    def report(self) -> RaftReport:
+        return RaftReport(
+            role=self.role,
+            leader=self.leader,
+            term=self.term,
+            commit_index=self.commit_index,
+            applied_index=self.applied_index,
+            voters=list(self.voters),
+            reachable_voters=list(self.reachable),
+        )

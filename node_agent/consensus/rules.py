@@ -1,0 +1,27 @@
+"""The rules that make pysyncobj safe on a real network, by name. Off only in tests, which show what each is for (tests/sim/raft)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Protections:
+    """docs/adr/0027 has the reason for each; the code that applies it repeats it in short."""
+
+    append_guard: bool = True  # truncate only on a real conflict
+    back_to_base: bool = True  # a refused append is answered with where we surely agree
+    snapshots_commit_nothing: bool = True
+    snapshots_go_forward: bool = True
+    term_tags: bool = True  # an answer counts only in the term it was given in
+    stale_term_answers: bool = True
+    leader_stickiness: bool = True  # no votes while the leader lives
+    one_vote_each: bool = True
+    pre_vote: bool = True
+    hold_without_snapshot: bool = True
+    in_order: bool = True
+    sync_before_send: bool = True
+    reseeding_abstains: bool = True
+
+
+ALL = Protections()

@@ -1,0 +1,448 @@
+"""Voters of the product (Member: transport, guard, journal, snapshots, codec, state machine) in virtual time, with everything going wrong.
+
+`World(seed, Plan(...)).run()` raises Violation at the first broken promise. All randomness comes from the seed, so a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pysyncobj.syncobj
+from raft_sim_checks import Checks, Violation
+from raft_sim_disk import Crash, SimDisk
+from raft_sim_network import Habits, Network
+
+from hmcore.errors import HyperMeshError
+from hmcore.records import Node, NodeState, Role
+from node_agent.consensus import machine
+from node_agent.consensus.machine import Proposal, Receipt
+from node_agent.consensus.member import Limits, Member
+from node_agent.consensus.rules import ALL, Protections
+
+
+@dataclass(frozen=True)
+class Timing:
+    heartbeat: float = 0.1
+    election_min: float = 0.4
+    election_max: float = 0.9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large the cluster is, and what happens to it. Seconds are virtual."""
+
+    voters: int = 3
+    seconds: float = 12.0
+    faults: float = 2.0  # a second
+    client_pauses: tuple[float, ...] = (0.005, 0.03, 0.08)
+    limits: Limits = field(default_factory=lambda: Limits(compact_entries=12, journal_slack=2000, chunk=300))
+    habits: Habits = field(default_factory=Habits)
+    protections: Protections = ALL
+    lying_disk: bool = False
+    crash_in_write: float = 0.0004
+    wipes: bool = True
+    full_disks: bool = True
+    late: bool = False  # one of the voters is not there when the cluster is formed
+
+
+@dataclass
+class Machine:
+    """A host: its disk outlives its voter."""
+
+    world: World
+    name: str
+    disk: SimDisk
+    member: Member | None = None
+    incarnation: int = 0
+    connections: dict[str, int] = field(default_factory=dict)
+    paused_until: float = 0.0
+    permitted: bool = False
+    ticking_at: float = float("inf")
+    kicked: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.member is not None
+
+    @property
+    def responsive(self) -> bool:
+        return self.paused_until <= self.world.now
+
+    @property
+    def leads(self) -> bool:
+        return self.member is not None and self.member.is_leader
+
+    @property
+    def sound(self) -> bool:
+        """Whether it takes part with all that it ever knew."""
+        return self.member is not None and self.member.formation().permitted
+
+    # --- the network's calls
+
+    def send(self, peer: str, payload: bytes) -> bool:
+        return self.world.network.send(self.name, peer, payload)
+
+    def peer_up(self, peer: str) -> None:
+        self.step(lambda member: member.peer_up(peer))
+
+    def peer_down(self, peer: str) -> None:
+        self.step(lambda member: member.peer_down(peer))
+
+    def receive(self, peer: str, payload: bytes) -> None:
+        self.step(lambda member: member.receive(peer, payload))
+
+    # --- life
+
+    def start(self) -> None:
+        plan = self.world.plan
+        self.incarnation += 1
+        self.connections = {}
+        self.ticking_at = float("inf")
+        self.kicked = False
+        self.disk.crashy = 0.0
+        member = Member(
+            name=self.name,
+            voters=list(self.world.machines),
+            disk=self.disk,
+            timing=Timing(),
+            links=self,
+            clock=self.world.clock,
+            rng=self.world.rnd,
+            wake=self.kick,
+            on_applied=lambda state: None,
+            limits=plan.limits,
+            protections=plan.protections,
+        )
+        self.member = member
+
+        def begin(member: Member) -> None:
+            member.open()
+            if self.permitted and not member.formation().permitted:
+                member.permit("b1")
+
+        self.step(begin)
+        self.disk.crashy = plan.crash_in_write if self.world.faulty else 0.0
+
+    def kick(self) -> None:
+        if not self.kicked:
+            self.kicked = True
+            incarnation = self.incarnation
+            self.world.after(0.0005, lambda: self._tick(incarnation))
+
+    def _tick(self, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        self.kicked = False
+        self.ticking_at = float("inf")
+        if not self.responsive:
+            self.world.after(self.paused_until - self.world.now, lambda: self._tick(incarnation))
+        else:
+            self.step(lambda member: member.tick())
+
+    def step(self, work: Callable[[Member], None]) -> None:
+        member = self.member
+        if member is None:
+            return
+        try:
+            work(member)
+        except Crash:
+            self.disk.dead = True
+        except HyperMeshError as error:
+            if not self.disk.dead:
+                raise Violation(f"a voter cannot go on: {type(error).__name__}") from error
+        if self.disk.dead:  # also when pysyncobj's bare excepts swallowed the Crash
+            self.world.checks.last_words(self.name, self.incarnation, member)
+            self.world.crash(self)
+            return
+        if self.world.outcry is not None:
+            raise Violation(self.world.outcry)
+        self.world.checks.after_step(self.name, self.incarnation, member)
+        self.world.see(self, member)
+        wanted = member.next_tick() + 0.001
+        if wanted < self.ticking_at:
+            self.ticking_at = wanted
+            incarnation = self.incarnation
+            self.world.after(max(0.0, wanted - self.world.now), lambda: self._due(incarnation, wanted))
+
+    def _due(self, incarnation: int, wanted: float) -> None:
+        if incarnation == self.incarnation and self.ticking_at == wanted:
+            self._tick(incarnation)
+
+
+class World:
+    def __init__(self, seed: int, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        self.rnd = random.Random(seed)
+        self.now = 0.0
+        self.faulty = True
+        self.checks = Checks()
+        self.seen: Counter[str] = Counter()
+        self.proposed = 0
+        self.outcry: str | None = None  # what pysyncobj itself calls critical
+        self._trace = trace
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._retries: list[Proposal] = []
+        self.network = Network(self, self.rnd, plan.habits)
+        names = [f"n{number}" for number in range(plan.voters)]
+        self.machines = {name: Machine(self, name, SimDisk(self.rnd, lying=plan.lying_disk)) for name in names}
+        self.network.hosts.update(self.machines)
+        self._random = random.Random(seed + 1)
+
+    # --- time
+
+    def clock(self) -> float:
+        self.now += 2e-5  # pysyncobj's loops wait for time to pass
+        return self.now
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + delay, self._count, action))
+
+    def until(self, time: float) -> None:
+        while self._queue and self._queue[0][0] <= time:
+            due, _, action = heapq.heappop(self._queue)
+            self.now = max(self.now, due)
+            action()
+        self.now = max(self.now, time)
+
+    def log(self, *words: object) -> None:
+        if self._trace is not None:
+            self._trace(f"{self.now:9.4f} " + " ".join(map(str, words)))
+
+    # --- the run
+
+    def run(self) -> World:
+        syncobj = pysyncobj.syncobj
+        saved = syncobj.monotonicTime, syncobj.random
+        syncobj.monotonicTime, syncobj.random = self.clock, self._random
+        handler = _Listener(self)
+        syncobj.logger.addHandler(handler)
+        try:
+            self._run()
+        finally:
+            syncobj.logger.removeHandler(handler)
+            syncobj.monotonicTime, syncobj.random = saved
+        return self
+
+    def _run(self) -> None:
+        latecomer = self.rnd.choice(list(self.machines)) if self.plan.late else None
+        for name, machine_ in self.machines.items():
+            if name != latecomer:
+                machine_.permitted = True
+                self.after(self.rnd.random() * 0.3, machine_.start)
+        self.after(0.0, self.network.connect)
+        self.after(0.5, self._client)
+        if latecomer is not None:
+            self.after(3.0, self.machines[latecomer].start)
+        self.after(1.0, self._fault)
+        self.until(self.plan.seconds)
+        self._heal()
+        self._settle()
+
+    def _heal(self) -> None:
+        self.log("--- healing")
+        self.faulty = False
+        self.network.blocked.clear()
+        self.network.habits = replace(self.network.habits, disorder=False)
+        for machine_ in self.machines.values():
+            machine_.paused_until = 0.0
+            machine_.disk.crashy = 0.0
+            machine_.disk.full = False
+            if not machine_.alive:
+                machine_.start()
+
+    def _settle(self) -> None:
+        """Without faults everything must come to agree, and soon."""
+        end = self.now + 25
+        probe: str | None = None
+        while self.now < end:
+            self.until(self.now + 0.5)
+            leaders = [machine_ for machine_ in self.machines.values() if machine_.leads]
+            if leaders and (probe is None or probe not in self.checks.acknowledged):
+                probe = f"probe{self.now}"
+                self.propose(leaders[-1], Proposal(probe, machine.encode(machine.Noop())))
+                continue
+            states = [machine_.member.replica.state for machine_ in self.machines.values() if machine_.member and machine_.sound]
+            if probe in self.checks.acknowledged and len(states) == len(self.machines) and len({state.index for state in states}) == 1:
+                self.checks.in_the_end(states)
+                return
+        raise Violation(self._stuck(probe))
+
+    def _stuck(self, probe: str | None) -> str:
+        if not any(machine_.leads for machine_ in self.machines.values()):
+            return "no progress after healing: no leader"
+        if probe not in self.checks.acknowledged:
+            return "no progress after healing: nothing is acknowledged"
+        if not all(machine_.sound for machine_ in self.machines.values()):
+            return "no progress after healing: a voter is never re-seeded"
+        return "no progress after healing: a member never catches up"
+
+    def see(self, machine_: Machine, member: Member) -> None:
+        """What a controller would do: the leader of a cluster without a record forms it."""
+        if member.is_leader and member.replica.state.cluster is None and self.rnd.random() < 0.2:
+            form = machine.FormCluster(id="hm-sim", bootstrap="b1")
+            self.propose(machine_, Proposal(f"form{self._count}", machine.encode(form)))
+
+    # --- clients
+
+    def _client(self) -> None:
+        if not self.faulty:
+            return
+        live = [machine_ for machine_ in self.machines.values() if machine_.alive and machine_.responsive]
+        leaders = [machine_ for machine_ in live if machine_.leads]
+        if live:
+            target = self.rnd.choice(leaders) if leaders and self.rnd.random() < 0.9 else self.rnd.choice(live)
+            if self._retries and self.rnd.random() < 0.5:
+                self.seen["retried"] += 1
+                self.propose(target, self._retries.pop())
+            else:
+                for _ in range(self.rnd.choice((1, 1, 1, 4))):
+                    self.proposed += 1
+                    self.propose(target, Proposal(f"c{self.proposed}", machine.encode(self._command())))
+        self.after(self.rnd.choice(self.plan.client_pauses), self._client)
+
+    def _command(self) -> machine.Command:
+        name = f"w{self.rnd.randint(0, 3)}"
+        match self.rnd.randint(0, 3):
+            case 0:
+                node = Node(name=name, address="198.18.0.9", port=7443, role=Role.WORKER, release=f"r{self.proposed}")
+                return machine.PutNode(node=node)
+            case 1:
+                return machine.SetNodeState(name=name, state=self.rnd.choice((NodeState.READY, NodeState.DOWN)), reason=f"{self.proposed}")
+            case 2:
+                return machine.RemoveNode(name=name)
+            case _:
+                return machine.Noop()
+
+    def propose(self, machine_: Machine, proposal: Proposal) -> None:
+        def done(outcome: Receipt | HyperMeshError) -> None:
+            if isinstance(outcome, Receipt):
+                self.checks.acknowledge(proposal.id, outcome)
+            else:
+                self.seen[type(outcome).__name__] += 1
+                self._retries = [*self._retries, proposal][-5:]
+
+        machine_.step(lambda member: member.propose(proposal, done))
+
+    # --- faults
+
+    def crash(self, machine_: Machine) -> None:
+        self.log("CRASH", machine_.name)
+        self.seen["crash"] += 1
+        machine_.member = None
+        machine_.disk.crash()
+        machine_.connections = {}
+        for other in self.machines:
+            if other != machine_.name:
+                self.network.sever(machine_.name, other, self.rnd.choice((0.01, 1.5)))
+        self.after(self.rnd.choice((0.05, 0.5, 2.0)), lambda: self._restart(machine_))
+
+    def _restart(self, machine_: Machine) -> None:
+        if not machine_.alive:
+            self.log("START", machine_.name)
+            machine_.start()
+
+    def _pick(self, live: list[Machine]) -> Machine:
+        leaders = [machine_ for machine_ in live if machine_.leads]
+        return self.rnd.choice(leaders) if leaders and self.rnd.random() < 0.5 else self.rnd.choice(live)
+
+    def _fault(self) -> None:
+        if not self.faulty:
+            return
+        live = [machine_ for machine_ in self.machines.values() if machine_.alive]
+        if len(live) > 1:
+            kind = self.rnd.random()
+            if kind < 0.16:
+                self.crash(self._pick(live))
+            elif kind < 0.20:
+                for machine_ in live:
+                    self.crash(machine_)
+            elif kind < 0.38:
+                one, other = self.rnd.sample(live, 2)
+                self.log("BREAK", one.name, other.name)
+                self.network.sever(one.name, other.name)
+            elif kind < 0.68:
+                self._partition(live)
+            elif kind < 0.80:
+                paused = self._pick(live)
+                self.log("PAUSE", paused.name)
+                paused.paused_until = self.now + self.rnd.choice((0.1, 0.5, 1.2))
+            elif kind < 0.88:
+                self._transfer(live)
+            elif kind < 0.94:
+                self._fill(self._pick(live))
+            else:
+                self._wipe(self._pick(live))
+        if self.plan.lying_disk and self.rnd.random() < 0.3:
+            for machine_ in live:
+                machine_.disk.settle()
+        self.after(self.rnd.expovariate(self.plan.faults), self._fault)
+
+    def _partition(self, live: list[Machine]) -> None:
+        names, kind = list(self.machines), self.rnd.random()
+        if kind < 0.5:
+            inside = {self._pick(live).name}
+            cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)}
+        elif kind < 0.67:
+            inside = {machine_.name for machine_ in self.rnd.sample(live, len(live) // 2)}
+            cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)}
+        else:
+            one, inward = self._pick(live).name, self.rnd.random() < 0.5
+            cut = {(a, one) if inward else (one, a) for a in names if a != one}
+            if self.rnd.random() < 0.4:
+                cut = set(self.rnd.sample(sorted(cut), max(1, len(cut) // 2)))
+        seconds = self.rnd.choice((0.2, 0.8, 2.0, 4.0))
+        self.log("CUT", sorted(cut), seconds)
+        self.network.block(cut, seconds)
+        if seconds > 1 and self.rnd.random() < 0.7:  # the connections' own time-out
+            for a, b in sorted(cut):
+                self.after(self.rnd.uniform(0.8, 1.6), partial(self._time_out, a, b))
+
+    def _time_out(self, a: str, b: str) -> None:
+        if (a, b) in self.network.blocked:
+            self.network.sever(a, b)
+
+    def _transfer(self, live: list[Machine]) -> None:
+        for machine_ in live:
+            if machine_.leads and machine_.responsive:
+                self.log("TRANSFER", machine_.name)
+                machine_.step(lambda member: member.engine.transfer() if member.engine else None)
+
+    def _fill(self, machine_: Machine) -> None:
+        if self.plan.full_disks:
+            self.log("FULL", machine_.name)
+            self.seen["full"] += 1
+            machine_.disk.full = True
+            self.after(self.rnd.choice((0.3, 1.5, 3.0)), lambda: setattr(machine_.disk, "full", False))
+
+    def _wipe(self, machine_: Machine) -> None:
+        """Only if every other voter has all that it ever knew, or the entries that they share would be gone for good."""
+        others = [other for other in self.machines.values() if other is not machine_]
+        formed = machine_.member is not None and machine_.member.formation().formed
+        if self.plan.wipes and formed and all(other.sound and other.member and other.member.journal.standing.formed for other in others):
+            self.log("WIPE", machine_.name)
+            self.seen["wipe"] += 1
+            machine_.permitted = False
+            self.crash(machine_)
+            machine_.disk.wipe()
+
+
+class _Listener(logging.Handler):
+    """pysyncobj says some things only to its log."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._world.log("pysyncobj:", record.getMessage())
+        if record.levelno >= logging.CRITICAL:
+            self._world.outcry = "an applied entry was truncated"
+        self._world.seen[f"log {record.levelname.lower()}: {record.getMessage()[:30]}"] += 1

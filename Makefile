@@ -7,7 +7,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo env $(PASSED))
 .PHONY: help install demo test check bench clean
 help:
 	@echo "make demo      three hosts on this machine, joined into one cluster"
-	@echo "make test      everything: check, then the end-to-end tests on real hosts"
+	@echo "make test      everything: check, agents as processes, then real hosts"
 	@echo "make check     linters, types, unit tests and simulations"
 	@echo "make bench     measure; writes docs/benchmarks.md and bench.json"
 	@echo "make install   .venv with hmctl, and the packages that the above need"
@@ -32,6 +32,7 @@ check: install
 	.venv/bin/pytest -n 2 -q tests/unit tests/sim
 
 test: check
+	.venv/bin/pytest tests/integration
 	$(SUDO) .venv/bin/pytest -p no:cacheprovider tests/e2e
 
 bench: install

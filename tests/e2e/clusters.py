@@ -107,7 +107,14 @@ class Cluster:
     def journal(self, node: str) -> str:
         return self.inside(node, "journalctl", "-u", AGENT, "-o", "cat", "--no-pager")
 
+    def _raft(self) -> list[dict[str, Any]]:
+        reports = [self.run("node", "inspect", name, "-o", "json", check=False).stdout for name in self.names]
+        return [json.loads(report)["raft"] | {"name": json.loads(report)["name"]} for report in reports if report]
+
     def leaders(self) -> set[str]:
         """Everybody whom some node follows. More than one name in a quiet cluster: there are two clusters."""
-        reports = [self.run("node", "inspect", name, "-o", "json", check=False).stdout for name in self.names]
-        return {leader for report in reports if report and (leader := json.loads(report)["raft"]["leader"])}
+        return {raft["leader"] for raft in self._raft() if raft["leader"]}
+
+    def applied(self) -> dict[str, int]:
+        """How far each node has applied the log."""
+        return {raft["name"]: raft["applied_index"] for raft in self._raft()}

@@ -39,9 +39,9 @@ def test_deploys_with_different_limits_never_make_two_clusters(new_cluster: Make
     assert "majority" in alone.stdout + alone.stderr
     assert cluster.leaders() == set()
 
-    cluster.deploy("--limit", "node2,node3", check=False)
-    leader = cluster.status()["leader"]
-    assert leader in {"node2", "node3"} or leader == "node1"
+    others = cluster.deploy("--limit", "node2,node3", check=False)
+    assert others.returncode in (0, 3), others.stderr
+    assert cluster.status()["leader"] in cluster.names  # node1 runs already: any of them may lead
 
     cluster.deploy("--limit", "node1")
     cluster.deploy()

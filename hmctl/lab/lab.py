@@ -21,7 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from hmcore.errors import LabError, UsageError
-from hmctl.lab import base, cgroups, host, inventory, limits, network, plan, shell, state
+from hmctl.lab import base, cgroups, host, inventory, network, plan, shell, state
 from hmctl.lab.host import Machine
 from hmctl.lab.lock import exclusive
 from hmctl.lab.plan import Names
@@ -91,7 +91,6 @@ class Lab:
     def up(self, nodes: int | None = None, inventory_file: Path | None = None) -> Up:
         """Bring the lab up, complete and ready: build what is missing, start what died, add hosts up to `nodes`. Never removes hosts."""
         shell.require_root_and_tools("up")
-        limits.ensure()
         recipe, apt = base.current_recipe()
         with self._locked():
             design = self._design(nodes, recipe.digest, inventory_file)

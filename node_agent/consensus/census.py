@@ -28,6 +28,11 @@ class Census:
         return any(tell.member and tell.formed for tell in self._told.values())
 
     @property
+    def voters(self) -> tuple[str, ...]:
+        """Whose votes count, by the word of those who vote; empty while none of them has told."""
+        return next((tell.voters for _, tell in sorted(self._told.items()) if tell.member and tell.voters), ())
+
+    @property
     def floor(self) -> int | None:
         """The term to begin at; None until every other voter has told its own, and a quorum of them are members with a memory."""
         if set(self._told) != set(self._others) or sum(tell.member for tell in self._told.values()) < self._quorum:

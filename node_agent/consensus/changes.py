@@ -12,12 +12,14 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
     `formed`: it knows that the cluster was formed. `reseeding`: its disk was empty although the cluster exists, so it may have voted and
     acknowledged before; until it has applied an entry of a term of at least `floor`, it neither votes nor stands (docs/adr/0026).
+    `voters`: whose votes count, as it was when this node began to take part (docs/adr/0045).
     """
 
     bootstrap: str = ""
     formed: bool = False
     reseeding: bool = False
     floor: int = 0
+    voters: tuple[str, ...] = ()
 
 
 class Add(msgspec.Struct, frozen=True, array_like=True, tag=1):

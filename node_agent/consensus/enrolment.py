@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from hmcore.errors import FormationFailed
 from node_agent.consensus.census import Census
 from node_agent.consensus.changes import Standing
@@ -40,12 +42,22 @@ class Enrolment:
         journal: Journal,
         replica: Replica,
         transmit: Callable[[str, AskStanding | TellStanding], bool],
+        on_voters: Callable[[], None],
     ) -> None:
+        """`on_voters` is called when the journal's standing names the voters, told by one of them."""
         self._name = name
         self._journal = journal
         self._replica = replica
         self._transmit = transmit
+        self._on_voters = on_voters
+        self._voters = tuple(voters)
         self._census = Census(name, voters)
+
+    def seat(self, voters: Sequence[str]) -> None:
+        """These are the voters. Only before the engine runs."""
+        if set(voters) != set(self._voters):
+            self._voters = tuple(voters)
+            self._census = Census(self._name, voters)  # what others told stands no longer: they are asked again
 
     @property
     def entitled(self) -> bool:
@@ -80,7 +92,7 @@ class Enrolment:
         if standing.bootstrap not in ("", bootstrap):
             raise FormationFailed(f"this node takes part in another formation ({standing.bootstrap})", host=self._name)
         if not standing.bootstrap:
-            self._journal.standing = Standing(bootstrap=bootstrap)
+            self._journal.standing = Standing(bootstrap=bootstrap, voters=self._voters)
 
     def reseed(self) -> None:
         """The cluster exists, though our journal is empty."""
@@ -95,17 +107,23 @@ class Enrolment:
         if isinstance(message, AskStanding):
             standing = self._journal.standing
             member = bool(standing.bootstrap) and not standing.reseeding
-            self._transmit(peer, TellStanding(term, member, standing.formed))
+            self._transmit(peer, TellStanding(term, member, standing.formed, standing.voters))
             return
         self._census.hear(peer, message)
         if self._census.cluster_exists:
             self.reseed()
+        if self.reseeding and not self._journal.standing.voters and self._census.voters:
+            self._journal.standing = Standing(formed=True, reseeding=True, voters=self._census.voters)
+            self._on_voters()
         floor = self._census.floor
         if self.reseeding and not self.floor and floor is not None:
-            self._journal.standing = Standing(formed=True, reseeding=True, floor=floor)
+            self._journal.standing = msgspec.structs.replace(self._journal.standing, floor=floor)
 
     def settle(self, engine: Engine) -> None:
-        """Note that the cluster is formed; and that a re-seeded node may vote again, once it has applied an entry of its floor's term."""
+        """Note that the cluster is formed; and that a re-seeded node may vote again, once it has applied an entry of its floor's term.
+
+        Raises StorageFull.
+        """
         cluster = self._replica.state.cluster
         if cluster is None:
             return
@@ -113,4 +131,4 @@ class Enrolment:
             position = engine.applied_index - self._journal[0].index
             if not 0 <= position < len(self._journal) or self._journal[position].term < self.floor:
                 return
-        self._journal.standing = Standing(bootstrap=cluster.bootstrap, formed=True)
+        self._journal.standing = Standing(bootstrap=cluster.bootstrap, formed=True, voters=self._voters)

@@ -26,6 +26,7 @@ from node_agent.consensus.replica import Replica
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.snapshots import SnapshotStore
 from node_agent.consensus.transport import Links, RaftTransport
+from node_agent.consensus.voters import disregarded, in_use
 
 MAX_COMMAND = 1 << 20  # bytes
 _RETRY = 1.0  # seconds between attempts on a full disk, and between questions about the others' standing
@@ -67,7 +68,7 @@ class Member:
         protections: Protections = ALL,
     ) -> None:
         self._name = name
-        self._voters = tuple(sorted(voters))
+        self._configured = self._voters = tuple(sorted(voters))
         self._timing = timing
         self._clock = clock
         self._wake = wake
@@ -92,7 +93,14 @@ class Member:
         )
         self.engine: Engine | None = None
         self._proposals = Proposals(self._put, max_bytes=limits.batch, in_flight=limits.in_flight)
-        self.enrolment = Enrolment(name, self._voters, journal=self.journal, replica=self.replica, transmit=self.transport.transmit)
+        self.enrolment = Enrolment(
+            name,
+            self._voters,
+            journal=self.journal,
+            replica=self.replica,
+            transmit=self.transport.transmit,
+            on_voters=self._voters_told,
+        )
         self._leading: int | None = None  # the term in which we lead
         self._shown: State | None = None
         self._retry_at = 0.0
@@ -105,10 +113,23 @@ class Member:
         """Load snapshot and journal. Raises StorageDamaged, StorageFull or another ConsensusError."""
         snapshot = self.store.load()
         self.journal.open(snapshot.anchor if snapshot else None)
+        self._seat()
         self._start_if_entitled()
         self._after()
         if self.failure is not None:
             raise self.failure
+
+    def _seat(self) -> None:
+        """Run with the voters that this node was formed with. Raises ConsensusError if it cannot."""
+        voters = in_use(self._name, self._configured, self.journal.standing.voters)
+        if voters != self._voters:
+            self._voters = voters
+            self.transport.seat([voter for voter in voters if voter != self._name])
+            self.enrolment.seat(voters)
+
+    def _voters_told(self) -> None:
+        self.journal.sync()
+        self._seat()
 
     def close(self) -> None:
         self._proposals.abandon(NoQuorum(f"{self._name} is stopping"))
@@ -234,6 +255,8 @@ class Member:
             return
         try:
             work()
+            if self.engine is not None:
+                self.enrolment.settle(self.engine)
         except StorageFull as error:
             self.transport.full = error
         except HyperMeshError as error:
@@ -252,7 +275,6 @@ class Member:
         self.full = self.transport.full = full
         engine = self.engine
         if engine is not None and self.failure is None:
-            self.enrolment.settle(engine)
             if self.journal.command_bytes > self._limits.compact_bytes:
                 engine.compact()
             if engine.leads and len(self._voters) == 1 and engine.commit_index < self.journal[-1].index:
@@ -317,8 +339,13 @@ class Member:
             applied_index=0 if engine is None else engine.applied_index,
             enrolment=self.enrolment.trouble,
             fault=self.failure or self.full,
-            warning="no room for a snapshot: the journal keeps growing" if self.store.postponed else None,
+            warning="no room for a snapshot: the journal keeps growing" if self.store.postponed else self.disregarded,
         )
+
+    @property
+    def disregarded(self) -> str | None:
+        """Which voters of agent.yaml are none, in words."""
+        return disregarded(self._configured, self._voters)
 
     def _reachable(self) -> tuple[str, ...]:
         """Of a leader's followers only those count that answered lately."""

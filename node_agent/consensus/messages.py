@@ -73,11 +73,12 @@ class AskStanding(msgspec.Struct, frozen=True, array_like=True, tag="ask-standin
 
 
 class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-standing"):
-    """`member`: the sender votes. `formed`: it knows that the cluster was formed."""
+    """`member`: the sender votes, and so do the others of `voters`. `formed`: it knows that the cluster was formed."""
 
     term: int
     member: bool
     formed: bool
+    voters: tuple[str, ...] = ()
 
 
 Message = (

@@ -86,6 +86,8 @@ class RaftNode:
             raise
         if member.journal.torn:
             logger.warning("%s: dropped %d bytes of a write that a crash interrupted", member.journal.path, member.journal.torn)
+        if member.disregarded:
+            logger.warning("%s", member.disregarded)
         self._stopping = False
         self._member = member
         for peer in sorted(self._connected):

@@ -43,7 +43,6 @@ class Receiver:
         self,
         outlet: Outlet,
         *,
-        voters: int,
         timing: Timing,
         journal: Journal,
         store: SnapshotStore,
@@ -52,7 +51,7 @@ class Receiver:
         rules: Protections,
     ) -> None:
         self._outlet = outlet
-        self._voters = voters  # ourselves included
+        self.voters = 1  # ourselves included
         self._window = timing.election_max
         self._journal = journal
         self._store = store
@@ -136,7 +135,7 @@ class Receiver:
 
     def pre_vote(self, engine: Engine, voter: str, term: int) -> None:
         """Somebody (or we ourselves) would vote for us in `term`."""
-        if self._candidacy.grant(self._clock(), voter, term=term, current=engine.term, voters=self._voters):
+        if self._candidacy.grant(self._clock(), voter, term=term, current=engine.term, voters=self.voters):
             self._outlet.believe()
 
     # --- the log

@@ -49,7 +49,6 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
     ) -> None:
         super().__init__(None, None, None)
         self._name = name
-        self._voters = {other: Voter(other) for other in sorted(others)}
         self._journal = journal
         self._store = store
         self._links = links
@@ -59,15 +58,14 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self._rules = protections
         self._engine: Engine | None = None
         self.candidacy = Candidacy(election_min=timing.election_min, election_max=timing.election_max)
-        incarnation = rng.getrandbits(62)
-        self._outgoing = {other: Outgoing(incarnation) for other in self._voters}
-        self._incoming = {other: Incoming() for other in self._voters}
+        self._incarnation = rng.getrandbits(62)
+        self._outgoing: dict[str, Outgoing] = {}
+        self._incoming: dict[str, Incoming] = {}
         self.connected: set[str] = set()
         self._told: set[str] = set()  # whom pysyncobj believes connected
         self._held: set[str] = set()  # whom it must not send to before the next tick
         self._receiver = Receiver(
             self,
-            voters=len(self._voters) + 1,
             timing=timing,
             journal=journal,
             store=store,
@@ -79,6 +77,15 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self.refused = 0  # messages dropped because they were none
         self.failure: ConsensusError | None = None
         self.full: StorageFull | None = None
+        self.seat(others)
+
+    def seat(self, others: Sequence[str]) -> None:
+        """These are the other voters. Only before `attach`, and whoever was none before must connect anew."""
+        self._voters = {other: Voter(other) for other in sorted(others)}
+        self._outgoing = {other: self._outgoing.get(other) or Outgoing(self._incarnation) for other in self._voters}
+        self._incoming = {other: self._incoming.get(other) or Incoming() for other in self._voters}
+        self._receiver.voters = len(self._voters) + 1
+        self.connected &= self._voters.keys()
 
     def attach(self, engine: Engine) -> None:
         """From now on pysyncobj takes part; before, only standings are exchanged."""

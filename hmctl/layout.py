@@ -9,6 +9,7 @@ WRAPPER = "/usr/local/bin/hypermesh-agent"
 ETC = "/etc/hypermesh"
 CONFIG = f"{ETC}/agent.yaml"
 PACKAGES = f"{ETC}/packages"  # what deploy installed with the host's package manager, one a line
+TRIED = f"{ETC}/packages.tried"  # what it could not install, and under which kernel
 PKI = f"{ETC}/pki"
 CA = f"{PKI}/ca.pem"
 CERTIFICATE = f"{PKI}/node.pem"

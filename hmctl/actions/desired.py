@@ -14,7 +14,7 @@ from hmctl.bundle.store import Release
 from hmctl.facts.gather import HostFacts
 from hmctl.phases.base import Desired, Target
 from hmctl.phases.certificates import needed
-from hmctl.phases.packages import lacking
+from hmctl.phases.packages import to_install
 from hmctl.render import Renderer
 
 if TYPE_CHECKING:
@@ -87,5 +87,5 @@ def _desired(
         wrapper=renderer.wrapper(python, host.name),
         ca=keys.ca or b"",
         certificate=needed(facts.agent, keys.ca, pki.Identity(inventory.id, pki.Kind.NODE, host.name), now),
-        packages=lacking(facts) if inventory.packages == "install" and facts.packages.manager else (),
+        packages=to_install(facts) if inventory.packages == "install" else (),
     )

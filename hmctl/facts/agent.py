@@ -16,6 +16,7 @@ _FILES = {
     "unit": layout.UNIT_FILE,
     "wrapper": layout.WRAPPER,
     "packages": layout.PACKAGES,
+    "tried": layout.TRIED,
 }
 _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,MainPID,ActiveEnterTimestampMonotonic,NRestarts,Result"
 
@@ -72,6 +73,7 @@ class Agent:
     unit_file: bytes | None = None
     wrapper: bytes | None = None
     packages: tuple[str, ...] = ()  # installed by an earlier deploy
+    tried: frozenset[tuple[str, str]] = frozenset()  # kernel and package: what an earlier deploy could not install
     releases: frozenset[str] = frozenset()  # digests
     leftovers: frozenset[str] = frozenset()  # other entries beside the releases: uploads that were cut short
     current: str | None = None  # digest
@@ -94,6 +96,7 @@ def parse(text: str) -> Agent:
     releases = frozenset(name for name in names if _DIGEST.fullmatch(name))
     started = [line.split(None, 1) for line in re.findall(r"^started=(.*)$", text, re.MULTILINE)]
     checksums = {path: digest for digest, path in (row for row in started if len(row) == 2) if _DIGEST.fullmatch(digest)}
+    tried = (content(found.get("file_tried", "")) or b"").decode(errors="replace")
     return Agent(
         config=content(found.get("file_config", "")),
         ca=content(found.get("file_ca", "")),
@@ -102,6 +105,7 @@ def parse(text: str) -> Agent:
         unit_file=content(found.get("file_unit", "")),
         wrapper=content(found.get("file_wrapper", "")),
         packages=tuple((content(found.get("file_packages", "")) or b"").decode(errors="replace").split()),
+        tried=frozenset((words[0], words[1]) for words in map(str.split, tried.splitlines()) if len(words) == 2),
         releases=releases,
         leftovers=frozenset(names - releases),
         current=_digest(found.get("current", "")),

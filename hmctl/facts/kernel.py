@@ -13,6 +13,7 @@ echo "cgroup1=$([ -d /sys/fs/cgroup/memory ] && echo yes)"
 echo "bpffs=$(sed -n 's/^[^ ]* \([^ ]*\) bpf .*/\1/p' /proc/mounts | head -n 1)"
 k=/lib/modules/$(uname -r)
 echo "headers=$(for h in "$k/build" /sys/kernel/kheaders.tar.xz; do [ -e "$h" ] && echo "$h" && break; done)"
+echo "bpftool=$(command -v bpftool)"
 """  # noqa: E501  one test, one line
 
 
@@ -22,6 +23,7 @@ class Kernel:
     cgroup2: str | None  # where the unified tree is mounted
     bpffs: str | None
     headers: str | None
+    bpftool: str | None = None
 
 
 def parse(text: str) -> Kernel:
@@ -36,7 +38,7 @@ def parse(text: str) -> Kernel:
             mode = "v1"
         case _:
             mode = "none"
-    return Kernel(mode, unified, found.get("bpffs") or None, found.get("headers") or None)
+    return Kernel(mode, unified, found.get("bpffs") or None, found.get("headers") or None, found.get("bpftool") or None)
 
 
 TOPIC = Topic("kernel", COMMAND, parse)

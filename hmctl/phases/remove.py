@@ -23,8 +23,11 @@ REMOVE = Script(
 )
 PURGE = Script(
     "hm-purge",
-    "set -e; export DEBIAN_FRONTEND=noninteractive LC_ALL=C; "
-    'apt-get -qq -o DPkg::Lock::Timeout=120 purge -y "$@" >/dev/null; apt-get -qq autoremove --purge -y >/dev/null',
+    # A name may stand on the list although it never came: deploy was killed between writing it down and installing it.
+    'set -e; export DEBIAN_FRONTEND=noninteractive LC_ALL=C; ours=; for p in "$@"; do '
+    "state=$(dpkg-query -W -f '${db:Status-Status}' \"$p\" 2>/dev/null) || continue; "
+    '[ "$state" = not-installed ] || ours="$ours $p"; done; [ -n "$ours" ] || exit 0; '
+    "apt-get -qq -o DPkg::Lock::Timeout=120 purge -y $ours >/dev/null; apt-get -qq autoremove --purge -y >/dev/null",
 )
 
 

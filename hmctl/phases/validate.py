@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hmctl.bundle.build import ARCHITECTURES, GLIBC, OLDEST_PYTHON
 from hmctl.facts.gather import HostFacts
-from hmctl.phases.packages import lacking
+from hmctl.phases.packages import FOR_BPF, HEADERS, command, given_up, lacking, to_install
 from hmctl.render import PYTHON
 from hmctl.text import listed, size
 
@@ -27,7 +27,8 @@ OLDEST_DOCKER = (20, 10)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at and found. An error stops the deploy before it changes anything; `host` is None for what concerns several."""
+    """What was looked at and found. An error stops the deploy before it changes anything; a warning is shown and changes nothing, not even
+    the exit code; what could not be looked at is a warning that says "unknown". `host` is None for what concerns several."""
 
     host: str | None
     name: str
@@ -43,7 +44,7 @@ def validate(inventory: Inventory, hosts: Sequence[Host], facts: Mapping[str, Ho
         if host.name in facts:
             for examine in _EXAMINATIONS:
                 checks += list(examine(inventory, host, facts[host.name]))
-    return checks + list(_unique(hosts, facts))
+    return checks + list(_unique(hosts, facts)) + list(_apart({host.name: facts[host.name] for host in hosts if host.name in facts}))
 
 
 def _system(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
@@ -56,6 +57,17 @@ def _system(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Chec
         yield Check(host.name, "architecture", "error", f"there is no agent for {system.arch}, only for {listed(ARCHITECTURES)}")
     else:
         yield Check(host.name, "system", "ok", f"{system.os_name or system.os_id} on {system.arch}, Linux {system.kernel}")
+
+
+def _identity(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
+    """What _unique compares must be there to be compared."""
+    if facts.system.machine_id:
+        yield Check(host.name, "machine-id", "ok", facts.system.machine_id)
+    else:
+        message = "unknown: /etc/machine-id is empty or missing, so nobody can tell whether it is a clone of another host"
+        yield Check(host.name, "machine-id", "warn", message, f"on {host.name}: systemd-machine-id-setup, then reboot")
+    if not facts.system.hostname:
+        yield Check(host.name, "hostname", "warn", "unknown: it did not say", f"on {host.name}: hostnamectl set-hostname {host.name}")
 
 
 def _python(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
@@ -96,15 +108,24 @@ def _packages(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Ch
     if not lacks:
         yield Check(host.name, "packages", "ok", "nothing is missing")
         return
-    fix = f"on {host.name}: apt-get install {' '.join(lacks)}"
+    refuse = inventory.settings.optional_layers == "refuse"
+    fix = f"on {host.name}: {command(lacks)}"
     if inventory.packages == "require":
         yield Check(host.name, "packages", "error", f"{listed(lacks)} missing, and the inventory says packages: require", fix)
     elif facts.packages.manager is None:
-        refuse = inventory.settings.optional_layers == "refuse"
         message = f"{listed(lacks)} missing, and {facts.system.os_name or 'its system'} has no apt-get to install them with"
-        yield Check(host.name, "packages", "error" if refuse else "warn", message, f"install on {host.name} what brings them")
+        bad = refuse and not FOR_BPF.issuperset(lacks)
+        yield Check(host.name, "packages", "error" if bad else "warn", message, f"install on {host.name} what brings them")
     else:
-        yield Check(host.name, "packages", "ok", f"{listed(lacks)} will be installed")
+        vain, planned = given_up(facts), to_install(facts)
+        if vain:
+            message = (
+                f"{listed(vain)} missing: an earlier deploy could not install {'it' if len(vain) == 1 else 'them'}, and does not try again"
+            )
+            bad = refuse and not FOR_BPF.issuperset(vain)
+            yield Check(host.name, "packages", "error" if bad else "warn", message, f"on {host.name}: {command(vain)}")
+        if planned:
+            yield Check(host.name, "packages", "ok", f"{listed(planned)} will be installed")
 
 
 def _docker(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
@@ -134,29 +155,64 @@ def _kernel(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Chec
         )
     else:
         yield Check(host.name, "cgroups", "ok", f"{kernel.cgroups}, at {kernel.cgroup2}")
+    yield _bpf(host, facts)
+
+
+def _bpf(host: Host, facts: HostFacts) -> Check:
+    """What network policies will want of the kernel. No layer of this release loads any: never more than a warning."""
+    kernel, lacks, fixes = facts.kernel, list[str](), list[str]()
     if kernel.bpffs is None:
-        yield Check(
-            host.name, "bpf", "warn", "no bpf file system is mounted: network policies cannot be kept", "mount -t bpf bpf /sys/fs/bpf"
-        )
-    else:
-        yield Check(host.name, "bpf", "ok", f"bpffs at {kernel.bpffs}, headers {kernel.headers or 'missing'}")
+        lacks.append("no bpf file system is mounted")
+        fixes.append("mount -t bpf bpf /sys/fs/bpf")
+    if kernel.headers is None and HEADERS not in lacking(facts):  # some are installed, but of another kernel
+        lacks.append(f"there are no headers of its kernel {facts.system.kernel}")
+        fixes.append(f"{command((HEADERS,))} (or boot the kernel whose headers are there)")
+    if kernel.bpftool is None:
+        lacks.append("there is no bpftool")
+        fixes.append(f"apt-get install {'linux-tools-generic' if facts.system.os_id == 'ubuntu' else 'bpftool'}")
+    if not lacks:
+        return Check(host.name, "bpf", "ok", f"bpffs at {kernel.bpffs}, headers {kernel.headers or 'missing'}, bpftool at {kernel.bpftool}")
+    message = f"{listed(lacks)}: for network policies, which this release does not load yet"
+    return Check(host.name, "bpf", "warn", message, f"on {host.name}: {'; '.join(fixes)}")
 
 
 def _clock(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
-    surely = max(0.0, abs(facts.clock_offset) - facts.clock_error)
+    level = _clock_level(abs(facts.clock_offset) - facts.clock_error)
     said = f"its clock is {abs(facts.clock_offset):.1f} s {'ahead of' if facts.clock_offset > 0 else 'behind'} this machine's"
     fix = f"on {host.name}: timedatectl set-ntp true; and look at this machine's clock"
-    if surely > CLOCK_REFUSE:
+    if level == "error":
         yield Check(host.name, "clock", "error", f"{said}: certificates and logs would not fit together", fix)
-    elif surely > CLOCK_WARN:
+    elif level == "warn":
         yield Check(host.name, "clock", "warn", said, fix)
     else:
         yield Check(host.name, "clock", "ok", f"within {abs(facts.clock_offset) + facts.clock_error:.2f} s of ours")
 
 
+def _clock_level(surely: float) -> Literal["ok", "warn", "error"]:
+    """How bad it is that two clocks differ by at least so many seconds."""
+    return "error" if surely > CLOCK_REFUSE else "warn" if surely > CLOCK_WARN else "ok"
+
+
+def _apart(facts: Mapping[str, HostFacts]) -> Iterator[Check]:
+    """The two hosts whose clocks are furthest apart: each may be near ours, one ahead and one behind. Silent where what was said about
+    one of the two by itself is as bad."""
+    if len(facts) < 2:
+        return
+    ahead = max(facts.values(), key=lambda known: known.clock_offset - known.clock_error)
+    behind = min((known for known in facts.values() if known is not ahead), key=lambda known: known.clock_offset + known.clock_error)
+    level = _clock_level((ahead.clock_offset - ahead.clock_error) - (behind.clock_offset + behind.clock_error))
+    alone = [_clock_level(abs(known.clock_offset) - known.clock_error) for known in (ahead, behind)]
+    if level != "ok" and level not in alone and "error" not in alone:
+        message = f"the clocks of {ahead.name} and {behind.name} are {ahead.clock_offset - behind.clock_offset:.1f} s apart"
+        yield Check(None, "clock", level, message, "on both: timedatectl set-ntp true")
+
+
 def _room(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
     free = {disk.path: disk for disk in facts.disks}
     needs = (("/opt", NEED_OPT, "for releases"), ("/var/lib", NEED_STATE, "for its journal"), ("/etc", MB, "for its configuration"))
+    if unread := [path for path, _, _ in needs if path not in free]:
+        message = f"unknown how much is free in {listed(unread)}: df did not say"
+        yield Check(host.name, "disk", "warn", message, f"on {host.name}: df -Pk {' '.join(unread)} says why")
     short = False
     for path, need, what in needs:
         disk = free.get(path)
@@ -191,7 +247,14 @@ def _ports(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check
 
 def _address(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:
     addresses = facts.system.addresses
-    if addresses and _is_ip(host.address) and host.address not in addresses:
+    if not addresses:
+        message = f"unknown whether {host.address} is its own: it did not say which addresses it has"
+        yield Check(host.name, "address", "warn", message, f"on {host.name}: apt-get install iproute2")
+    elif not _is_ip(host.address):  # names are good; who reaches whom is tried over the wire
+        yield Check(host.name, "address", "ok", f"unknown whether {host.address} is its own: it is a name, and its address may be any")
+    elif host.address in addresses:
+        yield Check(host.name, "address", "ok", f"{host.address} is its own")
+    else:
         message = f"{host.address} is none of its own addresses ({listed(addresses)}): fine behind a NAT that forwards UDP {host.port}"
         yield Check(host.name, "address", "warn", message, "give the address that other nodes reach: address")
 
@@ -231,4 +294,4 @@ def _is_ip(address: str) -> bool:
     return True
 
 
-_EXAMINATIONS = (_system, _python, _packages, _docker, _kernel, _clock, _room, _ports, _address)
+_EXAMINATIONS = (_system, _identity, _python, _packages, _docker, _kernel, _clock, _room, _ports, _address)

@@ -23,6 +23,7 @@ from hmctl.remote.base import Completed
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
 
+KERNEL = "6.1.0"
 _MARK = "==== hypermesh facts: "
 
 
@@ -56,7 +57,8 @@ class Machine:
     holder: object | None = None  # who holds the lock
     docker: str = "running"
     packages: set[str] = field(default_factory=lambda: {"docker.io", "nftables", "linux-headers-amd64"})
-    installable: bool = True
+    unknown: set[str] = field(default_factory=set)  # what no package list knows
+    bcc: bool = True  # whether its Python can load BPF programs
     python: str = "3.11.2"
     clock_offset: float = 0.0
     free_kb: int = 50_000_000
@@ -168,12 +170,19 @@ class FakeRemote:
         if arguments[0] == layout.UNIT_FILE:
             self.machine.stale = True
 
-    def _hm_packages(self, arguments: list[str], stdin: bytes) -> None:
-        path, *names = arguments
-        self.machine.packages |= set(names)
-        self.machine.files[path] = self.machine.files.get(path, b"") + "".join(f"{name}\n" for name in names).encode()
+    def _hm_packages(self, arguments: list[str], stdin: bytes) -> bytes:
+        listed, tried, _, *wanted = arguments
+        machine = self.machine
+        names = [name for name in wanted if name not in machine.unknown]
+        lacks = [name for name in wanted if name in machine.unknown]
+        machine.packages |= {"linux-headers-amd64" if name == "linux-headers" else name for name in names}
+        for path, lines in ((listed, names), (tried, [f"{KERNEL} {name}" for name in lacks if name != "docker.io"])):
+            if lines:
+                machine.files[path] = machine.files.get(path, b"") + "".join(f"{line}\n" for line in lines).encode()
         if "docker.io" in names:
-            self.machine.docker = "running"
+            machine.docker = "running"
+        machine.bcc |= "python3-bpfcc" in names
+        return "".join(f"lacks {name} E: Unable to locate package {name}\n" for name in lacks).encode()
 
     def _hm_unpack(self, arguments: list[str], stdin: bytes) -> None:
         self.machine.releases.add(arguments[1])
@@ -223,7 +232,7 @@ def facts(machine: Machine) -> str:
     """What the facts script would print there."""
     unit = "unit" if layout.UNIT_FILE in machine.files else ""
     names = {"config": layout.CONFIG, "ca": layout.CA, "certificate": layout.CERTIFICATE, "unit": layout.UNIT_FILE}
-    names |= {"wrapper": layout.WRAPPER, "packages": layout.PACKAGES}
+    names |= {"wrapper": layout.WRAPPER, "packages": layout.PACKAGES, "tried": layout.TRIED}
     agent = [f"file_{name}={b64encode(machine.files[path]).decode()}" for name, path in names.items() if path in machine.files]
     agent += ["key=yes"] * bool(machine.key) + ["journal=yes"] * machine.journal
     agent += [f"present={path}" for path in machine.directories()]
@@ -237,16 +246,20 @@ def facts(machine: Machine) -> str:
     agent += [f"MainPID={1000 if machine.active else 0}", f"fingerprint={machine.fingerprint()}"]
     agent += [f"started={digest}  {path}" for path, digest in machine.started.items()]
     agent += [f"started=releases/{machine.started_release}"] * bool(machine.started_release)
-    python = [f"executable=/usr/bin/python3\nversion={machine.python}\nlibc=glibc-2.36\nbcc=yes"] if machine.python else []
+    python = (
+        [f"executable=/usr/bin/python3\nversion={machine.python}\nlibc=glibc-2.36\nbcc={'yes' if machine.bcc else ''}"]
+        if machine.python
+        else []
+    )
     holder = f'udp UNCONN 0 0 0.0.0.0:7443 0.0.0.0:* users:(("{machine.port_holder}",pid=77,fd=3))' if machine.port_holder else ""
-    system = f"uid=0\nmachine_id={machine.machine_id or machine.name * 4}\nhostname={machine.name}\nkernel=6.1.0\narch=x86_64\n"
+    system = f"uid=0\nmachine_id={machine.machine_id or machine.name * 4}\nhostname={machine.name}\nkernel={KERNEL}\narch=x86_64\n"
     system += f"memory_kb=8000000\navailable_kb=4000000\nsystemd=yes\nos_ID=debian\naddress={machine.address}"
     disk = f"/dev/vda 100 50 {machine.free_kb} 50% /"
     sections = {
         "began": f"time={time.time() + machine.clock_offset}",
         "system": system,
         "runtime": "\n".join([*python, f"docker={machine.docker}", "docker_version=24.0.7"]),
-        "kernel": "cgroup2=/sys/fs/cgroup\nbpffs=/sys/fs/bpf\nheaders=/lib/modules/6.1.0/build",
+        "kernel": "cgroup2=/sys/fs/cgroup\nbpffs=/sys/fs/bpf\nheaders=/lib/modules/6.1.0/build\nbpftool=/usr/sbin/bpftool",
         "disks": "\n".join([disk] * 3),
         "ports": holder,
         "packages": "manager apt\n" + "\n".join(f"ii  {name}" for name in sorted(machine.packages)),

@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
         case tuple() | list():
             return [plain(part) for part in value]
         case frozenset():
-            return sorted(value)
+            return sorted(plain(part) for part in value)
         case bytes():
             return value.decode()
         case dict():

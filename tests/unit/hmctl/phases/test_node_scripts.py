@@ -15,7 +15,7 @@ from hmctl.bundle import archive
 from hmctl.phases.activate import SWITCH
 from hmctl.phases.hostlock import LOCK
 from hmctl.phases.packages import INSTALL
-from hmctl.phases.remove import REMOVE
+from hmctl.phases.remove import PURGE, REMOVE
 from hmctl.phases.start import START
 from hmctl.phases.upload import DISCARD, UNPACK
 from hmctl.remote.base import PUT
@@ -136,15 +136,85 @@ def test_an_agent_that_does_not_start_says_why(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == b"StorageDamaged: the journal"
 
 
-def test_packages_are_installed_and_written_down(tmp_path: Path) -> None:
-    log, listed = tmp_path / "log", tmp_path / "etc" / "packages"
-    stub(tmp_path / "bin", "apt-get", f'echo "$@" >> {log}')
-    stub(tmp_path / "bin", "dpkg", "echo amd64")
-    path = stub(tmp_path / "bin", "apt-cache", "exit 100")  # no package for exactly this kernel
-    assert sh(INSTALL.argv(str(listed), "docker.io", "linux-headers"), path=path).returncode == 0
-    assert listed.read_text() == "docker.io\nlinux-headers-amd64\n"
-    assert "install -y --no-install-recommends docker.io linux-headers-amd64" in log.read_text()
-    stub(tmp_path / "bin", "apt-get", 'echo "E: Unable to fetch" >&2; exit 100')
-    failed = sh(INSTALL.argv(str(listed), "nftables"), path=path)
-    assert (failed.returncode, b"Unable to fetch" in failed.stderr) == (100, True)
-    assert "nftables" not in listed.read_text()
+class Apt:
+    """A package manager that knows some packages, and what it was asked. dpkg has those that it installed."""
+
+    def __init__(self, folder: Path, *known: str, arch: str = "amd64") -> None:
+        self.log, self.has, self.list, self.tried = folder / "log", folder / "has", folder / "etc" / "packages", folder / "etc" / "tried"
+        self.has.mkdir()
+        self.log.touch()
+        stub(folder / "bin", "uname", "echo 6.1.0")
+        stub(folder / "bin", "dpkg", f"echo {arch}")
+        stub(folder / "bin", "apt-cache", f'case " {" ".join(known)} " in *" $2 "*) exit 0;; esac; exit 100')
+        stub(folder / "bin", "dpkg-query", f'for name; do :; done; [ -e "{self.has}/$name" ] && echo installed')
+        self.bin = stub(
+            folder / "bin",
+            "apt-get",
+            f"""echo "$@" >> {self.log}; cat {self.list} >> {self.log} 2>/dev/null
+case "$*" in
+*autoremove*) ;;
+*update*) echo "E: Failed to fetch" >&2; exit 100;;
+*install*) shift 6; for p; do case " {" ".join(known)} " in *" $p "*) ;; *) echo "E: Unable to locate package $p" >&2; exit 100;; esac; done
+  for p; do : > "{self.has}/$p"; done;;
+*purge*) shift 5; rm -- $(printf "{self.has}/%s " "$@");;
+esac""",
+        )
+
+    def install(self, first: int, *names: str) -> str:
+        done = sh(INSTALL.argv(str(self.list), str(self.tried), str(first), *names), path=self.bin)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode()
+
+    @property
+    def installed(self) -> list[str]:
+        return sorted(os.listdir(self.has))
+
+
+def test_packages_are_installed_and_written_down_before_that(tmp_path: Path) -> None:
+    apt = Apt(tmp_path, "docker.io", "nftables", "python3-bpfcc", "linux-headers-amd64")
+    assert apt.install(2, "docker.io", "nftables", "python3-bpfcc", "linux-headers") == ""
+    assert apt.list.read_text() == "docker.io\nnftables\npython3-bpfcc\nlinux-headers-amd64\n"
+    assert not apt.tried.exists()
+    log = apt.log.read_text()
+    assert "install -y --no-install-recommends docker.io nftables\ndocker.io\nnftables\n" in log  # listed when apt began
+    assert "install -y --no-install-recommends linux-headers-amd64\n" in log
+    assert os.listdir(tmp_path / "etc") == ["packages"]
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [(("linux-headers-6.1.0", "linux-headers-amd64"), "linux-headers-6.1.0"), (("linux-headers-generic",), "linux-headers-generic")],
+)
+def test_kernel_headers_are_called_as_the_distribution_calls_them(tmp_path: Path, known: tuple[str, ...], name: str) -> None:
+    apt = Apt(tmp_path, *known)
+    assert apt.install(0, "linux-headers") == ""
+    assert apt.installed == [name]
+
+
+def test_one_unfindable_package_keeps_no_other_out(tmp_path: Path) -> None:
+    apt = Apt(tmp_path, "docker.io", "python3-bpfcc")
+    said = apt.install(2, "docker.io", "nftables", "python3-bpfcc", "linux-headers")
+    assert said.splitlines() == [
+        "lacks nftables E: Unable to locate package nftables",
+        "lacks linux-headers E: Unable to locate package linux-headers-generic",
+    ]
+    assert apt.installed == ["docker.io", "python3-bpfcc"]
+    assert apt.list.read_text() == "docker.io\npython3-bpfcc\n"
+    assert apt.tried.read_text() == "6.1.0 nftables\n6.1.0 linux-headers\n"
+    apt.install(1, "nftables")
+    assert apt.tried.read_text() == "6.1.0 nftables\n6.1.0 linux-headers\n"  # said once
+
+
+def test_the_engine_is_never_given_up(tmp_path: Path) -> None:
+    apt = Apt(tmp_path)
+    assert apt.install(1, "docker.io") == "lacks docker.io E: Unable to locate package docker.io\n"
+    assert os.listdir(tmp_path / "etc") == []
+
+
+def test_purging_takes_what_came_and_leaves_what_was_only_written_down(tmp_path: Path) -> None:
+    apt = Apt(tmp_path, "docker.io")
+    apt.install(1, "docker.io")
+    assert sh(PURGE.argv("docker.io", "nftables"), path=apt.bin).returncode == 0
+    assert apt.installed == []
+    assert "purge -y docker.io\n" in apt.log.read_text()
+    assert sh(PURGE.argv("docker.io", "nftables"), path=apt.bin).returncode == 0  # cut short and run again

@@ -14,7 +14,7 @@ from hmctl.facts.kernel import Kernel
 from hmctl.facts.packages import Packages
 from hmctl.facts.ports import Holder
 from hmctl.facts.runtime import Docker, Python
-from hmctl.phases.packages import lacking
+from hmctl.phases.packages import given_up, lacking, to_install
 from hmctl.phases.validate import Check, validate
 from hmctl.remote.fake import Machine, facts
 
@@ -52,7 +52,20 @@ def test_fit_hosts_pass() -> None:
 def test_every_check_says_something_about_a_fit_host() -> None:
     table = inventory()
     names = {check.name for check in validate(table, table.hosts, {"node1": GOOD}) if check.host == "node1"}
-    assert names == {"system", "python", "packages", "docker", "cgroups", "bpf", "clock", "disk", "memory", "ports"}
+    assert names == {
+        "system",
+        "machine-id",
+        "python",
+        "packages",
+        "docker",
+        "cgroups",
+        "bpf",
+        "clock",
+        "disk",
+        "memory",
+        "ports",
+        "address",
+    }
 
 
 UNFIT = {
@@ -71,8 +84,14 @@ UNFIT = {
     "odd machine": (replace(GOOD, system=replace(GOOD.system, arch="riscv64")), "architecture", "error", "riscv64"),
     "docker down": (replace(GOOD, docker=Docker("down", error="Connection refused")), "docker", "warn", "Connection refused"),
     "old docker": (replace(GOOD, docker=Docker("running", "19.03.15")), "docker", "warn", "19.03.15"),
-    "no cgroup2": (replace(GOOD, kernel=Kernel("v1", None, "/sys/fs/bpf", "/h")), "cgroups", "warn", "cgroup2"),
-    "no bpffs": (replace(GOOD, kernel=Kernel("v2", "/sys/fs/cgroup", None, "/h")), "bpf", "warn", "bpf file system"),
+    "no cgroup2": (replace(GOOD, kernel=Kernel("v1", None, "/sys/fs/bpf", "/h", "/b")), "cgroups", "warn", "cgroup2"),
+    "no bpffs": (replace(GOOD, kernel=replace(GOOD.kernel, bpffs=None)), "bpf", "warn", "bpf file system"),
+    "no headers": (replace(GOOD, kernel=replace(GOOD.kernel, headers=None)), "bpf", "warn", "no headers of its kernel 6.1.0"),
+    "no bpftool": (replace(GOOD, kernel=replace(GOOD.kernel, bpftool=None)), "bpf", "warn", "no bpftool"),
+    "no machine-id": (replace(GOOD, system=replace(GOOD.system, machine_id="")), "machine-id", "warn", "unknown"),
+    "no hostname": (replace(GOOD, system=replace(GOOD.system, hostname="")), "hostname", "warn", "unknown"),
+    "no addresses told": (replace(GOOD, system=replace(GOOD.system, addresses=())), "address", "warn", "unknown whether 10.0.0.1"),
+    "disks unread": (replace(GOOD, disks=()), "disk", "warn", "unknown how much is free in /opt, /var/lib and /etc"),
     "port taken": (replace(GOOD, ports=(Holder("udp", "0.0.0.0", 7443, "coredns", 812),)), "ports", "error", "coredns (process 812)"),
     "behind a NAT": (replace(GOOD, system=replace(GOOD.system, addresses=("192.168.1.5",))), "address", "warn", "192.168.1.5"),
     "swapped addresses": (replace(GOOD, system=replace(GOOD.system, addresses=("10.0.0.2",))), "address", "warn", "10.0.0.2"),
@@ -90,7 +109,12 @@ def test_what_makes_a_host_unfit_is_named(case: str) -> None:
 
 def test_errors_come_with_what_mends_them() -> None:
     for case, (found, name, status, _) in UNFIT.items():
-        if status == "error" and case not in ("old glibc", "musl", "no memory", "odd machine"):  # nothing that a command could mend
+        if (status == "error" or "unknown" in str(UNFIT[case]) or name == "bpf") and case not in (
+            "old glibc",
+            "musl",
+            "no memory",
+            "odd machine",
+        ):  # nothing that a command could mend
             assert all(check.fix for check in examined(found) if check.name == name), case
 
 
@@ -99,6 +123,31 @@ def test_our_own_agent_on_its_port_is_no_stranger() -> None:
     running = replace(known(machine), ports=(Holder("udp", "0.0.0.0", 7443, "python3", 1000),))
     assert examined(running) == []
     assert [check.name for check in examined(replace(running, ports=(Holder("udp", "0.0.0.0", 7443, "python3", 1001),)))] == ["ports"]
+
+
+def test_an_address_that_is_a_name_is_not_judged_but_said_to_be_unknown() -> None:
+    table = parse_inventory(TEXT.replace("10.0.0.1", "db.example"), "cluster.yaml", {}, Places(Path("/"), Path("/root")))[0]
+    found = [check for check in validate(table, table.hosts, {"node1": GOOD}) if check.name == "address"]
+    assert [(check.status, check.message.split()[0]) for check in found] == [("ok", "unknown")]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "level"),
+    [
+        (59.0, -59.0, "error"),  # each is only worth a warning beside ours
+        (0.7, -0.7, "warn"),
+        (0.4, -0.4, None),
+        (3.0, 0.0, None),  # said already, about node1
+        (301.0, 0.0, None),
+        (300.0, 300.0, None),
+    ],
+)
+def test_clocks_are_compared_with_each_other_too(one: float, two: float, level: str | None) -> None:
+    found = [replace(GOOD, clock_offset=one, clock_error=0.05), replace(OTHER, clock_offset=two, clock_error=0.05)]
+    for pair in (found, found[::-1]):
+        checks = [check for check in examined(*pair) if check.host is None]
+        assert [(check.name, check.status) for check in checks] == ([("clock", level)] if level else [])
+        assert all(f"{one - two:.1f} s apart" in check.message and check.fix for check in checks)
 
 
 def test_hosts_that_are_the_same_machine_are_told_apart() -> None:
@@ -130,4 +179,19 @@ def test_what_is_missing_is_installed_or_required_or_refused() -> None:
 def test_headers_of_another_kernel_are_not_asked_for_again_and_again() -> None:
     without = replace(GOOD, kernel=replace(GOOD.kernel, headers=None))
     assert lacking(without) == ()
-    assert lacking(replace(without, packages=Packages("apt", frozenset({"nftables"})))) == ("linux-headers",)
+    bare = replace(without, packages=Packages("apt", frozenset({"nftables"})))
+    assert lacking(bare) == ("linux-headers",)
+    assert examined(bare) == []  # they will be installed: nothing to warn of
+
+
+def test_what_could_not_be_installed_is_a_warning_until_the_kernel_is_another() -> None:
+    bare = replace(GOOD, kernel=replace(GOOD.kernel, headers=None), packages=Packages("apt", frozenset()), docker=Docker("missing"))
+    assert to_install(bare) == lacking(bare) == ("docker.io", "nftables", "linux-headers")
+    tried = frozenset({("6.1.0", "docker.io"), ("6.1.0", "linux-headers"), ("5.10.0", "nftables")})
+    later = replace(bare, agent=replace(bare.agent, tried=tried))
+    assert (given_up(later), to_install(later)) == (("linux-headers",), ("docker.io", "nftables"))  # the engine is always tried again
+    for extra in ("", "settings: {optional_layers: refuse}\n"):  # no layer needs the headers
+        checks = examined(later, extra=extra)
+        assert [(check.name, check.status) for check in checks] == [("packages", "warn")]
+        assert "apt-get install linux-headers-$(uname -r)" in (checks[0].fix or "")
+    assert given_up(replace(later, system=replace(later.system, kernel="6.6.0"))) == ()

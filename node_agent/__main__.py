@@ -34,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from hmcore.config.agent import load_agent_config
     from node_agent.platform import logs
+    from node_agent.platform.pause import count_failure
     from node_agent.platform.platform import HyperMeshPlatform
 
     logs.set_up()
@@ -47,11 +48,15 @@ def _run(arguments: argparse.Namespace) -> int:
             runner.run(live())
     except HyperMeshError as error:
         log.error("%s%s", error, f"; to mend it: {error.fix}" if error.fix else "")
-        return 1
     except Exception:
         log.exception("the agent failed unexpectedly")
-        return 1
-    return 0
+    else:
+        return 0
+    if runtime := os.environ.get("RUNTIME_DIRECTORY"):  # systemd's: whoever starts it by hand need not wait
+        pause = count_failure(Path(runtime) / "failures", _age())
+        log.info("leaving in %g s, to be started again", pause)
+        time.sleep(pause)
+    return 1
 
 
 def _relay(arguments: argparse.Namespace) -> int:

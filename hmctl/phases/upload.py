@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hmcore.errors import CommandFailed, ReleaseError
@@ -16,13 +17,21 @@ _TIMEOUT = 600.0  # seconds: 18 MB over a thin line
 # here, or does not exist. Flushed first, or a power cut could leave the name without the content.
 UNPACK = Script(
     "hm-unpack",
-    'set -e; umask 022; r="$1"; d="$r/.$2.partial"; py="$3"; mkdir -p -- "$r"; rm -rf -- "$r"/.*.partial; '
+    'set -e; umask 022; export LC_ALL=C; r="$1"; d="$r/.$2.partial"; py="$3"; mkdir -p -- "$r"; rm -rf -- "$r"/.*.partial; '
     'trap \'rm -rf -- "$d"\' EXIT; mkdir -- "$d"; tar -xzf - -C "$d" --no-same-owner; '
     'if [ "$4" = compile ]; then "$py" -m compileall -q --invalidation-mode unchecked-hash "$d" </dev/null >/dev/null; fi; '
     'cd /; PYTHONPATH="$d" "$py" -P -B -m node_agent check-release </dev/null >/dev/null; '
     'sync -f "$d"; mv -T -- "$d" "$r/$2"; trap - EXIT',
 )
+FULL = "No space left on device"  # strerror(ENOSPC), as every program says it in the C locale
+_AFTERTHOUGHT = re.compile(r"tar: (Exiting with failure|Error is not recoverable|Child returned)")
 DISCARD = Script("hm-discard", 'rm -rf -- "$1"/.*.partial')
+
+
+def telling(stderr: str) -> str:
+    """The line that names the cause: the last one, as of a traceback, but for what tar adds once it gives up. Pure."""
+    said = [line for line in stderr.strip().splitlines() if not _AFTERTHOUGHT.match(line)]
+    return said[-1] if said else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,11 @@ class UploadRelease:
         try:
             await check(remote, argv, stdin=release.archive, timeout=_TIMEOUT, sent=sent)
         except CommandFailed as error:
-            said = error.stderr.strip().splitlines()
+            reason = telling(error.stderr) or f"status {error.status}"
             raise ReleaseError(
-                f"release {release.short} cannot be unpacked and run there: {said[-1] if said else f'status {error.status}'}",
+                f"release {release.short} cannot be unpacked and run there: {reason}",
                 host=target.name,
+                fix=f"make room on {target.name}: journalctl --vacuum-size=100M; docker system prune" if FULL in reason else None,
             ) from None
         return None
 

@@ -354,15 +354,19 @@ def _explained(visit: _Visit) -> Iterator[None]:
         fix = "name another one: ssh.key in the inventory"
         raise AuthenticationFailed(f"the key {error.filename or target.key} cannot be read: {reason}", host=name, fix=fix) from None
     except TimeoutError as error:
-        raise Unreachable(f"{where} did not answer in time: is the host up, and the port open?", host=name) from error
+        raise Unreachable(
+            f"{where} did not answer in time", host=name, fix=f"is it up, and the port open? ping {target.address}"
+        ) from error
     except ConnectionRefusedError:
-        raise Unreachable(f"{where} refused the connection: is sshd running there, on this port?", host=name) from None
+        fix = "on its console: systemctl start ssh; or name the port where its sshd listens: ssh.port"
+        raise Unreachable(f"{where} refused the connection: no sshd listens there", host=name, fix=fix) from None
     except socket.gaierror as error:
-        raise Unreachable(f"no address is known for {target.address}: {error.strerror}", host=name) from None
+        fix = "correct its address in the inventory, or the name server's answer"
+        raise Unreachable(f"no address is known for {target.address}: {error.strerror}", host=name, fix=fix) from None
     except asyncssh.ChannelOpenError as error:
         raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name) from None
     except asyncssh.Error as error:
         raise Unreachable(f"{where} ended the connection: {error.reason}", host=name) from error
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio's own words name the call, not the cause
-        raise Unreachable(f"{where} cannot be reached ({reason}): is the host up?", host=name) from None
+        raise Unreachable(f"{where} cannot be reached ({reason})", host=name, fix=f"is it up? ping {target.address}") from None

@@ -183,6 +183,7 @@ class Member:
     def _on_standing(self, peer: str, message: AskStanding | TellStanding) -> None:
         if self.engine is None or isinstance(message, AskStanding):
             self.enrolment.heard(peer, message, self.term)
+            self.journal.sync()
             self._start_if_entitled()
 
     # --- what happens

@@ -29,7 +29,7 @@ def docker(tmp_path) -> Iterator[DockerSocket]:
     socket.stop()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 -- threads change it, too
             await asyncio.sleep(0.005)

@@ -8,6 +8,7 @@ from typing import Any
 from hmcore.config import hostspec
 from hmcore.config.presets import Preset
 from hmcore.config.problems import FromEnvironment, Mistake, spell
+from hmcore.config.settings import catalogue
 from hmcore.config.targets import Draft, SshTarget
 from hmcore.records import Role
 
@@ -38,6 +39,22 @@ def check_secrets(value: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake((*place, "ssh", "sudo_password"), message, "sudo_password: ${SUDO_PASSWORD}", warning=True)
 
 
+def check_unused(value: dict[str, Any]) -> Iterator[Mistake]:
+    """A warning for each setting that somebody set and that this release does not act upon. `value` is the document as written."""
+    for setting in catalogue():
+        path = ("settings", *setting.path.split("."))
+        if not setting.used and _holds(value, path):
+            yield Mistake(path, "is not used by this release yet: setting it changes nothing", warning=True)
+
+
+def _holds(value: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
 def _duplicates(drafts: Sequence[Draft]) -> Iterator[Mistake]:
     yield from _repeated(drafts, "name", lambda draft: draft.host.name, "two nodes cannot share a name; write name: in the longer form")
     yield from _repeated(drafts, "address", lambda draft: draft.host.address, "one machine is one node")
@@ -51,7 +68,10 @@ def _repeated(drafts: Sequence[Draft], what: str, key: Callable[[Draft], Hashabl
         earlier = first.setdefault(key(draft), draft)
         if earlier is not draft:
             value = {"name": draft.host.name, "address": draft.host.address}.get(what, str(draft.host.ssh))
-            yield Mistake((*draft.place, *what.split(".")), f"{value} is already used by {spell(earlier.place)}", hint)
+            message = f"{value} is already used by {spell(earlier.place)}"
+            if what == "address" and draft.host.port != earlier.host.port:
+                message += f"; another port ({draft.host.port} beside {earlier.host.port}) does not make it another machine"
+            yield Mistake((*draft.place, *what.split(".")), message, hint)
 
 
 def _endpoint(target: SshTarget) -> Hashable:

@@ -21,6 +21,11 @@ class Unit:
     symbol: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotUsedYet:
+    """Marks a setting that is checked and stored, but that nothing in this release acts upon: its layer is still to come."""
+
+
 def _batch(value: object) -> int | str:
     """`all`, a number of nodes, or a share such as `25%`."""
     text = str(value).replace(" ", "") if isinstance(value, int | str) else ""
@@ -55,7 +60,7 @@ class Membership(Group):
     ] = 2.0
     down: Annotated[
         Seconds,
-        Field(description="Silence after which a node is down and its containers are started elsewhere. Shorter moves them for a hiccup."),
+        Field(description="Silence after which a node is down. Shorter notices a dead node sooner, and calls a slow one dead."),
     ] = 4.0
 
 
@@ -91,30 +96,36 @@ class Calls(Group):
 
 
 class Health(Group):
-    """Checks of containers."""
+    """Each agent's checks of its own components."""
 
     interval: Annotated[
-        Seconds, Field(description="Time between two checks. Shorter finds a sick container sooner and costs CPU per container.")
+        Seconds, Field(description="Time between two checks of a component. Shorter finds a sick one sooner and costs idle CPU.")
     ] = 10.0
-    timeout: Annotated[Seconds, Field(description="A check that takes longer has failed.")] = 5.0
+    timeout: Annotated[
+        Seconds, Field(description="A check of a component, or a call of the container engine, that takes longer has failed.")
+    ] = 5.0
 
 
 class Registry(Group):
     """Which instances of a service may get traffic."""
 
     ttl: Annotated[
-        Seconds, Field(description="An instance that is not renewed for this long gets no traffic. Longer survives slow nodes.")
+        Seconds,
+        Field(description="An instance that is not renewed for this long gets no traffic. Longer survives slow nodes."),
+        NotUsedYet(),
     ] = 60.0
-    refresh: Annotated[Seconds, Field(description="Each node renews its instances this often.")] = 20.0
+    refresh: Annotated[Seconds, Field(description="Each node renews its instances this often."), NotUsedYet()] = 20.0
 
 
 class Metrics(Group):
-    interval: Annotated[Seconds, Field(description="How often figures are collected.")] = 10.0
+    interval: Annotated[Seconds, Field(description="How often figures are collected."), NotUsedYet()] = 10.0
 
 
 class Security(Group):
     mode: Annotated[
-        Literal["off", "audit", "enforce"], Field(description="Network policies in the kernel: not loaded, only reported, or enforced.")
+        Literal["off", "audit", "enforce"],
+        Field(description="Network policies in the kernel: not loaded, only reported, or enforced."),
+        NotUsedYet(),
     ] = "enforce"
 
 
@@ -128,6 +139,7 @@ class Upgrade(Group):
         float,
         Field(ge=0, le=86_400, allow_inf_nan=False, description="A batch must stay healthy this long before the next begins."),
         Unit("s"),
+        NotUsedYet(),
     ] = 0.0
 
     def workers_at_once(self, workers: int) -> int:
@@ -142,7 +154,12 @@ class Upgrade(Group):
 class Transport(Group):
     """STOQ, the connections between agents."""
 
-    port: Annotated[Port, Field(description="UDP (calls) and TCP (bulk content) port of every agent, unless a host says otherwise.")] = 7443
+    port: Annotated[
+        Port,
+        Field(
+            description="UDP port of every agent, unless a host says otherwise. TCP on it is for bulk content: nothing listens there yet."
+        ),
+    ] = 7443
     high_water_bytes: Annotated[
         int,
         Field(
@@ -188,12 +205,14 @@ class Settings(Group):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none."""
+    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `used`: this release acts
+    upon it."""
 
     path: str
     default: Any
     unit: str
     description: str
+    used: bool = True
 
 
 def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setting]:
@@ -203,7 +222,8 @@ def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setti
             yield from catalogue(field.annotation, f"{prefix}{name}.")
         else:
             unit = next((mark.symbol for mark in field.metadata if isinstance(mark, Unit)), "")
-            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "")
+            used = not any(isinstance(mark, NotUsedYet) for mark in field.metadata)
+            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", used)
 
 
 def value_at(settings: Settings, path: str) -> Any:

@@ -11,6 +11,7 @@ from hmcore.config.settings import catalogue, value_at
 from hmcore.errors import Problem
 
 HIDDEN = "(hidden)"
+UNUSED = "*"
 
 
 def inventory_document(inventory: Inventory) -> dict[str, Any]:
@@ -66,17 +67,29 @@ def presets_document() -> dict[str, Any]:
             for preset in PRESETS.values()
         },
         "settings": [
-            {"path": setting.path, "unit": setting.unit, "default": setting.default, "description": setting.description}
+            {
+                "path": setting.path,
+                "unit": setting.unit,
+                "default": setting.default,
+                "description": setting.description,
+                "used": setting.used,
+            }
             for setting in catalogue()
         ],
     }
 
 
 def preset_rows() -> list[list[str]]:
-    """One row a setting: path with unit, then its value in each preset."""
+    """One row a setting: path (with a star where this release does not use it), then its value in each preset, with its unit."""
     resolved = [preset.settings for preset in PRESETS.values()]
     control = ["control nodes", *(str(preset.control_nodes) + ("+" if preset.control_nodes == 1 else "") for preset in PRESETS.values())]
-    rows = [[setting.path, *(_value(value_at(settings, setting.path), setting.unit) for settings in resolved)] for setting in catalogue()]
+    rows = [
+        [
+            setting.path if setting.used else f"{setting.path} {UNUSED}",
+            *(_value(value_at(settings, setting.path), setting.unit) for settings in resolved),
+        ]
+        for setting in catalogue()
+    ]
     return [control, *rows]
 
 

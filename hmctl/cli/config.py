@@ -85,7 +85,7 @@ def presets(ctx: typer.Context) -> None:
 def _show_presets(context: Context) -> None:
     from hmcore.config.presets import PRESETS
     from hmcore.config.settings import catalogue
-    from hmctl.actions.explain import preset_rows
+    from hmctl.actions.explain import UNUSED, preset_rows
     from hmctl.output import Column
 
     output = context.output
@@ -93,7 +93,9 @@ def _show_presets(context: Context) -> None:
         output.line(Styled(f"{preset.name}: ", "strong"), preset.summary)
     output.line()
     output.table(["SETTING", *(Column(name.upper(), right=True) for name in PRESETS)], preset_rows())
+    output.line(f"{UNUSED} not used by this release yet")
     if context.verbose:
         output.line()
         for setting in catalogue():
-            output.line(Styled(f"{setting.path}: ", "strong"), setting.description)
+            later = "" if setting.used else " Not used by this release yet."
+            output.line(Styled(f"{setting.path}: ", "strong"), setting.description + later)

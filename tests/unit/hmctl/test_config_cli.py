@@ -166,6 +166,16 @@ def test_presets_for_machines_come_with_every_reason(here, capsys):
     assert document["settings"][0]["description"] in verbose
 
 
+def test_what_no_part_of_this_release_reads_is_marked(here, capsys):
+    _, out, _ = hmctl(capsys, "config", "presets", "-o", "json")
+    unused = {setting["path"] for setting in json.loads(out)["settings"] if not setting["used"]}
+    _, table, _ = hmctl(capsys, "config", "presets")
+    assert {line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]} == unused != set()
+    assert "* not used by this release yet" in table
+    _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
+    assert verbose.count("Not used by this release yet.") == len(unused)
+
+
 # ca
 
 

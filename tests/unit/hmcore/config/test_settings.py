@@ -1,5 +1,9 @@
 """Settings and presets: the table of design section 8, and what cannot work together."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +65,50 @@ def test_every_setting_says_what_it_trades():
         assert setting.default == value_at(Settings(), setting.path)
         if isinstance(setting.default, float):
             assert setting.unit == "s", setting.path
+
+
+ROOT = Path(__file__).parents[4]
+# What a part that gets one group of settings calls it, where that is not the group's own name.
+ALIASES = {
+    "membership": ("node_agent/orchestration", "timing"),
+    "raft": ("node_agent/consensus", "timing"),
+    "transport": ("node_agent/transport", "limits"),
+}
+METHODS = {"upgrade.batch": "upgrade.workers_at_once"}
+
+
+def reads():
+    """Every `owner.attribute` in the sources that act upon settings, as (folder, owner, attribute); leading underscores left out.
+    hmcore/config only checks them, but for inventory.py, which gives each host its port."""
+    sources = [path for name in ("hmctl", "hmcore", "node_agent") for path in (ROOT / name).rglob("*.py")]
+    found = set()
+    for path in sources:
+        place = path.relative_to(ROOT)
+        if place.parts[:2] == ("hmcore", "config") and place.name != "inventory.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = re.search(r"(\w+)$", ast.unparse(node.value))
+                if owner:
+                    found.add((str(place.parent), owner[1].lstrip("_"), node.attr))
+    return found
+
+
+def test_every_setting_is_acted_upon_or_marked_as_not_used_yet():
+    seen = reads()
+    anywhere = {(owner, attribute) for _, owner, attribute in seen}
+    unread = set()
+    for setting in catalogue():
+        group, _, name = METHODS.get(setting.path, setting.path).rpartition(".")
+        folder, alias = ALIASES.get(group, ("", ""))
+        if (group or "settings", name) not in anywhere and (folder, alias, name) not in seen:
+            unread.add(setting.path)
+    assert unread == {setting.path for setting in catalogue() if not setting.used}
+
+
+def test_what_is_not_used_yet_is_the_next_release():
+    unused = {setting.path for setting in catalogue() if not setting.used}
+    assert unused == {"registry.ttl", "registry.refresh", "metrics.interval", "security.mode", "upgrade.soak"}
 
 
 def test_overrides_change_what_they_name_and_nothing_else():

@@ -1,6 +1,10 @@
 """Preflight over the wire: UDP and TCP on the agents' port between every pair of hosts, tried by the hosts themselves.
 
-Only where an agent is missing: hosts that all run one know best themselves who reaches whom.
+Only where an agent is missing. Two hosts that both run one are not tried: whether their agents have a connection is what the agents say
+themselves, and `hmctl status` and `hmctl node inspect` show.
+
+No agent listens on TCP yet, so towards one that runs the best answer is "connection refused": the host was reached, nothing listens. A
+firewall that refuses in the host's name (an answer with RST) looks the same, and cannot be told apart from outside; one that drops can.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from hmcore.config.inventory import Host
 
 _TIMEOUT = 20.0  # seconds for all of one host's attempts
+REFUSED = "refused"  # as probe_node.py says it
 _NODE = Path(__file__).with_name("probe_node.py")
 
 
@@ -34,7 +39,7 @@ class Attempt:
     peers: tuple[tuple[Host, bool], ...]  # and whether an agent answers there
 
     def task(self) -> bytes:
-        peers = [[peer.name, peer.address, peer.port, live] for peer, live in self.peers]
+        peers = [[peer.name, peer.address, peer.port] for peer, _ in self.peers]
         document = {"address": self.host.address, "port": self.host.port, "listen": self.listen, "peers": peers}
         return json.dumps(document).encode() + b"\n"
 
@@ -55,15 +60,18 @@ def plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> list[Attempt]
 
 def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Check]:
     """Checks from what each host's probe said: {peer: {"tcp": problem or null, "udp": ...}}, or why it could not. Pure and total."""
-    checks, reached = [], 0
+    checks, reached, silent = [], 0, dict[str, None]()
     for attempt in attempts:
         name, answer = attempt.host.name, answers.get(attempt.host.name)
         if not isinstance(answer, dict):
             checks.append(Check(name, "network", "error", f"its port {attempt.host.port} could not be tried: {answer}"))
             continue
-        for peer, _ in attempt.peers:
+        for peer, live in attempt.peers:
             found = answer.get(peer.name)
             found = found if isinstance(found, dict) else {"udp": "not tried", "tcp": "not tried"}
+            if live and found.get("tcp") == REFUSED:
+                found = {**found, "tcp": None}
+                silent[peer.name] = None
             problems = [f"{protocol.upper()} {peer.port}: {found[protocol]}" for protocol in ("udp", "tcp") if found.get(protocol)]
             if problems:
                 checks.append(
@@ -79,6 +87,8 @@ def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Ch
                 reached += 1
     if reached and not checks:
         checks.append(Check(None, "network", "ok", f"UDP and TCP work between all {len(attempts)} hosts"))
+        if silent:
+            checks.append(Check(None, "network", "ok", f"TCP to {listed(list(silent))}: reachable; nothing listens on TCP yet"))
     return checks
 
 

@@ -1,6 +1,6 @@
 """Runs on the hosts, sent over SSH before there is an agent: answers on the agent's port, and tries everybody else's. Stdlib only.
 
-Input: one JSON line {"address", "port", "listen", "peers": [[name, address, port, live], ...]}; it then prints "ready" (or why it cannot
+Input: one JSON line {"address", "port", "listen", "peers": [[name, address, port], ...]}; it then prints "ready" (or why it cannot
 listen), waits for a line, tries all peers and prints one JSON line {name: {"tcp": problem or null, "udp": ...}}; it goes on answering
 the others until its input ends.
 
@@ -49,11 +49,11 @@ def listen(address: str, port: int) -> None:
         threading.Thread(target=answer, daemon=True).start()
 
 
-def try_tcp(address: str, port: int, live: bool) -> str | None:
+def try_tcp(address: str, port: int) -> str | None:
     try:
         socket.create_connection((address, port), timeout=TRIES * PATIENCE).close()
     except ConnectionRefusedError:
-        return None if live else "refused"  # an agent need not listen on TCP; that somebody refuses shows that the way is open
+        return "refused"
     except TimeoutError:
         return "no answer"
     except OSError as error:
@@ -92,8 +92,8 @@ def main() -> None:
     sys.stdin.readline()
 
     def attempt(peer: list) -> tuple:  # type: ignore[type-arg]
-        name, address, port, live = peer
-        return name, {"tcp": try_tcp(address, port, live), "udp": try_udp(address, port)}
+        name, address, port = peer
+        return name, {"tcp": try_tcp(address, port), "udp": try_udp(address, port)}
 
     with ThreadPoolExecutor(max_workers=32) as pool:
         say(json.dumps(dict(pool.map(attempt, task["peers"]))))

@@ -64,6 +64,19 @@ def test_problems_name_both_hosts_and_the_port() -> None:
     assert [check.status for check in probe.judge(attempts, good)] == ["ok"]
 
 
+def test_an_agent_that_refuses_tcp_is_reachable_and_that_is_all_that_is_said() -> None:
+    attempts = probe.plan(HOSTS, known("node1", "node2"))
+    fine, refusing = {"tcp": None, "udp": None}, {"tcp": "refused", "udp": None}
+    answers: dict[str, object] = {"node1": {"node3": fine}, "node2": {"node3": fine}, "node3": {"node1": refusing, "node2": fine}}
+    checks = probe.judge(attempts, answers)
+    assert [check.status for check in checks] == ["ok", "ok"]
+    assert checks[1].message == "TCP to node1: reachable; nothing listens on TCP yet"
+    no_agent = probe.judge(attempts, answers | {"node1": {"node3": refusing}})  # there our own probe listens: refused is refused
+    assert [(check.host, check.status) for check in no_agent] == [("node1", "error")]
+    dropped = probe.judge(attempts, answers | {"node3": {"node1": {"tcp": "no answer", "udp": None}, "node2": fine}})
+    assert [(check.host, check.status) for check in dropped] == [("node3", "error")]
+
+
 @settings(max_examples=40)
 @given(
     st.dictionaries(
@@ -152,6 +165,6 @@ async def test_the_real_program_finds_a_taken_port_and_nobody_at_home() -> None:
 def test_the_task_is_one_line_of_json() -> None:
     host = replace(HOSTS[0], port=7444)
     task = probe.Attempt(host, False, ((HOSTS[1], True),)).task()
-    assert json.loads(task) == {"address": "10.0.0.1", "port": 7444, "listen": False, "peers": [["node2", "10.0.0.2", 7443, True]]}
+    assert json.loads(task) == {"address": "10.0.0.1", "port": 7444, "listen": False, "peers": [["node2", "10.0.0.2", 7443]]}
     assert task.count(b"\n") == 1
     assert Path(probe.__file__).with_name("probe_node.py").exists()

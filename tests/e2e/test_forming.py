@@ -77,10 +77,17 @@ def test_reset_leaves_the_host_as_it_was(new_cluster: Maker) -> None:
     cluster = new_cluster("e", 1)
     transient = "/proc /sys /run /tmp /var/tmp /var/log /var/lib/docker /var/lib/systemd/timers /root/.cache"
     pruned = " -o ".join(f"-path {path}" for path in transient.split())
-    files = f"find / -xdev \\( {pruned} \\) -prune -o -printf '%p %y %m %U %G %l\\n' | grep -v __pycache__ | sort"
-    listing = (
-        f"{files}; systemctl list-unit-files --no-legend --no-pager | awk '{{print $1, $2}}'; ip -br link; nft --stateless list ruleset"
+    settled = "-not -name '*.pyc' -not -path '*/__pycache__'"
+    parts = (
+        f"find / -xdev \\( {pruned} \\) -prune -o {settled} -not -type d -printf '%p %y %m %U %G %s %l\\n' | sort",
+        f"find / -xdev \\( {pruned} \\) -prune -o {settled} -type d -printf '%p %y %m %U %G\\n' | sort",  # theirs is the disk's business
+        f"find /etc /opt /usr/local -xdev -type f {settled} -exec sha256sum {{}} + | sort -k 2",
+        "dpkg -l",
+        "systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}'",
+        "ip -br link",
+        "nft --stateless list ruleset",
     )
+    listing = "; ".join(parts)
     before = cluster.inside("node1", "sh", "-c", listing)
     cluster.deploy()
     assert cluster.inside("node1", "sh", "-c", listing) != before

@@ -58,7 +58,6 @@ class RaftNode:
         self._clock = clock
         self._limits = limits
         self._awake = asyncio.Event()
-        self._stopping = False
         self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
         self._member: Member | None = None
 
@@ -67,6 +66,7 @@ class RaftNode:
     async def open(self) -> None:
         """Load snapshot and journal. Raises StorageDamaged, StorageFull, ConsensusError (the directory is in use)."""
         disk = Directory(self._directory)
+        self._awake = asyncio.Event()
         member = Member(
             name=self._name,
             voters=self._voters,
@@ -88,34 +88,32 @@ class RaftNode:
             logger.warning("%s: dropped %d bytes of a write that a crash interrupted", member.journal.path, member.journal.torn)
         if member.disregarded:
             logger.warning("%s", member.disregarded)
-        self._stopping = False
         self._member = member
         for peer in sorted(self._connected):
             member.peer_up(peer)
 
     async def run(self) -> None:
         """Take part until stop(). Raises what made this node stop by itself."""
-        member = self._opened()
-        while not self._stopping:
+        member, awake = self._opened(), self._awake
+        while self._member is member:
             if member.failure is not None:
                 self._on_fatal(member.failure)
                 raise member.failure
             try:
                 async with asyncio.timeout(min(_NAP, max(0.0, member.next_tick() - self._clock()) + _SLACK)):
-                    await self._awake.wait()
+                    await awake.wait()
             except TimeoutError:
                 pass  # the deadline has passed: that is what it was for
-            self._awake.clear()
-            if not self._stopping:
+            awake.clear()
+            if self._member is member:
                 member.tick()
 
     async def stop(self) -> None:
         """End `run` and let go of the files. Harmless if never opened, or twice."""
-        self._stopping = True
+        member, self._member = self._member, None
         self._awake.set()
-        if self._member is not None:
-            self._member.close()
-            self._member = None
+        if member is not None:
+            member.close()
 
     # --- the pool's callbacks
 

@@ -1,4 +1,4 @@
-"""The configurations that are simulated, by name."""
+"""What is simulated, by name: ordinary clusters, and some on which one kind of trouble is concentrated."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from raft_sim_world import Plan
 
 from node_agent.consensus.member import Limits
 
+# One command an entry, two or three entries an append, many batches on their way: the most chances for overlapping appends.
+TINY = Limits(compact_entries=12, journal_slack=2000, chunk=300, batch=1, append=250, in_flight=50)
+
 PLANS = {
     "three": Plan(),
     "five": Plan(voters=5),
     "one": Plan(voters=1),
     "late": Plan(late=True),
     "five-late": Plan(late=True, voters=5),
-    "small": Plan(limits=Limits(compact_entries=12, journal_slack=2000, chunk=300, batch=200, append=600)),
+    "tiny": Plan(limits=TINY),
+    "rough": Plan(limits=TINY, faults=5.0),
+    "crashy": Plan(limits=TINY, crash_in_write=0.006),
     "disorder": Plan(habits=Habits(disorder=True)),
 }

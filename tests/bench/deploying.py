@@ -29,7 +29,7 @@ def measure(bed: Bed) -> list[Figure]:
             15,
             "pyinfra",
             peer_first,
-            note="three hosts to healthy; pyinfra: same upload",
+            note="three hosts to healthy; pyinfra: same upload, run first",
         ),
         Figure("deploy, nothing to do", ours_again, "s", 2, "pyinfra", peer_again, note="best of 3; pyinfra: its second run"),
     ]

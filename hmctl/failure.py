@@ -65,15 +65,17 @@ def _causes(error: BaseException) -> Iterator[str]:
     cause = error.__cause__
     while cause is not None:
         for leaf in _leaves(cause):
-            if isinstance(leaf, HyperMeshError):
-                yield leaf.message
-            else:
-                yield _reason(leaf)
+            if said := leaf.message if isinstance(leaf, HyperMeshError) else _reason(leaf):
+                yield said
         cause = cause.__cause__
 
 
 def _reason(error: BaseException) -> str:
-    """What a library or the system said, without Python's decorations."""
+    """What a library or the system said, without Python's decorations. Nothing of a deadline: the layer above it said that in its words."""
+    from asyncio import CancelledError  # costs `hmctl --help` too much
+
+    if isinstance(error, CancelledError) or (isinstance(error, TimeoutError) and not str(error)):
+        return ""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     return str(error).strip() or type(error).__name__

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 from hmcore.errors import CommandFailed, ConfigError, HyperMeshError, Interrupted, Problem, Unreachable, UsageError
 from hmctl.failure import exit_code, explain, is_expected
 
@@ -78,3 +80,12 @@ def test_a_bug_is_not_expected_and_names_its_kind() -> None:
 
 def test_a_remote_host_cannot_steer_the_terminal_through_an_error() -> None:
     assert explain(HyperMeshError("said \x1b[2J")) == ["said [2J"]
+
+
+def test_a_deadline_that_passed_has_no_words_of_its_own() -> None:
+    error = caused(Unreachable("no answer from 10.0.0.1", host="node1"), TimeoutError(), asyncio.CancelledError())
+    assert explain(error) == ["node1: no answer from 10.0.0.1"]
+    assert explain(caused(HyperMeshError("failed"), TimeoutError("the handshake timed out"))) == [
+        "failed",
+        "  why: the handshake timed out",
+    ]

@@ -37,10 +37,12 @@ class PingReply(msgspec.Struct, frozen=True, kw_only=True):
 class Formation(msgspec.Struct, frozen=True, kw_only=True):
     """How far a node is in forming its cluster. `bootstrap` is the id that its configuration carries; `empty`: its journal holds nothing.
 
-    `permitted`: it was told to form. `formed`: it holds, or knows of, a committed formation.
+    `permitted`: it was told to form. `formed`: it holds, or knows of, a committed formation. `voters`: whose votes count for it; a worker
+    names none.
     """
 
     bootstrap: str
+    voters: list[str]
     empty: bool
     permitted: bool
     formed: bool
@@ -48,7 +50,10 @@ class Formation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FormRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`voters`: all that are to form. A node with another list of them refuses."""
+
     bootstrap: str
+    voters: list[str]
 
 
 class ProposeRequest(msgspec.Struct, frozen=True, kw_only=True):

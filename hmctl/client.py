@@ -85,9 +85,9 @@ class AgentClient:
     async def formation(self) -> api.Formation:
         return await self.call(api.FORMATION, api.Empty())
 
-    async def form(self, bootstrap: str) -> api.Formation:
+    async def form(self, request: api.FormRequest) -> api.Formation:
         """Tells the node that it may form the cluster, and vote."""
-        return await self.call(api.FORM, api.FormRequest(bootstrap=bootstrap))
+        return await self.call(api.FORM, request)
 
     async def close(self) -> None:
         await self._connection.close()

@@ -2,7 +2,7 @@
 
     ca.pem, ca.key             the cluster's certificate authority; ca.pem is written last, so it is there or it is not
     operator.pem, operator.key this operator's own certificate
-    cluster.json               the bootstrap id, and when the cluster was formed
+    cluster.json               the bootstrap id, the voters that were asked to form the cluster, and when it was formed
     known_hosts                SSH host keys that were accepted on first contact
 
 Nothing here ever makes a second CA or a second bootstrap id for a cluster: either would split it (design section 4).
@@ -14,6 +14,7 @@ import getpass
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,19 +23,33 @@ from pathlib import Path
 import msgspec
 
 from hmcore import pki
-from hmcore.errors import HyperMeshError, PkiError, UsageError
+from hmcore.errors import FormationFailed, HyperMeshError, PkiError, UsageError
 from hmctl import files, lock
+from hmctl.text import listed
 
 FORMAT = "hypermesh-authority/1"
+OTHER_VOTERS_FIX = "list these as role: control, and others as role: worker; or give the cluster up: list them, then hmctl reset"
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
+class Place(msgspec.Struct, frozen=True, order=True):
+    """A control node, and where the others reach it."""
+
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.address}:{self.port})"
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """cluster.json."""
+    """cluster.json. `voters`: who may form the cluster, kept before the first of them is told; None: nobody was ever told."""
 
     cluster: str
     bootstrap: str | None = None
+    voters: tuple[Place, ...] | None = None
     formed_at: datetime | None = None
 
 
@@ -45,6 +60,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     certificate: str
     key: str
     bootstrap: str | None
+    voters: tuple[Place, ...] | None = None
     formed_at: datetime | None
     known_hosts: str
 
@@ -137,6 +153,21 @@ class OperatorStore:
         return self._record().bootstrap
 
     @property
+    def voters(self) -> tuple[Place, ...] | None:
+        """Who was asked to form the cluster, whether it was ever confirmed or not. None: nobody."""
+        return self._record().voters
+
+    def begin_formation(self, voters: Iterable[Place]) -> None:
+        """On disk when it returns: these may form the cluster. Raises FormationFailed if others were asked before."""
+        wanted = tuple(sorted(voters))
+        with self._writing():
+            record = self._record()
+            if record.voters is None:
+                self._write_record(msgspec.structs.replace(record, voters=wanted))
+            elif record.voters != wanted:
+                raise FormationFailed(f"{other_voters(record.voters)}; nothing was formed", fix=OTHER_VOTERS_FIX)
+
+    @property
     def formed_at(self) -> datetime | None:
         """When the cluster was formed, as far as this operator saw. Once set, hmctl never again asks nodes to form it."""
         return self._record().formed_at
@@ -150,7 +181,7 @@ class OperatorStore:
     def forget_formation(self) -> None:
         """After every control node was reset: the next deploy forms the cluster anew, under another bootstrap id. The CA stays."""
         with self._writing():
-            self._write_record(msgspec.structs.replace(self._record(), bootstrap=None, formed_at=None))
+            self._write_record(msgspec.structs.replace(self._record(), bootstrap=None, voters=None, formed_at=None))
 
     # To another machine
 
@@ -162,6 +193,7 @@ class OperatorStore:
             certificate=authority.certificate.decode(),
             key=authority.key.decode(),
             bootstrap=record.bootstrap,
+            voters=record.voters,
             formed_at=record.formed_at,
             known_hosts=self.known_hosts.read_text() if self.known_hosts.exists() else "",
         )
@@ -240,6 +272,11 @@ class OperatorStore:
         return PkiError(f"the CA of {self.cluster} is not on this machine ({self.folder})", fix=fix)
 
 
+def other_voters(voters: Iterable[Place]) -> str:
+    """Why an inventory with other control nodes will not do."""
+    return f"the control nodes {listed(list(map(str, voters)))} were asked to form this cluster, and these cannot be changed any more"
+
+
 def data_folder() -> Path:
     """`$XDG_DATA_HOME/hypermesh` (XDG Base Directory Specification: a relative value is ignored)."""
     given = os.environ.get("XDG_DATA_HOME", "")
@@ -257,14 +294,19 @@ def operator_name() -> str:
 
 def _merged(here: Record, there: Exported) -> Record:
     """One record of two. Formed beats not formed; two formations of one cluster are a contradiction that nobody here can settle."""
-    bootstrap = there.bootstrap if there.bootstrap is not None else here.bootstrap
-    if here.bootstrap is not None and there.bootstrap not in (None, here.bootstrap) and here.formed_at is not None:
-        if there.formed_at is not None:
+    bootstrap, voters = there.bootstrap if there.bootstrap is not None else here.bootstrap, there.voters or here.voters
+    if here.bootstrap is not None and there.bootstrap not in (None, here.bootstrap):
+        begun_here, begun_there = bool(here.formed_at or here.voters), bool(there.formed_at or there.voters)
+        if begun_here and begun_there:
             raise HyperMeshError(
                 f"{here.cluster} was formed twice, here ({here.formed_at}) and there ({there.formed_at}); nothing was imported"
             )
-        bootstrap = here.bootstrap
-    return Record(cluster=here.cluster, bootstrap=bootstrap, formed_at=here.formed_at or there.formed_at)
+        kept = here if begun_here else there
+        bootstrap, voters = kept.bootstrap, kept.voters
+    elif here.voters and there.voters and here.voters != there.voters:
+        lists = f"here {listed(list(map(str, here.voters)))}, there {listed(list(map(str, there.voters)))}"
+        raise HyperMeshError(f"{here.cluster} was begun with two lists of control nodes, {lists}; nothing was imported")
+    return Record(cluster=here.cluster, bootstrap=bootstrap, voters=voters, formed_at=here.formed_at or there.formed_at)
 
 
 def _read_private(path: Path) -> bytes:

@@ -42,6 +42,7 @@ from hmctl.phases.upload import UploadRelease
 from hmctl.phases.validate import Check, validate
 from hmctl.remote.base import FirstContact, Remote
 from hmctl.render import Renderer
+from hmctl.state import Place
 from hmctl.text import listed, plural
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 
 class Hosts(Protocol):
-    """Opens connections (hmctl/remote/ssh.py). `trust` pins a key that the operator has accepted."""
+    """Opens connections (hmctl/remote/ssh.py). `trust` accepts a key that the operator has seen."""
 
     async def connect(self, host: Host) -> Remote: ...
     def trust(self, contact: FirstContact) -> None: ...
@@ -89,6 +90,7 @@ class Deploy:
     show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
     timings: Timings = field(default_factory=Timings)
     renderer: Renderer = field(default_factory=Renderer)
+    begun: bool = False  # whether anything may have been changed: after an interruption, the operator wants to know
 
     def host_phases(self) -> tuple[Phase[Target], ...]:
         """What is done to a host, in order."""
@@ -125,7 +127,7 @@ class Deploy:
             return report.finished()
         if steps:
             self.show_plan(steps)
-            self.output.confirm(f"Make {'this change' if len(steps) == 1 else f'these {len(steps)} changes'}?", yes=self.options.yes)
+            self.output.confirm(consent(steps), yes=self.options.yes)
             targets = self._with_authority(targets, chosen, reached)
             for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
                 await asyncio.to_thread(release.verify)
@@ -141,7 +143,9 @@ class Deploy:
             contacts = {contact.line: contact for contact in strangers.values()}
             for contact in contacts.values():
                 self.output.warn(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
-            self.output.confirm(f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?", yes=self.options.yes)
+            question = f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?"
+            fix = "compare them, then give --yes: " + ("for this run they are accepted" if self.options.dry_run else "they are pinned")
+            self.output.confirm(question, yes=self.options.yes, fix=fix)
             for contact in contacts.values():
                 self.hosts.trust(contact)
             again = [host for host in wanted if host.name in strangers]
@@ -153,7 +157,7 @@ class Deploy:
         """The preflight table: whose the hosts are, what they are, and whether they reach each other."""
         store = self.store
         ca = store.ca_certificate() if store.has_authority() else None
-        owner = ownership.Owner(ca, store.bootstrap() if ca else None, store.formed_at is not None)
+        owner = ownership.Owner(ca, store.bootstrap() if ca else None, store.formed_at is not None, store.voters)
         checks = ownership.examine(self.inventory, owner, reached.facts)
         checks += validate(self.inventory, chosen, reached.facts)
         if not ownership.failed(checks):
@@ -166,7 +170,7 @@ class Deploy:
         for name in reached.facts:
             mine = [check for check in checks if check.host == name and check.status != "ok"]
             worst = "failed" if ownership.failed(mine) else "warning" if mine else "ok"
-            text = listed([check.name for check in mine]) if mine else "fit to carry a node"
+            text = {"failed": "not fit for a node, see below", "warning": "usable, see below", "ok": "checks passed"}[worst]
             progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
         return checks
 
@@ -205,6 +209,7 @@ class Deploy:
 
     async def _apply(self, targets: list[Target], reached: Reached, report: _Draft) -> Report:
         """Carries the plan out; with an empty one, only looks whether the cluster is healthy."""
+        self.begun = bool(report.steps)
         busy = {step.host for step in report.steps}
         changing = [target for target in targets if target.name in busy]
         agents = self.agents(self.store, reached.remotes)
@@ -242,16 +247,32 @@ class Deploy:
             try:
                 with self.timings.span("Form cluster"):
                     voters = self.inventory.control_hosts
-                    how = await form(voters, store.bootstrap(), agents, lambda: store.mark_formed(self.now()))
+                    places = [Place(host.name, host.address, host.port) for host in voters]
+                    how = await form(
+                        voters,
+                        store.bootstrap(),
+                        agents,
+                        begin=lambda: store.begin_formation(places),
+                        mark=lambda: store.mark_formed(self.now()),
+                    )
             except HyperMeshError as error:
                 return report.finished(error=error.message, fix=error.fix)
             report.cluster_changes = (f"formed the cluster {self.inventory.name}: {how}",)
+        report.verdict = verdict = await self._settle(targets, agents, progress, report)
+        if verdict.leader is None:
+            return report.finished(error=f"the cluster has no leader after {self._patience():g} s", fix="hmctl status")
+        return report.finished()
+
+    async def _settle(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Verdict:
+        """Waits until the cluster is healthy. A host that is so already, and where nothing was done, is not worth a line."""
+        worth = {step.host for step in report.steps}
 
         def heard(verdict: Verdict) -> None:
-            if verdict.formed and store.formed_at is None:
-                store.mark_formed(self.now())
+            if verdict.formed and self.store.formed_at is None:
+                self.store.mark_formed(self.now())
             for target in targets:
                 if reason := verdict.waiting.get(target.name):
+                    worth.add(target.name)
                     progress.update(target.name, "waiting until it is healthy", detail=reason)
 
         with self.timings.span("Wait until healthy"):
@@ -259,12 +280,9 @@ class Deploy:
         for target in targets:
             if reason := verdict.waiting.get(target.name) or verdict.degraded.get(target.name):
                 progress.finish(target.name, reason, outcome="warning")
-            else:
+            elif target.name in worth:
                 progress.finish(target.name, "healthy")
-        report.verdict = verdict
-        if verdict.leader is None:
-            return report.finished(error=f"the cluster has no leader after {self._patience():g} s", fix="hmctl status")
-        return report.finished()
+        return verdict
 
     def _patience(self) -> float:
         return self.inventory.settings.initialization_timeout if self.options.timeout is None else self.options.timeout
@@ -308,6 +326,13 @@ class _Draft:
             seconds=round(time.monotonic() - self.began, 3),
             timings=phase_times(self.deploy.timings),
         )
+
+
+def consent(steps: Sequence[Step]) -> str:
+    """The question before anything is changed."""
+    hosts = len({step.host for step in steps if step.host is not None})
+    where = f" on {plural(hosts, 'host')}" if hosts else ""
+    return f"Make {'this change' if len(steps) == 1 else f'these {len(steps)} changes'}{where}?"
 
 
 def select(hosts: Sequence[Host], limit: str | None) -> list[Host]:

@@ -47,6 +47,9 @@ class Reset:
         phase = RemoveAll(self.packages)
         steps = runner.plan((phase,), targets)
         outcomes: dict[str, Outcome] = {}
+        if elsewhere := self._elsewhere():
+            fix = "list them in the inventory and reset them, too, before a cluster can be formed anew"
+            self.output.warn(f"the cluster may live on at {listed(elsewhere)}: {fix}")
         if steps and not self.options.dry_run:
             self.show_plan(steps)
             for warning in self._warnings(chosen, reached):
@@ -74,8 +77,25 @@ class Reset:
 
     def _asked(self, chosen: Sequence[Host]) -> list[Host]:
         """Beside the chosen hosts, the control nodes: once none of them holds state, the cluster is gone, and may be formed anew."""
-        more = [host for host in self.inventory.control_hosts if host not in chosen] if self.store.formed_at else []
+        more = [host for host in self._voting() if host not in chosen] if self._begun else []
         return [*chosen, *more]
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there may be a cluster: control nodes were asked to form it."""
+        return self.store.voters is not None or self.store.formed_at is not None
+
+    def _voting(self) -> list[Host]:
+        """The hosts of this inventory that were asked to form the cluster, whatever their role is by now."""
+        places = self.store.voters
+        if places is None:
+            return list(self.inventory.control_hosts)
+        return [host for host in self.inventory.hosts if any((host.name, host.address) == (place.name, place.address) for place in places)]
+
+    def _elsewhere(self) -> list[str]:
+        """Who was asked to form the cluster and is not in this inventory: nobody can say whether the cluster lives on there."""
+        here = {host.name for host in self._voting()}
+        return [str(place) for place in self.store.voters or () if place.name not in here]
 
     async def _reach(self, hosts: Sequence[Host], reached: Reached, progress: Progress) -> None:
         at_once = self.options.at_once
@@ -91,11 +111,11 @@ class Reset:
             cluster = ownership.cluster_of(facts)
             if cluster not in (None, self.inventory.id):
                 warnings.append(f"{name} belongs to another cluster, {cluster}")
-        control = [host.name for host in self.inventory.control_hosts]
+        control = [host.name for host in self._voting()]
         names = {host.name for host in chosen}
         going = [name for name in control if name in names and name in reached.facts and reached.facts[name].agent.journal]
         staying = [name for name in control if name not in going and name in reached.facts and reached.facts[name].agent.journal]
-        if going and not staying:
+        if going and not staying and not self._elsewhere():
             warnings.append("the cluster ceases to exist: all of its state is deleted")
         elif going and len(staying) < len(control) // 2 + 1:
             warnings.append(f"the cluster loses its quorum: only {listed(staying)} of {plural(len(control), 'control node')} will be left")
@@ -126,10 +146,10 @@ class Reset:
 
     def _forget(self, chosen: Sequence[Host], reached: Reached, outcomes: dict[str, Outcome]) -> tuple[str, ...]:
         """If no control node holds the cluster's state any more, our record of its formation goes too."""
-        control = [host.name for host in self.inventory.control_hosts]
-        gone = all(name in reached.facts and not reached.facts[name].agent.traces for name in control)
+        control = [host.name for host in self._voting()]
+        gone = not self._elsewhere() and all(name in reached.facts and not reached.facts[name].agent.traces for name in control)
         failed = any(outcome.error for outcome in outcomes.values())
-        if self.store.formed_at is None or not gone or failed:
+        if not self._begun or not gone or failed:
             return ()
         self.store.forget_formation()
         return (f"the cluster {self.inventory.name} is no more; the next deploy forms it anew",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from hmcore.api import Formation
+from hmcore.api import Formation, FormRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import NodeReport
 from hmctl.remote.base import Remote
@@ -21,7 +21,7 @@ class Agents(Protocol):
     """Asks several agents at once. One that does not answer in time is an entry of its own and delays nobody."""
 
     async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
-    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
+    async def form(self, hosts: Sequence[Host], request: FormRequest, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]: ...
     async def close(self) -> None: ...
 
@@ -38,8 +38,8 @@ class LiveAgents:
     async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
         return await self._ask(hosts, lambda client: client.formation(), timeout)
 
-    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
-        return await self._ask(hosts, lambda client: client.form(bootstrap), timeout)
+    async def form(self, hosts: Sequence[Host], request: FormRequest, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+        return await self._ask(hosts, lambda client: client.form(request), timeout)
 
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
         return await self._ask(hosts, lambda client: client.report(), timeout)

@@ -12,6 +12,7 @@ from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.errors import ConfigError, PkiError
 from hmctl.facts.gather import HostFacts
 from hmctl.phases.validate import Check
+from hmctl.state import OTHER_VOTERS_FIX, Place, other_voters
 from hmctl.text import listed
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the operator knows of the cluster: its CA's certificate (None: no CA here), bootstrap id, and whether it was formed."""
+    """What the operator knows of the cluster: its CA's certificate (None: no CA here), bootstrap id, whether it was formed, and which
+    control nodes were asked to form it (None: none yet)."""
 
     ca: bytes | None
     bootstrap: str | None
     formed: bool
+    voters: tuple[Place, ...] | None = None
 
 
 def examine(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> list[Check]:
@@ -63,10 +66,16 @@ def _host(inventory: Inventory, owner: Owner, facts: HostFacts, config: AgentCon
 def _voters(
     inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts], configs: Mapping[str, AgentConfig | None]
 ) -> Iterator[Check]:
-    """The control nodes of a formed cluster change only through its log: another list in a file would give it two majorities."""
+    """The control nodes change only through the cluster's log: another list in a file would give it two majorities.
+
+    That holds from the moment when the first of them was asked to form it: whether they did may be more than we heard.
+    """
+    wanted = {(host.name, host.address, host.port) for host in inventory.control_hosts}
+    if owner.voters is not None and wanted != {(voter.name, voter.address, voter.port) for voter in owner.voters}:
+        yield Check(None, "control nodes", "error", other_voters(owner.voters), OTHER_VOTERS_FIX)
+        return
     if not owner.formed:
         return
-    wanted = {(host.name, host.address, host.port) for host in inventory.control_hosts}
     for name, known in facts.items():
         config = configs[name]
         if config is not None and known.agent.journal:

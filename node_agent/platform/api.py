@@ -30,7 +30,7 @@ class Agent(Protocol):
     @property
     def wall_clock(self) -> Callable[[], float]: ...
     def report(self) -> NodeReport: ...
-    async def form(self, bootstrap: str) -> Formation: ...
+    async def form(self, request: FormRequest) -> Formation: ...
 
 
 def routes(agent: Agent) -> Router:
@@ -47,7 +47,7 @@ def routes(agent: Agent) -> Router:
 
     async def form(peer: Peer, request: FormRequest) -> Formation:
         log.info("%s asks to form the cluster", peer.identity)
-        return await agent.form(request.bootstrap)
+        return await agent.form(request)
 
     async def state(peer: Peer, _request: Empty) -> StateReply:
         view = agent.cluster

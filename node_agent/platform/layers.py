@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hmcore.api import Formation, Method
+from hmcore.api import Formation, FormRequest, Method
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable
 from hmcore.records import Cluster, Event, Node, PeerReport, RaftReport
@@ -213,20 +213,29 @@ class VoterLayer:
     def formation(self) -> Formation:
         status = self.raft.formation()
         return Formation(
-            bootstrap=self._config.bootstrap, empty=status.empty, permitted=status.permitted, formed=status.formed, term=status.term
+            bootstrap=self._config.bootstrap,
+            voters=self.raft.report().voters,
+            empty=status.empty,
+            permitted=status.permitted,
+            formed=status.formed,
+            term=status.term,
         )
 
-    async def form(self, bootstrap: str) -> Formation:
+    async def form(self, request: FormRequest) -> Formation:
         """Let this node form the cluster with the others (design section 4). Harmless when it is formed already.
 
         The others are asked before: where the cluster exists, a node with an empty disk is re-seeded and never votes on it.
         """
-        if bootstrap != self._config.bootstrap:
+        if request.bootstrap != self._config.bootstrap:
             raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
+        voters = self.raft.report().voters
+        if sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
+            message = f"this node was set up to form with {', '.join(voters)}, and is asked to form with {', '.join(request.voters)}"
+            raise InvalidRequest(message, fix="make these the control nodes of the inventory, then: hmctl deploy")
         if not self.formed and await self._formed_elsewhere():
             self.raft.reseed()
         if not self.formed:
-            self.raft.permit(bootstrap)
+            self.raft.permit(request.bootstrap)
         return self.formation()
 
     async def _formed_elsewhere(self) -> bool:

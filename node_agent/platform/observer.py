@@ -142,5 +142,5 @@ class ObserverLayer:
 
     def formation(self) -> Formation:
         return Formation(
-            bootstrap=self._bootstrap, empty=True, permitted=False, formed=self.formed, term=self._said.term if self._said else 0
+            bootstrap=self._bootstrap, voters=[], empty=True, permitted=False, formed=self.formed, term=self._said.term if self._said else 0
         )

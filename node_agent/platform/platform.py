@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from hmcore.api import FORMATION, STATE, Empty, Formation, StateReply
+from hmcore.api import FORMATION, STATE, Empty, Formation, FormRequest, StateReply
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InitializationFailed, InvalidRequest
 from hmcore.pki import Identity, Kind
@@ -201,7 +201,7 @@ class HyperMeshPlatform:
             async def start() -> None:
                 try:
                     await managed.initialize()
-                except HyperMeshError:
+                except Exception:
                     if optional:
                         managed.start(tasks, self._die)
                     raise
@@ -301,10 +301,10 @@ class HyperMeshPlatform:
     def health(self) -> Health:
         return health.judge(health.checks({name: managed.report() for name, managed in self._components.items()}))
 
-    async def form(self, bootstrap: str) -> Formation:
+    async def form(self, request: FormRequest) -> Formation:
         if self._voter is None:
             raise InvalidRequest(f"{self.name} is a worker: it does not form clusters")
-        return await self._voter.form(bootstrap)
+        return await self._voter.form(request)
 
     def report(self) -> NodeReport:
         condition = self.health()

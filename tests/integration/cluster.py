@@ -111,6 +111,10 @@ class ClusterOfProcesses:
         (pki / "node.pem").write_bytes(sign_request(authority, request, identity, self.now))
         (pki / "ca.pem").write_bytes(authority.certificate)
 
+    @property
+    def voters(self) -> list[str]:
+        return [name for name, node in self.nodes.items() if node.config.role is Role.CONTROL]
+
     def start(self) -> None:
         for node in self.nodes.values():
             node.start()
@@ -150,9 +154,9 @@ class ClusterOfProcesses:
         return {answer.name: answer for answer in answers if answer is not None}
 
     async def form(self, *names: str) -> None:
-        for name in names or [voter.name for voter in next(iter(self.nodes.values())).config.voters]:
+        for name in names or self.voters:
             async with self.connect(name) as connection:
-                await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP), timeout=5.0)
+                await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=self.voters), timeout=5.0)
 
     async def until(
         self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = 20.0, what: str = ""

@@ -14,6 +14,7 @@ import pytest
 from cluster import BOOTSTRAP, CLUSTER, ROOT, ClusterOfProcesses, whole
 
 from hmcore.api import FORM, FORMATION, PING, REPORT, STATE, Empty, FormRequest
+from hmcore.config.agent import Voter
 from hmcore.errors import HandshakeRefused, InvalidRequest, PeerUnreachable, PermissionDenied
 from hmcore.pki import Identity, Kind, create_authority, issue
 from hmcore.records import ComponentState as S
@@ -142,21 +143,61 @@ async def test_a_node_whose_disk_was_emptied_is_filled_again_and_votes_again(clu
     assert reports["node3"].formed
 
 
+@pytest.fixture
+def edited(cluster):
+    """node1 is down, and its agent.yaml is the operator's to edit; afterwards it is as it was."""
+    node = cluster.nodes["node1"]
+    original = node.config
+    node.kill()
+    yield node
+    if node.process.poll() is None:
+        node.kill()
+    node.config = original
+    node.start()
+
+
+async def test_an_edited_file_adds_no_voter(cluster, edited):
+    worker = cluster.nodes["node4"].config
+    more = Voter(name="node4", address=worker.address, port=worker.port)
+    edited.config = edited.config.model_copy(update={"voters": (*edited.config.voters, more)})
+    edited.start()
+    reports = await cluster.until(
+        lambda reports: (
+            "node1" in reports and any("agent.yaml names other voters (node4)" in reason for reason in reports["node1"].reasons)
+        ),
+        what="node1 says what is wrong",
+    )
+    assert all(report.raft.voters == ["node1", "node2", "node3"] for report in reports.values())
+    assert reports["node1"].raft.leader is not None
+    assert reports["node1"].components["consensus"].state is S.DEGRADED
+
+
+async def test_an_edited_file_takes_no_vote_away(cluster, edited):
+    """Alone in its file, node1 would be a majority of itself."""
+    before = edited.log
+    edited.config = edited.config.model_copy(update={"voters": tuple(voter for voter in edited.config.voters if voter.name == "node1")})
+    edited.start()
+    assert await asyncio.to_thread(edited.process.wait, 10) != 0
+    assert "agent.yaml does not name node2, node3" in edited.log.removeprefix(before)
+
+
 async def test_forming_again_changes_nothing(cluster):
     await cluster.form("node1")
     async with cluster.connect("node1") as connection:
+        with pytest.raises(InvalidRequest, match="set up to form with node1, node2, node3, and is asked to form with node1"):
+            await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=["node1"]), timeout=2)
         with pytest.raises(InvalidRequest, match="set up for another formation"):
-            await invoke(connection, FORM, FormRequest(bootstrap="another"), timeout=2)
+            await invoke(connection, FORM, FormRequest(bootstrap="another", voters=cluster.voters), timeout=2)
     async with cluster.connect("node4") as connection:
         with pytest.raises(InvalidRequest, match="worker"):
-            await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP), timeout=2)
+            await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=cluster.voters), timeout=2)
 
 
 async def test_a_viewer_reads_but_may_not_change_and_the_refusal_is_logged(cluster):
     async with cluster.connect("node1", Kind.VIEWER) as connection:
         assert (await invoke(connection, REPORT, Empty(), timeout=2)).name == "node1"
         with pytest.raises(PermissionDenied, match=r"viewer tester may not call cluster\.form"):
-            await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP), timeout=2)
+            await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=cluster.voters), timeout=2)
     assert "refused: viewer tester may not call cluster.form" in cluster.nodes["node1"].log
 
 

@@ -58,7 +58,7 @@ def router(name: str) -> Router:
         return report_of(name)
 
     async def form(peer: Peer, request: api.FormRequest) -> api.Formation:
-        return api.Formation(bootstrap=request.bootstrap, empty=True, permitted=True, formed=False)
+        return api.Formation(bootstrap=request.bootstrap, voters=request.voters, empty=True, permitted=True, formed=False)
 
     async def ping(peer: Peer, request: api.Empty) -> api.PingReply:
         return api.PingReply(name=name, unix_time=time.time())
@@ -111,7 +111,7 @@ def inventory(*hosts: Host) -> Inventory:
 async def test_typed_calls_over_quic(store: OperatorStore) -> None:
     async with agent(store, "node1") as listener, await connect(host("node1", listener.port), store, via=Via.QUIC) as client:
         assert (await client.report()).name == "node1"
-        assert (await client.form("b1")).bootstrap == "b1"
+        assert (await client.form(api.FormRequest(bootstrap="b1", voters=["node1"]))).bootstrap == "b1"
         assert client.via is Via.QUIC
         assert client.rtt is not None
         assert 0 < client.rtt < 1
@@ -340,7 +340,7 @@ async def test_the_same_calls_through_ssh(tmp_path: Path) -> None:
         remote = RelayRemote(host("node1", 1), path)
         async with await connect_remote(remote, CLUSTER) as client:
             assert (await client.report()).name == "node1"
-            assert (await client.form("b1")).bootstrap == "b1"
+            assert (await client.form(api.FormRequest(bootstrap="b1", voters=["node1"]))).bootstrap == "b1"
             assert (client.via, client.rtt) == (Via.SSH, None)
         assert remote.argv == ["/usr/local/bin/hypermesh-agent", "relay"]
         assert remote.process is not None

@@ -1,5 +1,6 @@
 """The operator's folder: never a second CA or bootstrap id, never readable by others, whole after any interruption."""
 
+import contextlib
 import json
 import os
 import stat
@@ -8,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hmcore import pki
-from hmcore.errors import HyperMeshError, PkiError, UsageError
+from hmcore.errors import FormationFailed, HyperMeshError, PkiError, UsageError
 from hmctl import files, state
-from hmctl.state import OperatorStore
+from hmctl.state import OperatorStore, Place
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ID = "hm-abc123defg"
@@ -217,6 +218,69 @@ def test_of_two_bootstrap_ids_the_one_that_formed_the_cluster_stays(tmp_path, fo
     exported(there, tmp_path / "full.json", formed=formed_there)
     OperatorStore.import_(tmp_path / "full.json", tmp_path / "here")
     assert here.bootstrap() == (mine if formed_here else there.bootstrap())
+
+
+PLACES = [Place("node2", "10.0.0.2", 7443), Place("node1", "10.0.0.1", 7443)]
+
+
+def test_who_was_asked_to_form_stays_until_the_cluster_is_given_up(tmp_path):
+    store = OperatorStore.open(ID, tmp_path)
+    first = store.bootstrap()
+    assert store.voters is None
+    store.begin_formation(PLACES)
+    store.begin_formation(reversed(PLACES))
+    again = OperatorStore.open(ID, tmp_path)
+    for others in (PLACES[:1], [*PLACES, Place("node3", "10.0.0.3", 7443)], [PLACES[0], Place("node1", "10.0.0.9", 7443)]):
+        with pytest.raises(FormationFailed, match=r"node1 \(10.0.0.1:7443\) and node2") as caught:
+            again.begin_formation(others)
+        assert "hmctl reset" in (caught.value.fix or "")
+    assert again.voters == tuple(sorted(PLACES))
+    assert again.formed_at is None
+    again.forget_formation()
+    assert store.voters is None
+    assert store.bootstrap() != first
+
+
+def test_who_was_asked_to_form_is_exported_too(tmp_path):
+    there = OperatorStore.open(ID, tmp_path / "there")
+    there.create_authority(NOW)
+    there.bootstrap()
+    there.begin_formation(PLACES)
+    there.export(tmp_path / "ca.json")
+    here = OperatorStore.import_(tmp_path / "ca.json", tmp_path / "here")
+    assert here.voters == there.voters
+    assert here.bootstrap() == there.bootstrap()
+
+
+@pytest.mark.parametrize("begun_there", [False, True])
+def test_a_formation_that_was_begun_here_is_not_lost_by_an_import(tmp_path, begun_there):
+    there = OperatorStore.open(ID, tmp_path / "there")
+    there.create_authority(NOW)
+    there.export(tmp_path / "bare.json")
+    here = OperatorStore.import_(tmp_path / "bare.json", tmp_path / "here")
+    mine = here.bootstrap()
+    here.begin_formation(PLACES)
+    there.bootstrap()
+    if begun_there:
+        there.begin_formation(PLACES)
+    there.export(tmp_path / "full.json")
+    with pytest.raises(HyperMeshError, match="formed twice") if begun_there else contextlib.nullcontext():
+        OperatorStore.import_(tmp_path / "full.json", tmp_path / "here")
+    assert (here.bootstrap(), here.voters) == (mine, tuple(sorted(PLACES)))
+
+
+def test_one_bootstrap_id_with_two_lists_is_not_merged(tmp_path):
+    there = OperatorStore.open(ID, tmp_path / "there")
+    there.create_authority(NOW)
+    there.bootstrap()
+    there.export(tmp_path / "early.json")
+    here = OperatorStore.import_(tmp_path / "early.json", tmp_path / "here")
+    here.begin_formation(PLACES)
+    there.begin_formation(PLACES[:1])
+    there.export(tmp_path / "late.json")
+    with pytest.raises(HyperMeshError, match="two lists of control nodes"):
+        OperatorStore.import_(tmp_path / "late.json", tmp_path / "here")
+    assert here.voters == tuple(sorted(PLACES))
 
 
 def test_two_formations_of_one_cluster_are_not_merged(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from hmcore.api import Formation
+from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
-from hmcore.errors import HyperMeshError, PeerUnreachable, Unreachable
+from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable, Unreachable
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmctl import layout
 from hmctl.actions.deploy import Deploy, Options
@@ -49,8 +50,10 @@ class World:
 
     machines: dict[str, Machine]
     formed: str | None = None  # the bootstrap id that the cluster was formed with
-    permitted: set[str] = field(default_factory=set)
+    founders: tuple[str, ...] = ()  # whose votes count in it
+    permitted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # who was told to form, and with whom
     forms: int = 0
+    dies: bool = False  # hmctl is killed once it has sent `form`
     down: set[str] = field(default_factory=set)
     strange: set[str] = field(default_factory=set)  # hosts whose SSH key nobody knows
 
@@ -63,11 +66,27 @@ class World:
     def voters(self, name: str) -> list[str]:
         return [voter.name for voter in config(self.machines[name].files[layout.CONFIG]).voters]
 
+    def in_use(self, name: str) -> tuple[str, ...]:
+        """The voters that an agent counts."""
+        return self.permitted.get(name, tuple(sorted(self.voters(name))))
+
+    def knows(self, name: str) -> bool:
+        """Whether an agent knows of the formed cluster: it can ask its voters only."""
+        asked = {*self.in_use(name), *self.voters(name)}
+        return self.formed is not None and any(self.alive(other) and other in self.permitted for other in asked)
+
+    def form(self) -> None:
+        """What the agents do without hmctl, as soon as they may: every majority by the same list elects its leader."""
+        for founders in set(self.permitted.values()):
+            agreed = [name for name in founders if self.permitted.get(name) == founders and self.alive(name)]
+            if len(agreed) > len(founders) // 2:
+                bootstrap = self.bootstrap(agreed[0])
+                assert (self.formed, self.founders) in ((None, ()), (bootstrap, founders)), "two clusters"
+                self.formed, self.founders = bootstrap, founders
+
     def leader(self) -> str | None:
-        alive = [name for name in self.machines if self.alive(name)]
-        voters = self.voters(alive[0]) if alive else []
-        voting = [name for name in voters if name in alive]
-        return voting[0] if self.formed and len(voting) > len(voters) // 2 else None
+        voting = [name for name in self.founders if self.alive(name)]
+        return voting[0] if len(voting) > len(self.founders) // 2 else None
 
 
 class MemoryAgents:
@@ -79,16 +98,13 @@ class MemoryAgents:
     async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
         return {host.name: self._ask(host.name, self._formation) for host in hosts}
 
-    async def form(self, hosts: Sequence[Host], bootstrap: str, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
+    async def form(self, hosts: Sequence[Host], request: FormRequest, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
         self.world.forms += 1
-        for host in hosts:
-            if self.world.alive(host.name):
-                self.world.permitted.add(host.name)
-        voters = self.world.voters(hosts[0].name)
-        if len([name for name in voters if name in self.world.permitted]) > len(voters) // 2:
-            assert self.world.formed in (None, bootstrap), "two clusters"
-            self.world.formed = bootstrap
-        return await self.formation(hosts, timeout=timeout)
+        answers = {host.name: self._ask(host.name, lambda name: self._told(name, request)) for host in hosts}
+        self.world.form()
+        if self.world.dies:
+            raise asyncio.CancelledError
+        return answers
 
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
         return {host.name: self._ask(host.name, self._report) for host in hosts}
@@ -99,10 +115,24 @@ class MemoryAgents:
     def _ask(self, name: str, answer: Callable[[str], T]) -> T | HyperMeshError:
         return answer(name) if self.world.alive(name) else PeerUnreachable("no answer", host=name)
 
+    def _told(self, name: str, request: FormRequest) -> Formation | HyperMeshError:
+        world = self.world
+        mine = world.in_use(name)
+        if request.bootstrap != world.bootstrap(name) or tuple(sorted(request.voters)) != mine or name not in mine:
+            return InvalidRequest("set up otherwise", host=name)
+        if not world.knows(name):
+            world.permitted[name] = mine
+        return self._formation(name)
+
     def _formation(self, name: str) -> Formation:
         world = self.world
+        formed = world.knows(name)
         return Formation(
-            bootstrap=world.bootstrap(name), empty=world.formed is None, permitted=name in world.permitted, formed=world.formed is not None
+            bootstrap=world.bootstrap(name),
+            voters=list(world.in_use(name)),
+            empty=not formed,
+            permitted=name in world.permitted,
+            formed=formed,
         )
 
     def _report(self, name: str) -> NodeReport:
@@ -127,7 +157,7 @@ class MemoryAgents:
             containers=0,
             components=components,
             raft=RaftReport(role="leader" if world.leader() == name else "follower", leader=world.leader()),
-            formed=world.formed is not None,
+            formed=world.knows(name),
             members=members,
         )
 
@@ -212,9 +242,17 @@ class Bed:
         reset = Reset(self.inventory, self.store, hosts, self.output(), chosen, packages)
         report = await reset.run()
         if not any(machine.journal for machine in self.world.machines.values()):
-            self.world.formed = None
-        self.world.permitted &= {name for name, machine in self.world.machines.items() if machine.journal}
+            self.world.formed, self.world.founders = None, ()
+        self.world.permitted = {name: told for name, told in self.world.permitted.items() if self.world.machines[name].journal}
         return report
+
+    def make_control(self, *names: str) -> None:
+        """The operator edits the roles."""
+        for name in self.world.machines:
+            address = self.world.machines[name].address
+            for old in ("control", "worker"):
+                role = "control" if name in names else "worker"
+                self.text = self.text.replace(f"address: {address}, role: {old}", f"address: {address}, role: {role}")
 
 
 def make(folder: Path, count: int = 3, extra: str = "") -> Bed:

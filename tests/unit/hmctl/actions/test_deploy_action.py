@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,6 +129,112 @@ def test_no_sequence_of_limits_and_dead_hosts_forms_two_clusters(runs: list[tupl
         asyncio.run(scenario(Path(folder)))
 
 
+async def killed(bed: Bed, **options: object) -> None:
+    """A deploy that is gone as soon as it has sent `form`: what it had in mind is lost, what it wrote is not."""
+    bed.world.dies = True
+    with contextlib.suppress(asyncio.CancelledError):
+        await bed.deploy(**options)  # type: ignore[arg-type]
+    bed.world.dies = False
+
+
+@pytest.mark.parametrize("cut_off", [set(), {"node1", "node2"}])
+async def test_killed_after_form_and_given_other_control_nodes_it_forms_nothing(tmp_path: Path, cut_off: set[str]) -> None:
+    """node1 and node2 formed the cluster and hmctl never heard; then only node3, which knows of nothing, is to be a control node."""
+    bed = make(tmp_path)
+    bed.world.down = {"node3"}
+    await killed(bed)
+    assert (bed.store.formed_at, bed.world.formed is not None) == (None, True)
+    bed.world.down = cut_off
+    bed.make_control("node3")
+    before = dict(bed.world.machines["node3"].files)
+    report = await bed.deploy(limit="node3")
+    assert report.exit_code(detailed=False) == 1
+    refusal = next(check for check in report.checks if check.status == "error")
+    assert "node1 (10.0.0.1:7443), node2 (10.0.0.2:7443) and node3 (10.0.0.3:7443) were asked to form this cluster" in refusal.message
+    assert "hmctl reset" in (refusal.fix or "")
+    assert ("node3" in bed.world.permitted, bed.world.machines["node3"].files) == (False, before)
+
+    await bed.reset(limit="node3")  # node1 and node2 still hold the cluster
+    assert bed.store.voters is not None
+    assert (await bed.deploy(limit="node3")).exit_code(detailed=False) == 1
+
+    bed.world.down = set()
+    bed.make_control("node1", "node2", "node3")
+    assert (await bed.deploy()).healthy
+    await settled(bed)
+
+
+async def test_control_nodes_that_left_the_inventory_keep_a_reset_from_forgetting_the_cluster(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.down = {"node3"}
+    await killed(bed)
+    whole, bed.world.down = bed.text, set()
+    bed.make_control("node3")
+    bed.text = "".join(line for line in bed.text.splitlines(keepends=True) if "node1" not in line and "node2" not in line)
+    await bed.reset()
+    assert bed.store.voters is not None
+    assert "may live on at node1 (10.0.0.1:7443) and node2 (10.0.0.2:7443)" in bed.stderr.getvalue()
+    bed.text = whole
+    await bed.reset()
+    assert (bed.store.voters, bed.world.formed) == (None, None)
+    bed.make_control("node3")
+    assert (await bed.deploy()).healthy
+    assert bed.world.founders == ("node3",)
+
+
+async def test_control_nodes_may_be_changed_as_long_as_nobody_was_asked_to_form(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.down = {"node1", "node2"}
+    await bed.deploy()
+    assert bed.store.voters is None
+    bed.make_control("node3")
+    report = await bed.deploy()
+    assert (report.error, bed.world.founders, report.exit_code(detailed=False)) == (None, ("node3",), 3)
+
+
+FOUR = ["node1", "node2", "node3", "node4"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([("node1", "node2", "node3"), ("node2", "node3", "node4"), ("node1",), ("node4",)]),
+            st.sets(st.sampled_from(FOUR)),
+            st.sets(st.sampled_from(FOUR), min_size=1),
+            st.sampled_from(["deploy", "killed", "reset"]),
+        ),
+        max_size=6,
+    )
+)
+def test_no_sequence_of_control_sets_forms_two_clusters(runs: list[tuple[tuple[str, ...], set[str], set[str], str]]) -> None:
+    """World.form asserts that one list of voters forms one cluster; reset may end it."""
+
+    async def scenario(folder: Path) -> None:
+        bed = make(folder, count=4)
+        for control, down, limit, what in runs:
+            bed.make_control(*control)
+            bed.world.down = down
+            match what:
+                case "killed":
+                    await killed(bed, limit=",".join(sorted(limit)))
+                case "reset" if bed.world.formed is None or not limit & set(bed.world.founders):  # lost disks are another matter
+                    await bed.reset(limit=",".join(sorted(limit)))
+                case _:
+                    await bed.deploy(limit=",".join(sorted(limit)))
+            bed.world.form()
+        bed.world.down = set()
+        recorded = bed.store.voters
+        bed.make_control(*([place.name for place in recorded] if recorded else ["node1", "node2", "node3"]))
+        await bed.deploy()
+        bootstraps = {bed.world.bootstrap(name) for name in bed.world.machines}
+        assert bootstraps == {bed.world.formed}
+        await settled(bed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder)))
+
+
 async def test_hosts_of_a_cluster_whose_ca_is_elsewhere_are_refused(tmp_path: Path) -> None:
     bed = make(tmp_path)
     await bed.deploy()
@@ -162,15 +270,19 @@ async def test_a_host_of_another_cluster_is_refused(tmp_path: Path) -> None:
     assert "hm-zzzzzzzzzz" in next(check.message for check in report.checks if check.status == "error")
 
 
-async def test_the_control_nodes_of_a_formed_cluster_cannot_be_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_the_control_nodes_of_a_formed_cluster_cannot_be_changed(tmp_path: Path, recorded: bool) -> None:
+    """Not even where only the hosts' own files say which they are."""
     bed = make(tmp_path, count=4)
     await bed.deploy()
+    if not recorded:
+        bed.store._write_record(msgspec.structs.replace(bed.store._record(), voters=None))
     bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, role: control").replace(
         "10.0.0.3, role: control", "10.0.0.3, role: worker"
     )
     report = await bed.deploy()
     assert report.exit_code(detailed=False) == 1
-    assert any("cannot change them" in check.message for check in report.checks)
+    assert any(("cannot be changed" if recorded else "cannot change them") in check.message for check in report.checks)
 
 
 async def test_a_changed_setting_restarts_agents_and_names_the_value(tmp_path: Path) -> None:
@@ -288,10 +400,12 @@ async def test_a_host_that_changed_while_the_plan_was_read_is_left_alone(tmp_pat
 
 async def test_a_release_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path: Path) -> None:
     bed = make(tmp_path)
-    bed.world.machines["node3"].fails["hm-unpack"] = "tar: write error: No space left on device"
+    said = "tar: ./aioquic: Cannot mkdir: No space left on device\ntar: Exiting with failure status due to previous errors\n"
+    bed.world.machines["node3"].fails["hm-unpack"] = said
     report = await bed.deploy()
     assert (report.hosts[2].status, report.exit_code(detailed=False)) == ("failed", 3)
-    assert "No space left on device" in (report.hosts[2].error or "")
+    assert (report.hosts[2].error or "").endswith("Cannot mkdir: No space left on device")
+    assert "make room on node3" in (report.hosts[2].fix or "")
     assert not bed.world.machines["node3"].partial
     bed.world.machines["node3"].fails.clear()
     await bed.deploy()

@@ -15,8 +15,8 @@ from hmctl.phases.healthy import judge
 VOTERS = ("node1", "node2", "node3")
 
 
-def said(*, bootstrap: str = "b", formed: bool = False, permitted: bool = False) -> Formation:
-    return Formation(bootstrap=bootstrap, empty=not formed, permitted=permitted, formed=formed)
+def said(*, bootstrap: str = "b", formed: bool = False, permitted: bool = False, voters: tuple[str, ...] = VOTERS) -> Formation:
+    return Formation(bootstrap=bootstrap, voters=list(voters), empty=not formed, permitted=permitted, formed=formed)
 
 
 SILENT = PeerUnreachable("no answer")
@@ -49,10 +49,30 @@ def test_a_node_with_an_older_file_does_not_count() -> None:
         decide(VOTERS, "b", {"node1": said(), "node2": said(bootstrap="old"), "node3": SILENT})
 
 
-formations = st.builds(said, bootstrap=st.sampled_from("bx"), formed=st.booleans(), permitted=st.booleans())
+@pytest.mark.parametrize("bound", [{"formed": True}, {"permitted": True}])
+def test_whoever_took_part_with_other_control_nodes_forbids_these(bound: dict[str, bool]) -> None:
+    with pytest.raises(FormationFailed, match=r"node2 takes part .* with the control nodes node2 and node9"):
+        decide(VOTERS, "b", {"node1": said(), "node2": said(voters=("node2", "node9"), **bound), "node3": said()})
 
 
-@given(st.integers(1, 5).flatmap(lambda n: st.tuples(*[st.one_of(formations, st.just(SILENT))] * n)))
+def test_a_node_whose_file_names_other_voters_does_not_count() -> None:
+    stale = said(voters=("node1",))
+    assert decide(VOTERS, "b", {"node1": stale, "node2": said(), "node3": said()}) == Form(("node2", "node3"))
+    with pytest.raises(FormationFailed, match="node1 and node2"):
+        decide(VOTERS, "b", {"node1": stale, "node2": stale, "node3": said()})
+
+
+def formations(voters: tuple[str, ...]) -> st.SearchStrategy[Formation]:
+    lists = st.sampled_from([voters, voters, (*voters, "more"), voters[:1]])
+    return st.builds(said, bootstrap=st.sampled_from("bx"), formed=st.booleans(), permitted=st.booleans(), voters=lists)
+
+
+def rounds(size: int) -> st.SearchStrategy[tuple[Formation | HyperMeshError, ...]]:
+    voters = tuple(f"node{index}" for index in range(size))
+    return st.tuples(*[st.one_of(formations(voters), st.just(SILENT))] * size)
+
+
+@given(st.integers(1, 5).flatmap(rounds))
 def test_form_is_only_ever_sent_to_a_majority_that_agrees_and_knows_of_no_cluster(answers: tuple[Formation | HyperMeshError, ...]) -> None:
     voters = [f"node{index}" for index in range(len(answers))]
     table = dict(zip(voters, answers, strict=True))
@@ -62,10 +82,12 @@ def test_form_is_only_ever_sent_to_a_majority_that_agrees_and_knows_of_no_cluste
         return
     known = [answer for answer in answers if isinstance(answer, Formation)]
     assert not any(answer.bootstrap != "b" and (answer.formed or answer.permitted) for answer in known)
+    assert not any(set(answer.voters) != set(voters) and (answer.formed or answer.permitted) for answer in known)
     if isinstance(decision, Form):
         assert len(decision.voters) > len(voters) / 2
         assert not any(answer.formed for answer in known)
         assert all(isinstance(answer := table[name], Formation) and answer.bootstrap == "b" for name in decision.voters)
+        assert all(set(answer.voters) == set(voters) for name in decision.voters if isinstance(answer := table[name], Formation))
     else:
         assert any(answer.formed and answer.bootstrap == "b" for answer in known)
 

@@ -71,7 +71,7 @@ class _Client:
         self.closed = False
 
     async def formation(self) -> Formation:
-        return Formation(bootstrap="b", empty=True, permitted=False, formed=False)
+        return Formation(bootstrap="b", voters=[], empty=True, permitted=False, formed=False)
 
     async def close(self) -> None:
         self.closed = True

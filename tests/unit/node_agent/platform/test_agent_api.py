@@ -19,8 +19,8 @@ MAY = {
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
 }
-BODIES = {"cluster.form": api.FormRequest(bootstrap="b1")}
-FORMATION = api.Formation(bootstrap="b1", empty=False, permitted=True, formed=True, term=3)
+BODIES = {"cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"])}
+FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)
 RAFT = RaftReport(role="leader", leader="node1", term=3)
 NODE = Node(name="node1", address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1")
 EVENT = Event(index=1, kind="node.joined", subject="node1", message="joined")
@@ -67,8 +67,8 @@ class Agent:
             members=[NODE],
         )
 
-    async def form(self, bootstrap: str) -> api.Formation:
-        self.formed = bootstrap
+    async def form(self, request: api.FormRequest) -> api.Formation:
+        self.formed = request.bootstrap
         return FORMATION
 
 

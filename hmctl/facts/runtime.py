@@ -7,6 +7,8 @@ from typing import Literal
 
 from hmctl.facts.base import Topic, number, pairs
 
+SOCKET = "/var/run/docker.sock"
+
 # Old syntax on purpose: it must also run, and say so, on a Python that is too old. /version answers without a docker CLI.
 PROGRAM = r"""
 import os, platform, socket, sys
@@ -19,9 +21,12 @@ try:
     say("bcc", "yes" if find_spec("bcc") else "no")
 except Exception as error:
     say("bcc", "no")
-path = "/var/run/docker.sock"
+path, stopped = sys.argv[1:]
 if not os.path.exists(path):
     say("docker", "missing")
+elif stopped:
+    say("docker", "down")
+    say("docker_error", "it is stopped")
 else:
     try:
         link = socket.socket(socket.AF_UNIX)
@@ -41,8 +46,15 @@ else:
         say("docker_error", getattr(error, "strerror", None) or error)
 """
 
-COMMAND = f"""
-p=$(command -v "$HM_PYTHON") && "$p" - <<'HM-PYTHON-PROGRAM'
+
+def command(socket: str) -> str:
+    """Where systemd listens on the engine's behalf, to knock is to start it: an engine that was stopped is left alone."""
+    return f"""
+stopped=
+if [ "$(systemctl is-active docker.socket)" = active ]; then
+  case "$(systemctl is-active docker.service)" in active|activating|reloading) ;; *) stopped=yes ;; esac
+fi
+p=$(command -v "$HM_PYTHON") && "$p" - '{socket}' "$stopped" <<'HM-PYTHON-PROGRAM'
 {PROGRAM}
 HM-PYTHON-PROGRAM
 echo "dockerd=$(command -v dockerd || ls /usr/bin/dockerd /usr/sbin/dockerd 2>/dev/null | head -n 1)"
@@ -95,11 +107,11 @@ def _docker(found: dict[str, str]) -> Docker:
         case "down" if found.get("dockerd"):
             return Docker("down", error=found.get("docker_error", ""))
         case "missing" if found.get("dockerd"):
-            return Docker("down", error="its socket /var/run/docker.sock does not exist")
+            return Docker("down", error=f"its socket {SOCKET} does not exist")
         case "missing" | "down":  # a socket that outlived its engine is no engine
             return Docker("missing")
         case _:
             return Docker("unknown")
 
 
-TOPIC = Topic("runtime", COMMAND, parse)
+TOPIC = Topic("runtime", command(SOCKET), parse)

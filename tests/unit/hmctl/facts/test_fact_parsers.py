@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import socket
 import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,50 @@ def test_a_host_without_python_is_asked_all_the_rest() -> None:
     found = gather.parse("here", gather.split(done.stdout.decode()), 0.0, 0.0)
     assert found.python is None
     assert found.system.hostname
+
+
+@pytest.mark.parametrize(
+    ("units", "state", "knocks"),
+    [
+        ({"docker.socket": "active", "docker.service": "inactive"}, "down", 0),
+        ({"docker.socket": "active", "docker.service": "failed"}, "down", 0),
+        ({"docker.socket": "active", "docker.service": "active"}, "running", 1),
+        ({"docker.socket": "inactive", "docker.service": "inactive"}, "running", 1),  # an engine that systemd knows nothing of
+    ],
+)
+def test_an_engine_that_was_stopped_is_not_woken_by_asking(tmp_path: Path, units: dict[str, str], state: str, knocks: int) -> None:
+    """systemd listens for a stopped Docker: whoever connects, starts it; also a dry run, which promises to change nothing."""
+    cases = "".join(f"{unit}) echo {answer};; " for unit, answer in units.items())
+    for name, text in {"systemctl": f'case "$2" in {cases}esac', "dockerd": ":"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    heard = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                link, _ = listener.accept()
+            except OSError:
+                return
+            with link:
+                heard.append(link.recv(1000))
+                link.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"Version": "24.0.7"}')
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "docker.sock"))
+        listener.listen()
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HM_PYTHON": sys.executable}
+            script = runtime.command(str(tmp_path / "docker.sock"))
+            done = subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, timeout=60, check=True, env=environ)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join(10)
+    docker = runtime.parse(done.stdout.decode()).docker
+    assert (docker.state, len(heard)) == (state, knocks)
+    assert docker.error == ("it is stopped" if state == "down" else "")
 
 
 class _Answering(FakeRemote):

@@ -14,6 +14,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── FormationFailed            the cluster could not be formed, or may not be
 ├── TransportError             STOQ
 │   ├── PeerUnreachable        no connection to the peer, or its circuit is open
+│   │   └── NothingListens     its host is up and says that nobody listens there
 │   ├── HandshakeRefused       TLS or hello: the peer does not accept us, or we do not accept it
 │   ├── ConnectionLost         the connection ended under a call
 │   ├── CallTimeout            no answer within the deadline; whether it was carried out is unknown
@@ -134,6 +135,10 @@ class TransportError(HyperMeshError):
 
 
 class PeerUnreachable(TransportError):
+    pass
+
+
+class NothingListens(PeerUnreachable):
     pass
 
 

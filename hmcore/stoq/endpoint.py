@@ -27,7 +27,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, PeerUnreachable, TransportError
+from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable, TransportError
 from hmcore.pki import Identity
 from hmcore.stoq.complaints import Complaints
 from hmcore.stoq.connection import HIGH_WATER, Connection
@@ -219,7 +219,7 @@ class Listener(asyncio.DatagramProtocol):
             deadline = self._handshakes.pop(wire, None)
             if deadline is not None:
                 deadline.cancel()
-                self._complaints.add(f"no welcome for {quic.get_peer_address()}: {error.message}")
+                self._complaints.add(f"no welcome for {_place(quic.get_peer_address())}: {error.message}")
 
         wire = QuicWire(quic, verdict, Callbacks(self._send, established, stopped, connection_id), dialer=False, silence=self._silence)
         for cid in cids:
@@ -268,7 +268,7 @@ class _Dialled(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         if self.wire is not None:
-            self.wire.suspect()
+            self.wire.suspect(exc)
 
     def close(self) -> None:
         if self.transport is not None:
@@ -387,8 +387,15 @@ async def dial(
             return made[0]
         case HandshakeRefused(message=message) | FrameError(message=message):
             raise HandshakeRefused(message, host=server.name) from failure
+        case NothingListens():
+            raise NothingListens(f"{where}: {failure.message}", host=server.name) from failure
         case _:
             raise PeerUnreachable(f"{where}: {failure.message}", host=server.name) from failure
+
+
+def _place(address: Address) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _enlarge(sock: socket.socket) -> None:

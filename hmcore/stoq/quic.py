@@ -21,7 +21,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
 
-from hmcore.errors import ConnectionLost, HandshakeRefused, HyperMeshError, PeerUnreachable
+from hmcore.errors import ConnectionLost, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
 from hmcore.pki import Identity
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.mtls import ALPN, IDLE_TIMEOUT, Verdict, brief
@@ -134,10 +134,12 @@ class QuicWire:
             log.exception("reading a datagram failed: the connection is closed")
             self.fail(ConnectionLost("internal error"))
 
-    def suspect(self) -> None:
-        """The network says that nothing listens at the other end. Believed if it stays silent."""
-        if self._connection is None:
-            self.fail(PeerUnreachable("nothing listens there"))
+    def suspect(self, said: Exception) -> None:
+        """The network says that nothing listens at the other end, or that there is no way to it. Believed if it stays silent."""
+        if self._connection is None and isinstance(said, ConnectionRefusedError):
+            self.fail(NothingListens("nothing listens there"))
+        elif self._connection is None:
+            self.fail(PeerUnreachable((getattr(said, "strerror", None) or str(said)).lower()))
         elif self._second_look is None:
             asked = time.monotonic()
             self._second_look = self._loop.call_later(SECOND_LOOK, self._look_again, asked)
@@ -200,6 +202,8 @@ class QuicWire:
             return HandshakeRefused(f"it refuses us: {reason}")
         if event.error_code == QuicErrorCode.CONNECTION_REFUSED:
             return PeerUnreachable(reason or "it accepts no connections now")
+        if event.error_code == QuicErrorCode.APPLICATION_ERROR:  # all that RFC 9000 (10.2.3) lets an end say before the handshake is over
+            return ConnectionLost("the peer gave up before the handshake was over")
         if event.frame_type is None:
             return ConnectionLost(f"the peer closed the connection: {reason or 'no reason given'}")
         return ConnectionLost(reason or f"QUIC error {event.error_code:#x}")

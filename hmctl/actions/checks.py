@@ -27,6 +27,7 @@ from hmctl.text import duration, listed, plural
 
 MOST_SKEW_SECONDS = 5.0  # certificates are backdated by an hour; logs that differ by more than this cannot be read side by side
 MOST_SAID = 5  # complaints in one message; the table and `node inspect` have them all
+JUST_STARTED = 10.0  # seconds after its start in which an agent may still be finding the others
 UNKNOWN = "unknown: no node answered"
 EXPIRES_SOON = timedelta(days=30)
 
@@ -37,8 +38,8 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
     view = view_of(expected, reports)
     nodes = node_statuses(expected, answers, view)
     checks = [
-        check_quorum(view, reports),
-        check_leader(view, reports),
+        check_quorum(view, answers),
+        check_leader(view, answers),
         check_nodes(nodes, answers),
         check_components(reports),
         check_members(expected, view),
@@ -65,54 +66,79 @@ def health_of(checks: Sequence[Check]) -> Health:
     return Health.WARNING if Verdict.WARN in verdicts else Health.HEALTHY
 
 
-def check_quorum(view: View, reports: Sequence[NodeReport]) -> Check:
+def check_quorum(view: View, answers: Answers) -> Check:
     """Whether a majority of the voters follows one leader: without it nothing can be changed."""
-    name = "quorum"
+    name, reports = "quorum", reports_of(answers)
     need = len(view.voters) // 2 + 1
     if not reports:
         return Check(name=name, status=Verdict.ERROR, message=UNKNOWN)
     if not any(report.formed for report in reports):
         message = f"the cluster is not formed: {plural(len(reports), 'agent')} running, none in a cluster"
         return Check(name=name, status=Verdict.ERROR, message=message, fix="hmctl deploy")
-    following = _following(view, reports)
+    following = _following(view, answers)
     said = f"{len(following)} of {plural(len(view.voters), 'voter')}"
+    lost = sorted(set(view.voters) - following)
     if len(following) < need:
-        lost = sorted(set(view.voters) - following)
         message = f"no quorum: {said} with a leader, {need} needed; nothing can be changed until more are back"
-        return Check(name=name, status=Verdict.ERROR, message=message, fix=f"bring back {listed(lost)}: hmctl logs {lost[0]}")
+        return Check(name=name, status=Verdict.ERROR, message=message, fix=_bring_back(lost, answers))
     spare = len(following) - need
-    if len(following) < len(view.voters) and spare == 0:
+    if lost and spare == 0:
         message = f"{said} connected: one more lost and nothing can be changed"
-        lost = sorted(set(view.voters) - following)
-        return Check(name=name, status=Verdict.WARN, message=message, fix=f"bring back {listed(lost)}: hmctl logs {lost[0]}")
+        return Check(name=name, status=Verdict.WARN, message=message, fix=_bring_back(lost, answers))
+    if doubted := sorted(node for node in following if isinstance(answers.get(node), Silence)):
+        message = f"{said} connected as {view.leader} has it, but {listed(doubted)} {_does(doubted)} not answer us"
+        return Check(name=name, status=Verdict.WARN, message=message, fix=f"look again in a moment; then: hmctl node inspect {view.leader}")
     return Check(name=name, status=Verdict.OK, message=f"{said} connected; {spare or 'none'} may be lost")
 
 
-def _following(view: View, reports: Sequence[NodeReport]) -> set[str]:
-    """The voters that stand behind the leader: as it sees its own connections, or, where we cannot ask it, as they say themselves."""
+def _following(view: View, answers: Answers) -> set[str]:
+    """The voters that stand behind the leader: as it sees its own connections, or, where we cannot ask it, as they say themselves.
+
+    A voter that was not asked, for it is not in the inventory, counts if a follower that did answer is connected to it.
+    """
     if view.leader is None:
         return set()
-    own = next((report for report in reports if report.name == view.leader and report.raft.role == "leader"), None)
-    if own is not None and own.raft.term == view.term:
+    agreeing = [report for report in reports_of(answers) if report.raft.leader == view.leader and report.raft.term == view.term]
+    own = next((report for report in agreeing if report.name == view.leader and report.raft.role == "leader"), None)
+    if own is not None:
         return ({own.name} | set(own.raft.reachable_voters)) & set(view.voters)
-    agreeing = {report.name for report in reports if report.raft.leader == view.leader and report.raft.term == view.term}
-    return agreeing & set(view.voters)
+    seen = {peer.name for report in agreeing for peer in report.peers if peer.state == "connected"} - set(answers)
+    return ({report.name for report in agreeing} | seen) & set(view.voters)
 
 
-def check_leader(view: View, reports: Sequence[NodeReport]) -> Check:
-    """Whether everybody that answered names the same leader."""
-    name = "leader"
+def _bring_back(lost: Sequence[str], answers: Answers) -> str | None:
+    """What mends a lack of voters. hmctl can do nothing with a node that its inventory does not name."""
+    names = [node for node in lost if node in answers]
+    if not names:
+        return f"add {listed(lost)} to the inventory: only then can hmctl look into it" if lost else None
+    silent = [answer for node in names if isinstance(answer := answers[node], Silence)]
+    return f"bring back {listed(lost)}: {silent[0].fix if silent and silent[0].fix else f'hmctl logs {names[0]}'}"
+
+
+def _does(nodes: Sequence[str]) -> str:
+    return "does" if len(nodes) == 1 else "do"
+
+
+def check_leader(view: View, answers: Answers) -> Check:
+    """Whether everybody that answered names the same leader, and it is there."""
+    name, reports = "leader", reports_of(answers)
     if view.rivals:
         message = f"{listed(view.rivals)} each lead term {view.term}: this must never happen, please report it"
         return Check(name=name, status=Verdict.ERROR, message=message, fix=f"hmctl logs {' '.join(view.rivals)}")
     if view.leader is None:
         fix = "an election takes seconds: look again; if it lasts, hmctl node inspect shows who reaches whom" if reports else None
         return Check(name=name, status=Verdict.ERROR, message="no leader: nothing can be changed", fix=fix)
+    leads = f"{view.leader} leads term {view.term}"
+    if isinstance(answers.get(view.leader), Silence):
+        message = f"{leads} as the others have it, but does not answer us"
+        return Check(
+            name=name, status=Verdict.WARN, message=message, fix="look again in a moment: if it is gone, the others elect a new one"
+        )
     others = sorted(report.name for report in reports if report.raft.leader != view.leader)
     if others:
-        message = f"{view.leader} leads term {view.term}, but {listed(others)} {'does' if len(others) == 1 else 'do'} not follow it"
+        message = f"{leads}, but {listed(others)} {_does(others)} not follow it"
         return Check(name=name, status=Verdict.WARN, message=message, fix=f"hmctl node inspect {others[0]}")
-    return Check(name=name, status=Verdict.OK, message=f"{view.leader} leads term {view.term}; all that answered agree")
+    return Check(name=name, status=Verdict.OK, message=f"{leads}; all that answered agree")
 
 
 def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
@@ -141,9 +167,11 @@ def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
 
 
 def _fix_of_lost(node: NodeStatus) -> str:
+    if node.uptime_seconds is not None and node.uptime_seconds < JUST_STARTED:
+        return f"it started {duration(node.uptime_seconds)} ago: look again in a moment"
     if node.uptime_seconds is not None:  # it answers us: the trouble lies between it and the others
         return f"is UDP 7443 open between the nodes? hmctl node inspect {node.name} shows whom it reaches"
-    return f"hmctl logs {node.name}; on the host: systemctl status hypermesh-agent"
+    return f"is the host up? ping {node.address}; if it is: hmctl logs {node.name}"
 
 
 def check_components(reports: Sequence[NodeReport]) -> Check:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from hmcore.errors import HyperMeshError, PeerUnreachable, RemoteError
+from hmcore.errors import HyperMeshError, NothingListens, PeerUnreachable, RemoteError
 from hmcore.pki import valid_until
 from hmctl.actions.checks import judge
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
@@ -96,4 +96,5 @@ def _offset(theirs: float, sent: float, took: float) -> float:
 
 def _silence(error: HyperMeshError) -> Silence:
     """A node that refused us, or failed to answer once we had reached it, is not out of reach: another way there helps nobody."""
-    return Silence(error.message, error.fix, reached=not isinstance(error, PeerUnreachable | RemoteError))
+    fix = f"hmctl deploy; why its agent is gone: hmctl logs {error.host}" if isinstance(error, NothingListens) else None
+    return Silence(error.message, error.fix or fix, reached=not isinstance(error, PeerUnreachable | RemoteError))

@@ -276,6 +276,13 @@ async def test_what_ssh_finds_out_about_an_agent_is_said_and_what_ssh_itself_lac
     assert answers == {"node1": Silence("no agent is installed", "hmctl deploy"), "node2": Silence("no answer")}
 
 
+async def test_a_host_without_an_agent_is_mended_by_deploy(store: OperatorStore) -> None:
+    answers = (await survey(inventory(host("node1", silent_port())), store, via=Via.QUIC, timeout=1.0)).answers
+    answer = answers["node1"]
+    assert isinstance(answer, Silence)
+    assert answer.fix == "hmctl deploy; why its agent is gone: hmctl logs node1"
+
+
 @dataclass
 class RelayProcess:
     """The relay as SSH shows it: our end of its stdio."""

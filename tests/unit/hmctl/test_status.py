@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, RaftReport, Role
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, PeerReport, RaftReport, Role
 from hmctl.actions.checks import EXPIRES_SOON, judge
 from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
 
@@ -41,6 +41,8 @@ def report(
     reasons: tuple[str, ...] = (),
     formed: bool = True,
     voters: tuple[str, ...] = NAMES,
+    connected: tuple[str, ...] = (),
+    uptime: float = 60.0,
 ) -> NodeReport:
     leads = name == leader
     return NodeReport(
@@ -49,7 +51,7 @@ def report(
         address="198.18.0.9",
         role=Role.CONTROL,
         release=release,
-        uptime_seconds=12.5,
+        uptime_seconds=uptime,
         health_score=0.5 if reasons else 1.0,
         reasons=list(reasons),
         containers=0,
@@ -64,6 +66,7 @@ def report(
         ),
         formed=formed,
         members=list(members if members is not None else map(member, NAMES)),
+        peers=[PeerReport(name=peer, address="", state="connected" if peer in connected else "connecting") for peer in NAMES],
     )
 
 
@@ -185,6 +188,57 @@ def test_quorum(given: list[NodeReport], verdict: Verdict, words: str) -> None:
     assert found.status is verdict
     assert words in found.message
     assert (found.fix is None) == (verdict is Verdict.OK)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "words", "fix"),
+    [
+        pytest.param(
+            [report("node1", "node3", connected=("node3",)), report("node2", "node3")], Verdict.OK, "3 of 3", None, id="leads, unasked"
+        ),
+        pytest.param([report("node1"), report("node2")], Verdict.OK, "3 of 3 voters connected", None, id="follows, unasked"),
+        pytest.param(
+            [report("node1", reachable=("node2",)), report("node2")],
+            Verdict.WARN,
+            "2 of 3",
+            "add node3 to the inventory",
+            id="gone, unasked",
+        ),
+    ],
+)
+def test_a_voter_that_the_inventory_does_not_name_counts_by_what_the_others_see(
+    given: list[NodeReport], verdict: Verdict, words: str, fix: str | None
+) -> None:
+    found = check(status(*given, hosts=("node1", "node2")), "quorum")
+    assert found.status is verdict
+    assert words in found.message
+    assert (found.fix or "").startswith(fix or "")
+    assert "hmctl logs" not in (found.fix or "")
+
+
+def test_the_moment_after_a_kill_is_no_good_news() -> None:
+    """The leader has not noticed yet; we have."""
+    found = check(status(report("node1"), report("node2"), ("node3", SILENT)), "quorum")
+    assert found.status is Verdict.WARN
+    assert found.message == "3 of 3 voters connected as node1 has it, but node3 does not answer us"
+
+
+def test_the_moment_after_the_leaders_end_is_no_good_news() -> None:
+    found = status(("node1", SILENT), report("node2"), report("node3"))
+    assert check(found, "leader").status is Verdict.WARN
+    assert check(found, "leader").message == "node1 leads term 3 as the others have it, but does not answer us"
+    assert check(found, "quorum").status is Verdict.WARN  # what the others still believe of a silent leader is no evidence
+
+
+def test_a_quorum_that_is_lost_is_mended_as_the_silent_node_says() -> None:
+    found = status(report("node1", reachable=("node2",)), report("node2"), ("node3", Silence("nothing listens there", fix="hmctl deploy")))
+    assert check(found, "quorum").fix == "bring back node3: hmctl deploy"
+
+
+def test_a_node_that_just_started_is_given_a_moment_before_the_network_is_accused() -> None:
+    members = (member("node1"), member("node2"), member("node3", NodeState.DOWN, "no heartbeat for 9 s"))
+    found = status(report("node1", members=members), report("node2"), report("node3", uptime=0.5))
+    assert check(found, "nodes").fix == "it started 0.50 s ago: look again in a moment"
 
 
 def test_an_unformed_cluster_is_critical_and_deploy_forms_it() -> None:

@@ -21,6 +21,7 @@ from hmcore.errors import (
     InternalFault,
     InvalidRequest,
     NoQuorum,
+    NothingListens,
     NotLeader,
     PeerUnreachable,
     PermissionDenied,
@@ -361,7 +362,7 @@ async def test_a_peer_whose_process_is_gone_is_noticed_at_once(world: World) -> 
 async def test_dialling_where_nothing_listens_fails_at_once(world: World) -> None:
     async with listening(world.credentials("n1"), Recorder()) as listener:
         port = listener.port
-    with pytest.raises(PeerUnreachable, match=f"UDP 127.0.0.1:{port}: nothing listens there"):
+    with pytest.raises(NothingListens, match=f"UDP 127.0.0.1:{port}: nothing listens there"):
         await dial("127.0.0.1", port, credentials=world.credentials("n2"), local=local("n2"), server=identity("n1"), timeout=PATIENCE)
 
 

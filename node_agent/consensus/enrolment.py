@@ -131,4 +131,7 @@ class Enrolment:
             position = engine.applied_index - self._journal[0].index
             if not 0 <= position < len(self._journal) or self._journal[position].term < self.floor:
                 return
+        was_reseeding = self.reseeding
         self._journal.standing = Standing(bootstrap=cluster.bootstrap, formed=True, voters=self._voters)
+        if was_reseeding:
+            self._journal.sync()  # before anybody takes this node for a member and relies on it

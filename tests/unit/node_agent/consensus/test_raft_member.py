@@ -127,6 +127,7 @@ def test_it_neither_votes_nor_stands_until_it_has_caught_up(converse):
     n0.say("n1", append(11, (3, 9), entry(4, 11), commit=4))  # an entry of a leader that was elected without us
     n0.member.tick()
     assert n0.member.journal.standing == Standing(bootstrap="b1", formed=True, voters=VOTERS)
+    assert not n0.member.journal.dirty  # a crash does not undo it: others may rely on this node by now
     n0.pass_time(0.6)
     n0.say("n2", RequestVote(12, 99, 11))
     assert n0.heard(Vote) == [Vote(12)]

@@ -193,12 +193,12 @@ class Output:
             else:
                 self._say((Styled("error: ", "bad"), line))
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Goes on only with consent. Raises Interrupted when the answer is no, UsageError where nobody can answer."""
+    def confirm(self, question: str, *, yes: bool, fix: str = "give --yes to go ahead without being asked") -> None:
+        """Goes on only with consent. Raises Interrupted when the answer is no, UsageError, with `fix`, where nobody can answer."""
         if yes:
             return
         if not self._stdin.isatty():
-            raise UsageError(f"{question} Nobody can answer: stdin is no terminal", fix="give --yes to go ahead without being asked")
+            raise UsageError(f"nobody can answer, for stdin is no terminal: {question}", fix=fix)
         self._stderr.write(_paint((Styled(f"{question} [y/N] ", "strong"),), self._stderr_colour))
         self._stderr.flush()
         if self._stdin.readline().strip().lower() not in ("y", "yes"):

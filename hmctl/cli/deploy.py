@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +28,8 @@ def command(
         str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match, e.g. 'node1' or 'web-*,db-*'.")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask. The SSH keys of hosts met for the first time are accepted and pinned.")
+        bool,
+        typer.Option("--yes", "-y", help="Do not ask. SSH keys of new hosts are accepted; and pinned, unless --dry-run."),
     ] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on at the same time.")] = 32,
     timeout: Annotated[
@@ -62,7 +64,7 @@ async def _deploy(context: Context, options: object) -> Report:
     inventory = context.inventory()
     store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("deploy"):
-        connector = Connector(store.known_hosts, accept_new=options.yes)
+        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run)
         deploy = Deploy(
             inventory=inventory,
             store=store,
@@ -76,13 +78,22 @@ async def _deploy(context: Context, options: object) -> Report:
         try:
             report = await deploy.run()
         except asyncio.CancelledError:
-            context.output.note("what was begun is finished, or taken back, by running hmctl deploy again")
+            context.output.note(after_interruption(context.inventory_path, begun=deploy.begun))
             raise
         finally:
             await connector.close()
-        for place, fingerprint in connector.pinned:
-            context.output.note(f"first contact with {place}: pinned its SSH host key {fingerprint}")
+        for contact in connector.met:
+            kept = "accepted for this run only, as a dry run keeps nothing" if options.dry_run else "pinned"
+            context.output.note(f"first contact with {contact.place}: its SSH host key {contact.fingerprint} was {kept}")
     return report
+
+
+def after_interruption(inventory: str | None, *, begun: bool) -> str:
+    """What to do after a Ctrl-C. `inventory` is what -i named, if anything."""
+    if not begun:
+        return "nothing was changed"
+    command = f"hmctl -i {quote(inventory)} deploy" if inventory else "hmctl deploy"
+    return f"Run `{command}` again: it finishes what was begun, or takes it back."
 
 
 def show_plan(output: Output, steps: Sequence[Step], *, sign: str = "+", result: bool = False) -> None:

@@ -43,7 +43,7 @@ async def _reset(context: Context, options: Options, packages: bool) -> Report:
     inventory = context.inventory()
     store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("reset"):
-        connector = Connector(store.known_hosts, accept_new=options.yes)
+        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run)
         reset = Reset(
             inventory=inventory,
             store=store,

@@ -102,7 +102,7 @@ async def probe(attempts: Sequence[Attempt], remotes: Mapping[str, Remote]) -> l
         host = attempt.host
         try:
             processes[host.name] = await remotes[host.name].open_process(
-                [host.ssh.python, "-c", program], sudo=host.port < 1024, timeout=_TIMEOUT
+                [host.ssh.python, "-c", program, "network-probe"], sudo=host.port < 1024, timeout=_TIMEOUT
             )
             processes[host.name].stdin.write(attempt.task())
             async with asyncio.timeout(_TIMEOUT):

@@ -124,10 +124,9 @@ async def get(remote: Remote, path: str, *, timeout: float = 30.0) -> bytes:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """A command as a person should see it: a script by its name, not its text."""
-    if len(argv) > 3 and argv[:2] == ["sh", "-c"]:
-        return shlex.join(argv[3:])
-    return shlex.join(argv)
+    """A command as a person should see it: a script (of sh, or of Python) by its name, never its text."""
+    words = list(argv[3:]) if len(argv) > 3 and argv[1] == "-c" else list(argv)
+    return " ".join("..." if "\n" in word else shlex.quote(word) for word in words)
 
 
 class FirstContact(HostKeyMismatch):

@@ -36,17 +36,24 @@ class _Visit:
     target: SshTarget
     host: str
     refused: HostKeyMismatch | None = None
+    met: FirstContact | None = None  # accepted, if the login succeeds
 
 
 @dataclass(slots=True)
 class Connector:
-    """Opens connections. `pins` is the operator's own known_hosts; `accept_new` pins the keys of hosts met for the first time."""
+    """Opens connections. `pins` is the operator's own known_hosts; `accept_new` accepts the keys of hosts met for the first time.
+
+    A key that was accepted is pinned once a login with it has succeeded; without `keep` never, and it counts for this run only.
+    """
 
     pins: Path
     accept_new: bool = False
+    keep: bool = True
     home: Path = field(default_factory=Path.home)
     timeout: float = 15.0  # for one connection, seconds
-    pinned: list[tuple[str, str]] = field(default_factory=list)  # hosts met for the first time and accepted: place, fingerprint
+    met: list[FirstContact] = field(default_factory=list)  # hosts met for the first time, accepted unseen, and logged in to
+    _accepted: set[str] = field(default_factory=set)  # lines that the operator has accepted
+    _pinned: set[str] = field(default_factory=set)
     _bastions: dict[SshTarget, asyncssh.SSHClientConnection] = field(default_factory=dict)
     _open: list[asyncssh.SSHClientConnection] = field(default_factory=list)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one connection a bastion, whoever comes first
@@ -57,8 +64,11 @@ class Connector:
         return SshRemote(host, connection)
 
     def trust(self, contact: FirstContact) -> None:
-        """Pins a key that the operator has accepted; connecting again succeeds."""
-        hostkeys.pin(self.pins, [contact.line])
+        """Accepts a key that the operator has seen; connecting again succeeds, and pins it."""
+        self._accepted.add(contact.line)
+
+    def accepts(self, contact: FirstContact) -> bool:
+        return self.accept_new or contact.line in self._accepted
 
     async def close(self) -> None:
         """Ends all connections: hosts first, then the bastions that they came through."""
@@ -91,7 +101,16 @@ class Connector:
                     login_timeout=None,
                 )
         self._open.append(connection)
+        if visit.met is not None and visit.met.line not in self._pinned:
+            self._remember(visit.met)
         return connection
+
+    def _remember(self, contact: FirstContact) -> None:
+        self._pinned.add(contact.line)
+        if self.keep:
+            hostkeys.pin(self.pins, [contact.line])
+        if contact.line not in self._accepted:
+            self.met.append(contact)
 
     async def _bastion(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
         async with self._lock:
@@ -152,11 +171,11 @@ class _Judge(asyncssh.SSHClient):
             self._visit.refused = changed(name, place, fingerprint, known)
             return False
         line = hostkeys.entry(host, port, key.export_public_key("openssh").decode())
-        if self._connector.accept_new:
-            hostkeys.pin(self._connector.pins, [line])
-            self._connector.pinned.append((place, fingerprint))
+        contact = FirstContact(host=name, place=place, fingerprint=fingerprint, line=line)
+        if self._connector.accepts(contact):
+            self._visit.met = contact
             return True
-        self._visit.refused = FirstContact(host=name, place=place, fingerprint=fingerprint, line=line)
+        self._visit.refused = contact
         return False
 
 

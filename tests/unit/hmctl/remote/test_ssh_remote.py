@@ -53,8 +53,8 @@ class Box:
     def host(self, **changes: object) -> Host:
         return Host("node1", self.target(**changes), "127.0.0.1", 7443, Role.CONTROL)
 
-    def connector(self, *, accept_new: bool = True, timeout: float = 10.0) -> Connector:
-        return Connector(self.folder / "pins", accept_new=accept_new, home=self.folder, timeout=timeout)
+    def connector(self, *, accept_new: bool = True, keep: bool = True, timeout: float = 10.0) -> Connector:
+        return Connector(self.folder / "pins", accept_new=accept_new, keep=keep, home=self.folder, timeout=timeout)
 
     def vouch(self, key: asyncssh.SSHKey | None = None, file: str = "known") -> Path:
         path = self.folder / file
@@ -188,8 +188,12 @@ async def test_first_contact_is_refused_until_somebody_vouches(tmp_path: Path) -
         assert caught.value.fingerprint == box.host_key.get_fingerprint()
         assert box.offers == 0  # nothing was offered to a stranger
         shy.trust(caught.value)
+        assert not (tmp_path / "pins").exists()
+        await shy.connect(box.host())
         await shy.connect(box.host())
         await shy.close()
+        assert (tmp_path / "pins").read_text().splitlines() == [caught.value.line]
+        assert shy.met == []  # the operator has seen it
         assert (tmp_path / "pins").stat().st_mode & 0o777 == 0o600
 
 
@@ -197,12 +201,38 @@ async def test_first_contact_is_pinned_and_shown_when_new_hosts_are_accepted(tmp
     async with serving(tmp_path) as box:
         connector = box.connector()
         await connector.connect(box.host())
-        assert connector.pinned == [(f"[127.0.0.1]:{box.port}", box.host_key.get_fingerprint())]
+        assert [(met.place, met.fingerprint) for met in connector.met] == [(f"[127.0.0.1]:{box.port}", box.host_key.get_fingerprint())]
         await connector.close()
         again = box.connector(accept_new=False)
         await again.connect(box.host())
         await again.close()
-        assert again.pinned == []
+        assert again.met == []
+
+
+async def test_a_host_that_does_not_let_us_in_is_not_pinned(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        wrong = tmp_path / "wrong"
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(wrong))
+        connector = box.connector()
+        with pytest.raises(AuthenticationFailed):
+            await connector.connect(box.host(key=wrong))
+        await connector.close()
+        assert connector.met == []
+        assert not (tmp_path / "pins").exists()
+
+
+@pytest.mark.parametrize("accept_new", [True, False])
+async def test_a_run_that_keeps_nothing_pins_nothing(tmp_path: Path, accept_new: bool) -> None:
+    async with serving(tmp_path) as box:
+        connector = box.connector(accept_new=accept_new, keep=False)
+        if not accept_new:
+            with pytest.raises(FirstContact) as caught:
+                await connector.connect(box.host())
+            connector.trust(caught.value)
+        await asyncio.gather(*(connector.connect(box.host()) for _ in range(3)))
+        assert len(connector.met) == accept_new
+        await connector.close()
+        assert not (tmp_path / "pins").exists()
 
 
 @pytest.mark.parametrize("other", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
@@ -290,6 +320,10 @@ async def test_a_lost_connection_is_said_so(tmp_path: Path) -> None:
         await connector.close()
         with pytest.raises(Unreachable, match="the SSH connection was lost"):
             await remote.run(["true"], timeout=5)
+        with pytest.raises(Unreachable, match=r"the SSH connection was lost during `network-probe`$"):
+            await remote.open_process(["python3", "-c", "import socket\nprint(socket)", "network-probe"], timeout=5)
+        with pytest.raises(Unreachable, match=r"the SSH connection was lost during `sh -c \.\.\.`$"):
+            await remote.run(["sh", "-c", "true\ntrue"], timeout=5)
 
 
 async def test_a_bastion_is_verified_and_shared(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
 from hmctl.output import Output, Progress
-from hmctl.phases import hostlock, ownership, probe, rolling, runner
+from hmctl.phases import formed, hostlock, ownership, probe, rolling, runner
 from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
@@ -33,7 +33,7 @@ from hmctl.phases.certificates import IssueCertificates
 from hmctl.phases.configure import WriteConfiguration
 from hmctl.phases.connect import Reached, connect, gather_facts
 from hmctl.phases.form import form
-from hmctl.phases.healthy import Verdict, wait_healthy
+from hmctl.phases.healthy import PATIENCE, Verdict, wait_healthy
 from hmctl.phases.packages import InstallPackages
 from hmctl.phases.runner import Outcome, Timings
 from hmctl.phases.start import StartAgent
@@ -120,8 +120,13 @@ class Deploy:
             )
         if not reached.facts.keys() & {host.name for host in chosen}:
             return report.finished(error="no host could be reached; nothing was changed")
+        known = await self._formation(chosen, reached)
+        if self.options.limit is not None:
+            voters = [host.name for host in self.inventory.control_hosts]
+            if short := formed.short(voters, [host.name for host in chosen], known, self.options.limit):
+                return report.finished(error=short.error, fix=short.fix)
         targets = await self._targets(chosen, reached)
-        steps = self._plan(targets)
+        steps = self._plan(targets, known)
         report.steps = steps
         if self.options.dry_run:
             return report.finished()
@@ -174,6 +179,28 @@ class Deploy:
             progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
         return checks
 
+    async def _formation(self, chosen: Sequence[Host], reached: Reached) -> formed.Known:
+        """By our own records, or else by what the agents say that run already; a dry run does not write it down."""
+        store = self.store
+        if store.formed_at is not None:
+            return formed.Known(formed=True)
+        if not store.has_authority() or (bootstrap := store.known_bootstrap) is None:
+            return formed.Known()
+        names = {host.name for host in chosen}
+        idle = {name for name in names if name not in reached.facts or not reached.facts[name].agent.journal}
+        asked = [host for host in self.inventory.control_hosts if host.name not in idle]
+        if not asked:
+            return formed.Known()
+        agents = self.agents(store, reached.remotes)
+        try:
+            with self.timings.span("Ask who runs"):
+                known = formed.known(bootstrap, await agents.formation(asked, timeout=PATIENCE))
+        finally:
+            await agents.close()
+        if known.formed and not self.options.dry_run:
+            store.mark_formed(self.now())
+        return known
+
     async def _targets(self, chosen: Sequence[Host], reached: Reached) -> list[Target]:
         """The release for each kind of host, built here if it was not before; then what each host shall look like."""
         kinds = dict.fromkeys(desired.release_target(reached.facts[host.name]) for host in chosen if host.name in reached.facts)
@@ -200,9 +227,9 @@ class Deploy:
         keys = desired.Keys(authority.certificate, self.store.bootstrap())
         return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
 
-    def _plan(self, targets: Sequence[Target]) -> list[Step]:
+    def _plan(self, targets: Sequence[Target], known: formed.Known) -> list[Step]:
         steps = runner.plan(self.host_phases(), targets) + rolling.plan(targets)
-        if self.store.formed_at is None:
+        if not known.formed:
             voters = listed([host.name for host in self.inventory.control_hosts])
             steps.append(Step(None, "Form cluster", f"form the cluster {self.inventory.name} ({self.inventory.id}) with {voters}"))
         return steps

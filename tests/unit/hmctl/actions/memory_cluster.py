@@ -205,6 +205,7 @@ class Bed:
     world: World
     text: str
     digest: str = "a" * 64
+    begun: bool = False  # whether the last deploy may have changed anything
     stderr: io.StringIO = field(default_factory=io.StringIO)
 
     @property
@@ -234,7 +235,10 @@ class Bed:
             renderer=renderer(),
             show_plan=lambda steps: meanwhile() if meanwhile else None,
         )
-        return await deploy.run()
+        try:
+            return await deploy.run()
+        finally:
+            self.begun = deploy.begun
 
     async def reset(self, fuses: Mapping[str, Fuse] | None = None, *, packages: bool = False, **options: object) -> Report:
         hosts = MemoryHosts(self.world, fuses or {})

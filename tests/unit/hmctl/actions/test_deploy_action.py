@@ -15,7 +15,9 @@ from memory_cluster import Bed, make, no_probe
 
 from hmcore.errors import Interrupted, UsageError
 from hmctl import layout
+from hmctl.actions.deploy import consent
 from hmctl.phases import probe
+from hmctl.phases.base import Step
 from hmctl.remote.fake import Fuse
 
 
@@ -96,15 +98,92 @@ async def test_a_dead_first_host_is_set_aside_and_joins_later(tmp_path: Path) ->
 
 async def test_without_a_majority_nothing_is_formed_and_the_rest_of_the_hosts_completes_it(tmp_path: Path) -> None:
     bed = make(tmp_path)
-    report = await bed.deploy(limit="node1")
+    bed.world.down = {"node2", "node3"}
+    report = await bed.deploy()
     assert report.exit_code(detailed=False) == 1
     assert "not formed" in (report.error or "")
     assert "node2 and node3" in (report.error or "")
     assert bed.world.formed is None
-    report = await bed.deploy(limit="node2")
+    bed.world.down = set()
+    report = await bed.deploy(limit="node2")  # node1 runs already
     assert (report.error, bed.world.forms) == (None, 1)
     report = await bed.deploy()
     assert (report.healthy, bed.world.forms) == (True, 1)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_limit_that_can_never_form_the_cluster_is_refused_before_anything_is_changed(tmp_path: Path, dry_run: bool) -> None:
+    bed = make(tmp_path, count=5)
+    for limit in ("node1", "node4,node5", "node3,node4"):
+        report = await bed.deploy(limit=limit, dry_run=dry_run)
+        assert report.exit_code(detailed=False) == 1
+        assert "a majority, 2 of its 3 control nodes" in (report.error or "")
+        assert "node2" in (report.fix or "")
+        assert not any(machine.log for machine in bed.world.machines.values())
+        assert not bed.store.has_authority()
+    assert (await bed.deploy(limit="node1,node3")).error is None
+    assert (await bed.deploy(limit="node4")).error is None
+
+
+async def test_a_cluster_that_formed_while_nobody_looked_is_found_formed(tmp_path: Path) -> None:
+    """Ctrl-C while waiting until it is healthy: the agents form it all the same."""
+    bed = make(tmp_path)
+    await killed(bed)
+    bed.world.form()
+    assert bed.store.formed_at is None
+    planned = await bed.deploy(dry_run=True)
+    assert (planned.cluster_changes, planned.exit_code(detailed=True)) == ((), 0)
+    assert bed.store.formed_at is None
+    report = await bed.deploy(yes=False)  # nothing is left to ask for
+    assert (report.changed, report.healthy) == (False, True)
+    assert bed.store.formed_at is not None
+
+
+def test_the_question_counts_changes_and_hosts() -> None:
+    steps = [Step(f"node{i}", "", "write") for i in (1, 2, 3)]
+    assert consent([*steps, *steps, Step(None, "", "form")]) == "Make these 7 changes on 3 hosts?"
+    assert consent(steps[:1]) == "Make this change on 1 host?"
+    assert consent([Step(None, "", "form")]) == "Make this change?"
+
+
+async def test_a_host_where_nothing_was_done_and_that_is_well_gets_no_line_about_it(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    assert "node2: healthy" in bed.stderr.getvalue()
+    bed.stderr.truncate(0)
+    await settled(bed)
+    assert "node2: checks passed" in bed.stderr.getvalue()
+    assert "healthy" not in bed.stderr.getvalue()
+
+
+async def test_the_progress_line_of_an_unfit_host_is_no_name_of_a_check(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node2"].port_holder = "nginx"
+    await bed.deploy()
+    assert "node2: failed: not fit for a node, see below" in bed.stderr.getvalue()
+
+
+@pytest.mark.parametrize(("dry_run", "said"), [(True, "for this run they are accepted"), (False, "they are pinned")])
+async def test_where_nobody_can_answer_for_strangers_the_way_on_is_named(tmp_path: Path, dry_run: bool, said: str) -> None:
+    bed = make(tmp_path)
+    bed.world.strange = {"node2"}
+    with pytest.raises(UsageError, match="nobody can answer") as caught:
+        await bed.deploy(yes=False, dry_run=dry_run)
+    assert "--yes" in (caught.value.fix or "")
+    assert said in (caught.value.fix or "")
+
+
+async def test_it_is_known_whether_an_interrupted_run_had_begun(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+
+    def leave() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await bed.deploy(meanwhile=leave)
+    assert not bed.begun
+    await killed(bed)
+    assert bed.begun
 
 
 @settings(max_examples=10, deadline=None)
@@ -190,6 +269,19 @@ async def test_control_nodes_may_be_changed_as_long_as_nobody_was_asked_to_form(
     bed.make_control("node3")
     report = await bed.deploy()
     assert (report.error, bed.world.founders, report.exit_code(detailed=False)) == (None, ("node3",), 3)
+
+
+async def test_a_host_that_missed_a_change_of_the_control_nodes_is_brought_up_to_date(tmp_path: Path) -> None:
+    """node1 was set up to form with others, and was not reachable when those that formed it were chosen."""
+    bed = make(tmp_path, count=4)
+    await bed.deploy(limit="node1")
+    bed.world.down = {"node1"}
+    bed.make_control("node2", "node3", "node4")
+    await bed.deploy()
+    assert bed.world.founders == ("node2", "node3", "node4")
+    bed.world.down = set()
+    assert (await bed.deploy()).healthy
+    await settled(bed)
 
 
 FOUR = ["node1", "node2", "node3", "node4"]

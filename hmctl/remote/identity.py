@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +40,34 @@ def command_line(target: SshTarget, argv: Sequence[str], sudo: bool) -> tuple[st
     return join(wrapped), f"{target.sudo_password}\n{mark}\n".encode()
 
 
-def copy_key(target: SshTarget) -> str:
+def mend(target: SshTarget, own_keys: bool) -> str:
+    """What makes the host accept us. `own_keys`: whether the operator has keys of his own, where ssh looks for them."""
+    if target.key is not None:
+        return _copy_key(target)
+    first = "" if own_keys else "ssh-keygen, then "
+    return f"{first}{_copy_key(target)}; or name the key that it accepts in the inventory: ssh: {{key: PATH}}"
+
+
+def own_keys(home: Path) -> bool:
+    """Whether `home` has keys that we offer unasked, or an ssh_config that may name some."""
+    folder = home / ".ssh"
+    return (folder / "config").exists() or any(path.suffix != ".pub" for path in folder.glob("id_*"))
+
+
+def _copy_key(target: SshTarget) -> str:
     words = ["ssh-copy-id", *(("-p", str(target.port)) if target.port else ()), *(("-i", str(target.key)) if target.key else ())]
     return join([*words, f"{target.user}@{target.address}" if target.user else target.address])
 
 
-def offered(target: SshTarget, environ: Mapping[str, str]) -> str:
+def offered(target: SshTarget, environ: Mapping[str, str], own_keys: bool) -> str:
     """What we would prove our identity with, for the message that says that it was not enough."""
+    agent = bool(environ.get("SSH_AUTH_SOCK"))
+    if target.key is None and target.config is None and not own_keys:
+        missing = "there are no keys in ~/.ssh"
+        if not target.agent:
+            return missing
+        return f"we offered the keys of ssh-agent; {missing}" if agent else f"{missing}, and no ssh-agent is running"
     said = [f"the key {target.key}" if target.key else "the keys in ~/.ssh"]
     if target.agent:
-        said.append("the keys of ssh-agent" if environ.get("SSH_AUTH_SOCK") else "no ssh-agent (none is running)")
-    return " and ".join(said)
+        said.append("the keys of ssh-agent" if agent else "no ssh-agent (none is running)")
+    return f"we offered {' and '.join(said)}"

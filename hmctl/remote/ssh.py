@@ -18,7 +18,7 @@ from asyncssh.public_key import get_default_certificate_algs, get_default_public
 from hmcore.errors import AuthenticationFailed, HostKeyMismatch, RemoteError, Unreachable
 from hmctl.remote import hostkeys
 from hmctl.remote.base import Completed, FirstContact, shown
-from hmctl.remote.identity import command_line, copy_key, login_options, offered
+from hmctl.remote.identity import command_line, login_options, mend, offered, own_keys
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, SshTarget
@@ -26,15 +26,19 @@ if TYPE_CHECKING:
 # AES-GCM first: with hardware AES it moves a release several times faster than OpenSSH's own first choice does in Python.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
 CHUNK = 256 * 1024
+REACH_TIMEOUT = 4.0  # seconds for the network to carry us there: three attempts of TCP; logging in may take longer on a busy host
 KEEPALIVE = 10.0  # seconds; three unanswered ones end the connection
 
 
 @dataclass(slots=True)
 class _Visit:
-    """One attempt to connect: what the host's key turned out to be, as the handshake's callback saw it."""
+    """One attempt to connect, as the handshake's callbacks see it: how long it may take, and what the host's key turned out to be."""
 
     target: SshTarget
     host: str
+    limit: asyncio.Timeout
+    login_by: float
+    reached: bool = False
     refused: HostKeyMismatch | None = None
     met: FirstContact | None = None  # accepted, if the login succeeds
 
@@ -83,9 +87,11 @@ class Connector:
 
     async def _connect(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
         tunnel = await self._bastion(target.bastion, name) if target.bastion else None
-        visit, known = _Visit(target, name), self._known(target)
+        known, now = self._known(target), asyncio.get_running_loop().time()
+        limit = asyncio.timeout_at(now + min(REACH_TIMEOUT, self.timeout))
+        visit = _Visit(target, name, limit, login_by=now + self.timeout)
         with _explained(visit):
-            async with asyncio.timeout(self.timeout):
+            async with limit:
                 connection = await asyncssh.connect(
                     target.address,
                     **login_options(target),
@@ -162,6 +168,11 @@ class _Judge(asyncssh.SSHClient):
     def __init__(self, connector: Connector, visit: _Visit) -> None:
         self._connector = connector
         self._visit = visit
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._visit.reached = True
+        with suppress(RuntimeError):  # we gave up in this very moment
+            self._visit.limit.reschedule(self._visit.login_by)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         target, name = self._visit.target, self._visit.host
@@ -359,10 +370,11 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except asyncssh.KeyExchangeFailed as error:
         raise Unreachable(f"{where} and hmctl have no algorithm in common", host=name) from error
     except asyncssh.PermissionDenied as error:
+        keys = own_keys(Path.home())
         raise AuthenticationFailed(
-            f"{target} does not accept us; we offered {offered(target, os.environ)}",
+            f"{target} does not accept us; {offered(target, os.environ, keys)}",
             host=name,
-            fix=copy_key(target),
+            fix=mend(target, keys),
         ) from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise AuthenticationFailed(
@@ -373,9 +385,11 @@ def _explained(visit: _Visit) -> Iterator[None]:
         fix = "name another one: ssh.key in the inventory"
         raise AuthenticationFailed(f"the key {error.filename or target.key} cannot be read: {reason}", host=name, fix=fix) from None
     except TimeoutError as error:
-        raise Unreachable(
-            f"{where} did not answer in time", host=name, fix=f"is it up, and the port open? ping {target.address}"
-        ) from error
+        said = f"{where} accepts connections, but login did not end in time" if visit.reached else f"no answer from {where}"
+        fix = (
+            f"is sshd in trouble? ssh {target} shows more" if visit.reached else f"is the host up, and the port open? ping {target.address}"
+        )
+        raise Unreachable(said, host=name, fix=fix) from error
     except ConnectionRefusedError:
         fix = "on its console: systemctl start ssh; or name the port where its sshd listens: ssh.port"
         raise Unreachable(f"{where} refused the connection: no sshd listens there", host=name, fix=fix) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,8 @@ from hmcore.config.inventory import Host, SshTarget
 from hmcore.errors import AuthenticationFailed, CommandFailed, HostKeyMismatch, SudoRefused, Unreachable
 from hmcore.records import Role
 from hmctl.facts.gather import gather
-from hmctl.remote import hostkeys
+from hmctl.failure import explain
+from hmctl.remote import hostkeys, identity, ssh
 from hmctl.remote.base import FirstContact, check, get, put
 from hmctl.remote.ssh import Connector
 
@@ -271,6 +273,21 @@ async def test_a_wrong_key_says_what_was_offered(tmp_path: Path) -> None:
         assert caught.value.fix == f"ssh-copy-id -p {box.port} -i {wrong} {USER}@127.0.0.1"
 
 
+def test_without_any_key_the_message_says_so(tmp_path: Path) -> None:
+    target = SshTarget("10.0.0.1", user="root", key=None, agent=True)
+    assert not identity.own_keys(tmp_path)
+    assert identity.offered(target, {}, own_keys=False) == "there are no keys in ~/.ssh, and no ssh-agent is running"
+    assert identity.offered(target, {"SSH_AUTH_SOCK": "/a"}, own_keys=False).startswith("we offered the keys of ssh-agent")
+    assert identity.mend(target, own_keys=False).startswith("ssh-keygen, then ssh-copy-id root@10.0.0.1; or ")
+    assert "ssh: {key: PATH}" in identity.mend(target, own_keys=True)
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519.pub").touch()
+    assert not identity.own_keys(tmp_path)
+    (tmp_path / ".ssh" / "id_ed25519").touch()
+    assert identity.own_keys(tmp_path)
+    assert identity.offered(target, {}, own_keys=True) == "we offered the keys in ~/.ssh and no ssh-agent (none is running)"
+
+
 async def test_a_key_with_a_passphrase_is_named(tmp_path: Path) -> None:
     async with serving(tmp_path) as box:
         locked = tmp_path / "locked"
@@ -295,13 +312,27 @@ async def test_nobody_listening_and_nobody_answering_are_told_apart(tmp_path: Pa
 
         silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
         try:
-            with pytest.raises(Unreachable, match="did not answer in time"):
+            with pytest.raises(Unreachable, match="login did not end in time"):
                 await box.connector(timeout=0.2).connect(box.host(port=silent.sockets[0].getsockname()[1]))
         finally:
             silent.close()
             await silent.wait_closed()
         with pytest.raises(Unreachable, match="no address is known"):
             await box.connector().connect(box.host(address="no-such-host.invalid"))
+
+
+async def test_a_host_that_gives_no_answer_at_all_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener whose queue is full drops what comes, as a dead host does; a login may still take longer than that."""
+    monkeypatch.setattr(ssh, "REACH_TIMEOUT", 0.3)
+    with socket.socket() as dead, socket.socket() as filler:
+        dead.bind(("127.0.0.1", 0))
+        dead.listen(0)
+        filler.connect(dead.getsockname())
+        box = Box(tmp_path, port=dead.getsockname()[1])
+        with pytest.raises(Unreachable, match="no answer from") as caught:
+            await box.connector(timeout=60.0).connect(box.host())
+    assert explain(caught.value) == [f"node1: no answer from [127.0.0.1]:{box.port}", f"  fix: {caught.value.fix}"]
+    assert "is the host up" in (caught.value.fix or "")
 
 
 async def test_a_command_that_hangs_is_given_up(tmp_path: Path) -> None:

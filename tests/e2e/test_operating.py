@@ -19,6 +19,21 @@ def test_deploy_with_nothing_to_do_changes_and_restarts_nothing(cluster: Cluster
     assert [cluster.agent_pid(name) for name in cluster.names] == pids
 
 
+def test_looking_leaves_a_stopped_docker_stopped(cluster: Cluster) -> None:
+    """systemd would start it for whoever connects to its socket."""
+    cluster.until_healthy()
+    cluster.inside("node3", "systemctl", "stop", "docker.service")
+    try:
+        assert cluster.inside("node3", "systemctl", "is-active", "docker.socket").strip() == "active"
+        done = cluster.run("deploy", "--dry-run", "--yes", check=False)
+        assert "node3: Docker is installed but does not answer: it is stopped" in done.stdout + done.stderr
+        state = cluster.inside("node3", "systemctl", "show", "-p", "ActiveState", "--value", "docker.service")
+        assert state.strip() == "inactive"
+    finally:
+        cluster.inside("node3", "systemctl", "start", "docker.service")
+    cluster.until_healthy()
+
+
 def test_a_changed_setting_is_pending_and_then_rolled_out(cluster: Cluster) -> None:
     cluster.until_healthy()
     text = cluster.inventory.read_text()

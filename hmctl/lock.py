@@ -50,7 +50,7 @@ def _refusal(path: Path) -> HyperMeshError:
         who = (
             f"`hmctl {holder['doing']}` (process {int(holder['pid'])}, since {time.strftime('%H:%M:%S', time.localtime(holder['since']))})"
         )
-        fix = f"wait until it is done, or stop it: kill {int(holder['pid'])}"
+        fix = f"answer it if it asks something; or wait until it is done, or stop it: kill {int(holder['pid'])}"
     except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
         who, fix = "another hmctl", "wait until it is done"
-    return HyperMeshError(f"{who} is changing this cluster", fix=fix)
+    return HyperMeshError(f"{who} is open, perhaps waiting for an answer; only one command at a time may change a cluster", fix=fix)

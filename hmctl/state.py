@@ -186,7 +186,7 @@ class OperatorStore:
     # To another machine
 
     def export(self, path: Path) -> None:
-        """All of it but this operator's own certificate, as one file. Raises UsageError if `path` exists."""
+        """All of it but this operator's own certificate, as one file. Raises UsageError if `path` exists or cannot be written."""
         authority, record = self.authority(), self._record()
         document = Exported(
             cluster=self.cluster,
@@ -197,7 +197,12 @@ class OperatorStore:
             formed_at=record.formed_at,
             known_hosts=self.known_hosts.read_text() if self.known_hosts.exists() else "",
         )
-        files.create(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        try:
+            files.create(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        except UsageError as error:
+            raise UsageError(f"{error.message}; nothing was written", fix="name a file that is not there yet") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}", fix="name a file in a folder where you may write") from None
 
     @classmethod
     def import_(cls, path: Path, root: Path | None = None) -> OperatorStore:
@@ -205,7 +210,8 @@ class OperatorStore:
         try:
             exported = msgspec.json.decode(path.read_bytes(), type=Exported)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+            fix = "name the file that `hmctl ca export` wrote"
+            raise UsageError(f"{path} cannot be read: {error.strerror}", fix=fix) from None
         except msgspec.DecodeError as error:
             raise UsageError(f"{path} was not written by `hmctl ca export`: {error}") from error
         certificate, key = exported.certificate.encode(), exported.key.encode()

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hmcore.errors import CommandFailed, HyperMeshError, Unreachable
+from hmcore.errors import CommandFailed, HyperMeshError, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -67,11 +67,26 @@ def _text(message: object) -> str:
             return ""
 
 
+_SPAN = r"(\d+(\.\d+)?\s*(us|ms|s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|M|months?|y|years?)\s*)+"
+_DAY = r"((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d{4}-\d\d-\d\d"
+_CLOCK = r"\d\d?:\d\d(:\d\d(\.\d+)?)?"
+_TIME = re.compile(rf"now|today|yesterday|@\d+(\.\d+)?|-?{_SPAN}|{_SPAN}ago|({_DAY}|{_CLOCK}|{_DAY}[ T]{_CLOCK})(Z| ?UTC)?")
+
+
+def journal_time(text: str) -> str:
+    """`text` as every journalctl understands it; spans (10m, 1h 30min) lie in the past. Raises UsageError if it is no time."""
+    if not _TIME.fullmatch(text):
+        raise UsageError(f"--since {text}: that is no time", fix="give it like 10m, '2h ago', yesterday, 08:00 or '2026-11-22 08:00'")
+    if re.fullmatch(_SPAN, text):
+        return f"-{text}"
+    return re.sub(r"(?<=\d)T(?=\d)", " ", text).removesuffix("Z") + (" UTC" if text.endswith("Z") else "")
+
+
 def command(*, since: str | None, tail: int | None, cursor: str | None = None, follow: bool = False) -> list[str]:
-    """The journalctl call. `since` may be 10m or 2h for short; everything else is journalctl's own grammar."""
+    """The journalctl call. `since`: see journal_time. Raises UsageError."""
     argv = ["journalctl", "-u", UNIT, "-o", "json", "--output-fields=MESSAGE,PRIORITY", "--no-pager", "--quiet"]
     if since is not None:
-        argv.append(f"--since={f'-{since}' if re.fullmatch(r'[0-9]+(s|m|min|h|d)', since) else since}")
+        argv.append(f"--since={journal_time(since)}")
     if cursor is not None:
         argv.append(f"--after-cursor={cursor}")
     argv.append(f"--lines={'all' if tail is None else tail}")

@@ -154,9 +154,11 @@ def refuse_unsupported(target: Target) -> None:
     if len(version) != 2:
         raise ReleaseError(f"{target.python!r} is no Python minor version", fix="for example --python 3.11")
     if version < OLDEST_PYTHON:
-        raise ReleaseError(f"Python {target.python} is too old: agents need {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer")
+        oldest = f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]}"
+        raise ReleaseError(f"Python {target.python} is too old: agents need {oldest} or newer", fix=f"for example --python {oldest}")
     if target.arch not in ARCHITECTURES:
-        raise ReleaseError(f"there is no release for {target.arch}: only for {' and '.join(ARCHITECTURES)} (glibc {GLIBC[0]}.{GLIBC[1]}+)")
+        only = f"only for {' and '.join(ARCHITECTURES)} (glibc {GLIBC[0]}.{GLIBC[1]}+)"
+        raise ReleaseError(f"there is no release for {target.arch}: {only}", fix=f"--arch {' or '.join(ARCHITECTURES)}")
 
 
 def _load(folder: Path) -> Release | None:

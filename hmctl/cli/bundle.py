@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hmcore.errors import ReleaseError, UsageError
 from hmctl.cli.context import current, group
 from hmctl.output import Column
 from hmctl.text import duration, size
@@ -22,10 +23,14 @@ def build(
 ) -> None:
     """Build the release for one kind of node, unless it is cached already."""
     from hmctl.bundle.build import Target, here
-    from hmctl.bundle.store import ReleaseStore
+    from hmctl.bundle.store import ReleaseStore, refuse_unsupported
 
     context = current(ctx)
     target = Target(python or here().python, arch or here().arch)
+    try:
+        refuse_unsupported(target)
+    except ReleaseError as error:  # known before anything is built, and the caller's own words
+        raise UsageError(error.message, fix=error.fix) from None
     with context.output.progress() as progress:
         progress.update(str(target), "building the release")
         release = ReleaseStore.open(context.environ).get(target)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hmctl.output import Output
     from hmctl.state import OperatorStore
 
-app = group("Export or import the cluster's certificate authority.")
+app = group("Show, export or import the cluster's certificate authority.")
 
 
 @app.command()

@@ -70,6 +70,14 @@ class Context:
         with asyncio.Runner() as runner:
             return runner.run(main)
 
+    def run_until_interrupted(self, main: Coroutine[Any, Any, int]) -> int:
+        """The same for what goes on until Ctrl-C: that is its proper end, and no failure."""
+        try:
+            return self.run(main)
+        except KeyboardInterrupt:
+            self.output.note()  # the terminal has drawn ^C
+            return 0
+
 
 def current(ctx: typer.Context) -> Context:
     """The context that main.py made for this run."""

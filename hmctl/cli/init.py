@@ -33,6 +33,8 @@ def command(
     context = current(ctx)
     found_unasked = context.environ.get("HMCTL_INVENTORY") or DEFAULT_INVENTORY
     file = context.inventory_path or found_unasked
+    if file != "-" and not force and Path(file).exists():  # known before anything about the hosts is said
+        raise _there_already(file)
     planned = init.plan_hosts(hosts, preset=preset, control=control)
     text = init.compose(planned, id=init.new_cluster_id(), name=name, preset=preset)
     inventory, warnings = init.check(text, file)
@@ -48,8 +50,8 @@ def command(
             files.write(path, text.encode(), mode=0o644)
         else:
             files.create(path, text.encode(), mode=0o644)
-    except UsageError as error:
-        raise UsageError(f"{error.message}; nothing was written", fix="--force overwrites it, -i FILE writes another") from None
+    except UsageError:  # it appeared only now
+        raise _there_already(file) from None
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
     if replaced is not None:
@@ -62,6 +64,10 @@ def command(
 
     nodes = [{"name": host.name, "address": host.address, "role": str(host.role)} for host in inventory.hosts]
     context.output.result({"file": file, "id": inventory.id, "name": inventory.name, "preset": preset, "hosts": nodes}, human)
+
+
+def _there_already(file: str) -> UsageError:
+    return UsageError(f"{file} exists already; nothing was written", fix="--force overwrites it, -i FILE writes another")
 
 
 def _id_of(path: Path) -> str | None:

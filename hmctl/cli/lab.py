@@ -24,7 +24,9 @@ _COLOURS: Mapping[str, Style] = {"running": "good", "paused": "warning", "stoppe
 @app.command()
 def up(
     ctx: typer.Context,
-    nodes: Annotated[int | None, typer.Option("--nodes", "-n", help="How many hosts; a larger number adds some.  [default: 3]")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", "-n", min=1, help="How many hosts; a larger number adds some.  [default: 3]")
+    ] = None,
     name: Name = "lab",
     inventory: Annotated[Path | None, typer.Option("--inventory", "-i", help="The inventory to write.  [default: NAME.yaml]")] = None,
 ) -> None:
@@ -88,7 +90,7 @@ def list_labs(ctx: typer.Context) -> None:
         output.table(["LAB", "HOST", "ADDRESS", "STATE", "INVENTORY"], rows)
         for view in views:
             if view.partition:
-                output.line(f"lab {view.name} is partitioned: {' / '.join(','.join(side) for side in view.partition)}")
+                output.line(f"{view.name} is partitioned: {' / '.join(','.join(side) for side in view.partition)}")
 
     output.result({"labs": views}, human)
 

@@ -9,11 +9,12 @@ import msgspec
 import typer
 
 from hmcore.errors import HyperMeshError
-from hmctl.actions.journal import Entry, Request, follow, history
+from hmctl.actions.journal import Entry, Request, follow, history, journal_time
 from hmctl.cli.context import Context, current
 from hmctl.text import TINTS, Style, Styled
 
 DEFAULT_TAIL = 100
+FOLLOW_TAIL = 10
 TIME_WIDTH = len("2026-11-22 08:00:00.000")
 
 
@@ -28,19 +29,24 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 def command(
     ctx: typer.Context,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", show_default=False)] = None,
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="NODE", help="Only these nodes.", show_default=False)] = None,
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the journals grow, until Ctrl-C.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 2026-11-22 08:00.")] = None,
     tail: Annotated[
         int | None,
-        typer.Option("--tail", "-n", min=0, metavar="N", help="The latest N lines of each node.  [default: 100; with --since, all]"),
+        typer.Option(
+            "--tail", "-n", min=0, metavar="N", help="The latest N lines of each node.  [default: 100; with -f, 10; with --since, all]"
+        ),
     ] = None,
 ) -> int:
     """Show the agents' journals, merged by time and marked with their node."""
     context = current(ctx)
-    if tail is None and since is None:
-        tail = DEFAULT_TAIL
-    return context.run(_logs(context, nodes or [], Request(since, tail), following=following))
+    if since is not None:
+        journal_time(since)  # a mistake in it is said before any host is asked
+    elif tail is None:
+        tail = FOLLOW_TAIL if following else DEFAULT_TAIL
+    logs = _logs(context, nodes or [], Request(since, tail), following=following)
+    return context.run_until_interrupted(logs) if following else context.run(logs)
 
 
 async def _logs(context: Context, nodes: list[str], request: Request, *, following: bool) -> int:

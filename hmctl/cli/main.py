@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hmcore.errors import UsageError
 from hmctl.cli.context import EPILOG, Context, group
 from hmctl.document import Format
 from hmctl.failure import exit_code, is_broken_pipe, is_expected
@@ -44,7 +45,7 @@ COMMANDS = (
     Entry("node", "Nodes & cluster", "List nodes, look into one: components, start-up, peers"),
     Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
     Entry("config", "Operations", "Validate, show and render the configuration; list the presets"),
-    Entry("ca", "Operations", "Export or import the cluster's certificate authority"),
+    Entry("ca", "Operations", "Show, export or import the cluster's certificate authority"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),
     Entry("reset", "Operations", "Remove everything that deploy put on the hosts"),
     Entry("completion", "Operations", "Print the completion script of your shell"),
@@ -67,7 +68,7 @@ class LazyGroup(TyperGroup):
 
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            raise UsageError(f"no such command: {args[0]}", fix=f"did you mean {near[0]}?" if near else f"{PROGRAM} --help")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -90,7 +91,11 @@ def load(name: str) -> Any:
     else:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(name, epilog=EPILOG, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    for inner in getattr(command, "commands", {}).values():
+        inner.epilog = inner.epilog or EPILOG
+        inner.short_help = inner.help.partition(".")[0]  # whole, where the parser would cut it to fit one line
+    return command
 
 
 def _version(wanted: bool) -> None:
@@ -181,10 +186,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         answer = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # usage: the parser's own words
-        show = getattr(error, "show", None)
-        if show is not None:
-            show()
-        return error.exit_code
+        return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:  # noqa: BLE001  the one boundary: said, never swallowed
@@ -192,6 +194,16 @@ def run(argv: Sequence[str]) -> int:
     if answer == INTERRUPTED:
         return _interrupted()
     return answer if isinstance(answer, int) else 0
+
+
+def _misused(error: Any) -> int:
+    if getattr(type(error), "show", None) is typer.BadParameter.show:  # others show a help text, or nothing
+        from hmctl.cli.usage import misuse
+
+        Output().error(misuse(error))
+    elif hasattr(error, "show"):
+        error.show()
+    return int(error.exit_code)
 
 
 def _failed(error: Exception, words: Sequence[str]) -> int:

@@ -125,6 +125,9 @@ def _show_phases(output: Output, phases: list[PhaseReport]) -> None:
         ]
         for phase in phases
     ]
+    if phases[0].began_seconds > 0:  # before the agent's own code is in charge
+        first = phases[0].began_seconds
+        rows.insert(0, ["(Python starts)", Styled(bar(0.0, first, total, BAR), "dim"), duration(first), "", ""])
     output.table(["PHASE", f"START-UP, {duration(total)}", Column("TOOK", right=True), "", Column("", wraps=True)], rows)
 
 

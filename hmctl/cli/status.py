@@ -48,7 +48,8 @@ def command(
     Exit code 0: healthy; 3: a warning, such as an unreachable node; 4: critical, no quorum or nobody answers.
     """
     context = current(ctx)
-    return context.run(_status(context, watch=watch, interval=interval, via=via, timeout=timeout))
+    status = _status(context, watch=watch, interval=interval, via=via, timeout=timeout)
+    return context.run_until_interrupted(status) if watch else context.run(status)
 
 
 async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None) -> int:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.config.inventory import Host, SshTarget
-from hmcore.errors import HyperMeshError, Unreachable
+from hmcore.errors import HyperMeshError, Unreachable, UsageError
 from hmcore.records import Role
-from hmctl.actions.journal import Entry, Lines, Request, Window, command, follow, history, parse
+from hmctl.actions.journal import Entry, Lines, Request, Window, command, follow, history, journal_time, parse
 from hmctl.remote.base import Completed
 
 DEADLINE = 10.0
@@ -70,6 +70,7 @@ def test_the_command_asks_journalctl_for_what_was_wanted() -> None:
     assert plain[-1] == "--lines=100"
     assert "--since=-10m" in command(since="10m", tail=None)
     assert "--since=2026-11-22 08:00" in command(since="2026-11-22 08:00", tail=None)
+    assert "--since=2026-11-22 08:00 UTC" in command(since="2026-11-22T08:00Z", tail=None)
     assert command(since=None, tail=None, cursor="c1", follow=True)[-3:] == ["--after-cursor=c1", "--lines=all", "--follow"]
 
 
@@ -247,3 +248,30 @@ async def test_following_goes_on_after_the_history_and_across_a_lost_connection(
     assert "--after-cursor=c10" in calls["node1"][0]
     assert "--after-cursor=c12" in calls["node1"][1]
     assert "--since=-5s" in calls["node2"][0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "now",
+        "today",
+        "yesterday",
+        "10m",
+        "1h 30min",
+        "2 hours ago",
+        "-5s",
+        "@1700000000",
+        "08:00",
+        "2026-11-22",
+        "2026-11-22 08:00:01.5",
+        "Sun 2026-11-22",
+    ],
+)
+def test_times_that_journalctl_understands(text: str) -> None:
+    assert journal_time(text)
+
+
+@pytest.mark.parametrize("text", ["yesterdy", "", "10", "10 parsecs", "2026-11", "22.11.2026", "ago", "8"])
+def test_what_is_no_time_is_said_before_anybody_is_asked(text: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        journal_time(text)

@@ -49,7 +49,7 @@ def test_a_lock_file_that_says_nothing_is_no_obstacle_to_the_message(tmp_path):
     path = tmp_path / "lock"
     with lock.held(path, "deploy"):
         path.write_bytes(b"\xff")
-        with pytest.raises(HyperMeshError, match="another hmctl is changing"), lock.held(path, "reset"):
+        with pytest.raises(HyperMeshError, match="another hmctl is open"), lock.held(path, "reset"):
             pytest.fail("both hold it")
 
 

@@ -11,6 +11,7 @@ import pytest
 from hmcore import pki
 from hmcore.errors import FormationFailed, HyperMeshError, PkiError, UsageError
 from hmctl import files, state
+from hmctl.failure import explain
 from hmctl.state import OperatorStore, Place
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -185,6 +186,17 @@ def test_export_overwrites_nothing(store, tmp_path):
         store.export(file)
     assert file.read_text() == "precious"
     assert set(os.listdir(tmp_path)) == {"data", "ca.json"}  # nothing is left beside it
+
+
+def test_a_file_that_cannot_be_written_or_read_is_the_callers_mistake(store, tmp_path):
+    store.create_authority(NOW)
+    with pytest.raises(UsageError, match="cannot be written: No such file or directory") as caught:
+        store.export(tmp_path / "nowhere" / "ca.json")
+    assert caught.value.fix
+    with pytest.raises(UsageError) as caught:
+        OperatorStore.import_(tmp_path / "nofile")
+    assert explain(caught.value)[0].endswith("nofile cannot be read: No such file or directory")
+    assert explain(caught.value)[1:] == ["  fix: name the file that `hmctl ca export` wrote"]
 
 
 def test_import_never_replaces_another_authority(store, tmp_path):

@@ -67,9 +67,11 @@ def test_json_is_a_document_a_line(journals: Journals, capsys: pytest.CaptureFix
 
 
 def test_following_begins_where_the_history_ended(journals: Journals) -> None:
-    assert main.run(["logs", "-f", "--tail", "5"]) == 130
+    assert main.run(["logs", "-f", "--tail", "5"]) == 0
     assert journals.cursors == {"node1": "c1", "node2": "c2"}
     assert journals.read[0][1] == Request(None, 5)
+    main.run(["logs", "-f"])
+    assert journals.read[1][1] == Request(None, 10)
 
 
 def test_a_host_that_was_lost_is_said_so_once(journals: Journals) -> None:

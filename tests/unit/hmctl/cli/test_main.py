@@ -145,9 +145,19 @@ def test_ctrl_c(probe: Callable[..., None]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["statsu"], "Did you mean 'status'?"),
-        (["status", "--wacth"], "No such option"),
-        (["status", "-o", "xml"], "xml"),
+        (["statsu"], "error: no such command: statsu\n  fix: did you mean status?\n"),
+        (["zzz"], "error: no such command: zzz\n  fix: hmctl --help\n"),
+        (["config", "shwo"], "error: no such command 'shwo'"),
+        (["config", "show", "--wacth"], "error: no such option: --wacth\n  fix: hmctl config show --help\n"),
+        (["deploy", "--dryrun"], "error: no such option: --dryrun\n  fix: did you mean --dry-run?\n"),
+        (["status", "-o", "jsn"], "'jsn' is not one of 'table', 'json', 'yaml'\n  fix: did you mean json?\n"),
+        (["completion", "bsh"], "error: invalid value for 'shell': 'bsh' is not one of 'bash', 'zsh', 'fish'\n  fix: did you mean bash?\n"),
+        (["deploy", "--timeout", "abc"], "error: invalid value for '--timeout': not a number\n  fix: hmctl deploy --help\n"),
+        (["lab", "up", "-n", "0"], "at least 1"),
+        (["bundle", "build", "--arch", "armv7"], "there is no release for armv7"),
+        (["bundle", "build", "--python", "2.7"], "fix: for example --python 3.11"),
+        (["logs", "--since", "yesterdy"], "error: --since yesterdy: that is no time\n  fix: give it like"),
+        (["lab", "up", "-n", "many"], "not a whole number"),
         (["--output"], "--output"),
     ],
 )
@@ -202,9 +212,17 @@ def test_every_command_in_the_table_has_its_module_and_its_own_help(capsys: pyte
         assert f"hmctl {entry.name}" in capsys.readouterr().out
 
 
+def test_help_of_groups_is_not_cut_and_that_of_their_commands_names_the_global_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for entry in main.COMMANDS:
+        for name, inner in getattr(main.load(entry.name), "commands", {}).items():
+            assert main.run([entry.name, name, "--help"]) == 0
+            assert "Also -i FILE" in capsys.readouterr().out
+            assert inner.get_short_help_str(20).endswith(inner.short_help[-5:])
+
+
 def test_the_table_names_every_module_there_is() -> None:
     folder = Path(main.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "context"}
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "context", "usage", "completing"}
     assert {entry.name for entry in main.COMMANDS} <= modules
 
 

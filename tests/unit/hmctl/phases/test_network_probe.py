@@ -18,7 +18,7 @@ from hmcore.records import Role
 from hmctl.facts import gather
 from hmctl.phases import probe
 from hmctl.phases.validate import Check
-from hmctl.remote.base import Completed
+from hmctl.remote.base import Completed, shown
 from hmctl.remote.fake import Machine, facts
 
 HOSTS = [Host(f"node{i}", SshTarget(f"10.0.0.{i}"), f"10.0.0.{i}", 7443, Role.CONTROL) for i in (1, 2, 3)]
@@ -100,6 +100,7 @@ class Local:
 
     async def open_process(self, argv: Sequence[str], *, sudo: bool = False, timeout: float) -> Talk:
         pipe = asyncio.subprocess.PIPE
+        self.named = shown(argv)
         self.talk = Talk(await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe))
         return self.talk
 
@@ -122,6 +123,7 @@ async def probed(attempts: Sequence[probe.Attempt]) -> list[Check]:
     remotes = {attempt.host.name: Local(attempt.host) for attempt in attempts}
     checks = await probe.probe(attempts, remotes)
     for remote in remotes.values():
+        assert remote.named == "network-probe"  # what an operator reads when the connection is lost meanwhile
         async with asyncio.timeout(10):
             await remote.talk.stdout.read()
             assert await remote.talk.process.wait() == 0

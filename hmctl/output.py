@@ -39,6 +39,7 @@ _SGR: Mapping[Style, str] = {
     **dict(zip(TINTS, ("36", "35", "34", "32", "33", "96"), strict=True)),
 }
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
+WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
 
 
@@ -277,9 +278,10 @@ class Progress:
             self._board = self._board.finish(key, printable(text), outcome, self._clock())
             row = self._board.rows[key]
         if self._show == "lines":
-            elapsed = duration((row.ended or row.began) - row.began)
+            took = (row.ended or row.began) - row.began
+            elapsed = f" ({duration(took)})" if took >= WORTH_SAYING else ""
             said = text if outcome == "ok" else f"{outcome}: {text}"
-            self._output.note(f"{key}: {said} ({elapsed})")
+            self._output.note(f"{key}: {said}{elapsed}")
 
     def __enter__(self) -> Progress:
         self._output._start_live(self._draw)

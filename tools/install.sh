@@ -72,5 +72,9 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   "$python" -m venv .venv
 fi
 say "installing hypermesh and its libraries into .venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[cli,agent,dev]'
+log=.venv/install.log # pip warns at length about what is of no consequence here
+if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[cli,agent,dev]' >"$log" 2>&1; then
+  cat "$log" >&2
+  fail "pip failed; its words stand above, and in $log"
+fi
 say "done: $(.venv/bin/hmctl --version)"

@@ -193,8 +193,13 @@ def check_components(reports: Sequence[NodeReport]) -> Check:
     ]
     if not ailing:
         return Check(name=name, status=Verdict.OK, message="all running")
-    worst = ailing[0].partition(":")[0]
-    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:MOST_SAID]), fix=f"hmctl node inspect {worst}")
+    worst, _, what = ailing[0].partition(": ")
+    fix = (
+        f"on {worst}: systemctl start docker; then hmctl node inspect {worst}"
+        if what.startswith("container ")
+        else f"hmctl node inspect {worst}"
+    )
+    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:MOST_SAID]), fix=fix)
 
 
 def check_members(expected: Sequence[Expected], view: View) -> Check:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current, group
 from hmctl.text import Styled, plural
 
@@ -57,7 +58,9 @@ def show(ctx: typer.Context) -> None:
 @app.command()
 def render(
     ctx: typer.Context,
-    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="One node only.  [default: all]")] = None,
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="One node only.  [default: all]", autocompletion=inventory_nodes)
+    ] = None,
 ) -> None:
     """Print the agent.yaml of NODE, or of every node, as deploy would write it."""
     from hmcore.config.agent import agent_config_for

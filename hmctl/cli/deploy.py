@@ -155,9 +155,9 @@ def _show_dry_run(output: Output, report: Report) -> None:
     steps += [Step(None, "", change) for change in report.cluster_changes]
     show_plan(output, steps, result=True)
     unchanged = [host.name for host in report.hosts if host.status == "unchanged"]
-    if not steps:
+    if not steps and len(unchanged) == len(report.hosts):
         output.line(Styled("No changes.", "good"))
-    elif unchanged:
+    elif unchanged:  # of the others, the plan or their failure is said
         output.line(f"{listed(unchanged)}: no changes")
 
 

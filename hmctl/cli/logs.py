@@ -10,6 +10,7 @@ import typer
 
 from hmcore.errors import HyperMeshError
 from hmctl.actions.journal import Entry, Request, follow, history, journal_time
+from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current
 from hmctl.text import TINTS, Style, Styled
 
@@ -29,7 +30,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 def command(
     ctx: typer.Context,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="NODE", help="Only these nodes.", show_default=False)] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="NODE", help="Only these nodes.", show_default=False, autocompletion=inventory_nodes)
+    ] = None,
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the journals grow, until Ctrl-C.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 2026-11-22 08:00.")] = None,
     tail: Annotated[

@@ -11,6 +11,7 @@ from hmcore.errors import HyperMeshError
 from hmcore.records import PeerReport, PhaseReport
 from hmctl.actions.inspect import Inspection, inspection
 from hmctl.actions.status import Answer, NodeStatus, Silence
+from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import current, group
 from hmctl.cli.status import STATE_STYLE, TimeoutOption, ViaOption, component_style, score, show_nodes
 from hmctl.client import Via
@@ -46,7 +47,7 @@ def ls(ctx: typer.Context, via: ViaOption = Via.AUTO, timeout: TimeoutOption = N
 @app.command("inspect")
 def inspect(
     ctx: typer.Context,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the inventory.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the inventory.", autocompletion=inventory_nodes)],
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
 ) -> None:

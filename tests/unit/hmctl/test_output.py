@@ -122,7 +122,7 @@ def test_no_colour_and_no_motion_when_unwanted(environ: dict[str, str], monkeypa
         "  fix: wait",
         "Deploying",
         "node1: connect",
-        "node1: done (0.00 s)",
+        "node1: done",
     ]
 
 

@@ -277,7 +277,7 @@ def test_an_ailing_component_degrades_its_node() -> None:
     assert found.health is Health.WARNING
     assert states(found)["node2"] == "degraded"
     assert check(found, "components").message == "node2: container degraded (Docker does not answer)"
-    assert check(found, "components").fix == "hmctl node inspect node2"
+    assert check(found, "components").fix == "on node2: systemctl start docker; then hmctl node inspect node2"
     assert found.nodes[1].components["container"].error == "Docker does not answer"
 
 

@@ -13,9 +13,10 @@ import pytest
 import typer
 
 from hmcore.errors import HyperMeshError, Interrupted, Unreachable
-from hmctl.cli import main
+from hmctl.cli import completing, main
 from hmctl.cli.context import Context, current, group
 from hmctl.document import Format
+from hmctl.lab.state import LabState, save
 
 
 @pytest.mark.parametrize(
@@ -251,6 +252,32 @@ def test_completion_of_commands_comes_from_the_table(capsys: pytest.CaptureFixtu
         check=True,
     )
     assert done.stdout.split() == ["status"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("hmctl node inspect no", ["node1", "node2", "node3"]),
+        ("hmctl -i other.yaml logs we", ["web"]),
+        ("hmctl -i nowhere.yaml logs no", []),
+        ("hmctl -i - logs no", []),
+        ("hmctl lab kill no", ["node1", "node2"]),
+        ("hmctl lab kill --name absent no", []),
+    ],
+)
+def test_completion_of_nodes(typed: str, offered: list[str], cluster: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.yaml").write_text("id: hm-abc123defg\nname: o\nhosts:\n  - {name: web, address: 10.0.0.9, role: control}\n")
+    lab = LabState(name="lab", subnet=0, cluster_id="hm-abc123defg", image="", nodes=("node1", "node2"), inventory="")
+    save(tmp_path / "labs" / "lab", lab)
+    monkeypatch.setattr("hmctl.lab.lab.directory", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = typed.split()
+    ctx = typer.Context(main.load("ca"), info_name="hmctl")
+    ctx.params["inventory"] = words[2] if words[1] == "-i" else None
+    inner = typer.Context(ctx.command, parent=ctx)
+    inner.params["name"] = "absent" if "absent" in words else "lab"
+    complete = completing.lab_hosts if "lab" in words else completing.inventory_nodes
+    assert complete(inner, words[-1]) == offered
 
 
 def test_a_group_lists_its_commands() -> None:

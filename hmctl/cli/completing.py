@@ -1,0 +1,35 @@
+"""What a shell offers for NODE when TAB is pressed: the inventory's nodes, or a lab's hosts. Never an error: a shell shows none."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from hmcore.errors import HyperMeshError
+from hmctl.cli.context import Context
+from hmctl.output import Output
+
+
+def inventory_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names in the inventory that this command line would use."""
+    context = Context(ctx.find_root().params.get("inventory"), Output(), False, os.environ)
+    try:
+        if context.inventory_file() == "-":  # stdin is the shell's
+            return []
+        names = [host.name for host in context.inventory(warn=False).hosts]
+    except (HyperMeshError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The hosts of the lab that --name means."""
+    from hmctl.lab import state
+    from hmctl.lab.lab import directory
+
+    try:
+        lab = state.load(directory() / "labs" / ctx.params.get("name", "lab"))
+    except (HyperMeshError, OSError):
+        return []
+    return [node for node in lab.nodes if node.startswith(incomplete)] if lab else []

@@ -56,7 +56,7 @@ async def test_a_cluster_of_one_forms_leads_and_tells_systemd(lone, tmp_path, mo
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        monkeypatch.setenv("WATCHDOG_USEC", "10000000")  # more often would fill the queue of a socket that nobody reads meanwhile
         lone.start()
         said = [await asyncio.to_thread(manager.recv, 100) for _ in range(2)]
         assert set(said) == {b"READY=1", b"WATCHDOG=1"}

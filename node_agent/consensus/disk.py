@@ -85,12 +85,25 @@ class _AppendOnly:
             self._fd = -1
 
 
+def _make_durably(directory: Path) -> None:
+    """A directory whose own entry a power loss forgets is an empty disk, whatever was synced inside."""
+    if directory.is_dir():
+        return
+    _make_durably(directory.parent)
+    directory.mkdir(mode=0o700)
+    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
 class Directory:
     """A real directory, made if missing, and locked: two agents on one journal would ruin it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_durably(directory)
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """pysyncobj itself, fitted with our journal, snapshots, codec and transport; the one place that touches its inside (docs/adr/0003).
 
 pysyncobj has no constructor arguments for some of them, so `install` replaces five module globals. tests/unit/.../test_engine.py fails
-if a release of pysyncobj no longer has one of the seams or of the private names that this module reads.
+if a release of pysyncobj no longer has one of the seams or of the private names that this module uses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pysyncobj.serializer
 import pysyncobj.syncobj
 from pysyncobj import SyncObj, SyncObjConf, replicated
+from pysyncobj.config import FAIL_REASON
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
@@ -121,9 +122,9 @@ class Engine:
     def tick(self) -> None:
         self._core.doTick(0)
 
-    def propose(self, batch: bytes, done: Callable[[list[Receipt] | None, int], None]) -> None:
-        """Queue a batch for the next tick. `done(receipts, FAIL_REASON)`; it may never be called."""
-        self._core.apply(batch, callback=done)
+    def propose(self, batch: bytes, done: Callable[[list[Receipt] | None], None]) -> None:
+        """Queue a batch for the next tick. `done` gets the receipts, or None if pysyncobj says that it is lost; it may never be called."""
+        self._core.apply(batch, callback=lambda receipts, reason: done(receipts if reason == FAIL_REASON.SUCCESS else None))
 
     def compact(self) -> None:
         """Store a snapshot at the next tick, however short the log is."""
@@ -132,6 +133,10 @@ class Engine:
     def transfer(self) -> None:
         """Ask the follower that is furthest ahead to stand for election now. Best effort."""
         self._core.transferLeadership()
+
+    def resend(self, name: str, index: int) -> None:
+        """Let the next append to a follower begin at `index`: pysyncobj counted what it sent as sent, whatever the transport said."""
+        self._core._SyncObj__raftNextIndex[Voter(name)] = index
 
     def load_snapshot(self) -> None:
         """Take the state from the snapshot on disk. What goes wrong is in the store's `failure`: pysyncobj swallows it."""

@@ -10,8 +10,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pysyncobj.config import FAIL_REASON
-
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus.append_guard import Append
 from node_agent.consensus.disk import Disk
@@ -231,6 +229,8 @@ class Member:
         self.journal.sync()  # what a leader counts as its own must be durable
         self.transport.before_tick()
         engine.tick()
+        if len(self._voters) == 1:
+            self.journal.sync()  # no send will
 
     def _retry(self) -> None:
         self.store.postponed = False
@@ -305,7 +305,7 @@ class Member:
         engine = self.engine
         if engine is None:
             raise ConsensusError("the consensus layer is not open")
-        engine.propose(batch, lambda receipts, reason: settled(receipts if reason == FAIL_REASON.SUCCESS else None))
+        engine.propose(batch, settled)
 
     # --- what others may know
 

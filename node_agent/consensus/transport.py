@@ -14,6 +14,7 @@ from pysyncobj.transport import Transport as PysyncobjTransport
 
 from hmcore.errors import ConsensusError, StorageFull
 from node_agent.consensus import messages
+from node_agent.consensus.append_guard import Append
 from node_agent.consensus.election import Candidacy
 from node_agent.consensus.engine import Engine, Timing, Voter
 from node_agent.consensus.journal import Journal
@@ -170,23 +171,37 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
                 translated = self._rewritten(translated)
             case SnapshotChunk():
                 return self._send_chunk(peer, translated)
+            case Append():
+                return self._send_append(peer, translated)
             case RequestVote():
                 translated = RequestVote(
                     translated.term, translated.last_index, translated.last_term, self._receiver.standing_by_invitation
                 )
         return self.transmit(peer, translated)
 
+    def _send_append(self, peer: str, append: Append) -> bool:
+        sent = self.transmit(peer, append)
+        if not sent:
+            if append.prev_index is not None:
+                self._opened().resend(peer, append.prev_index + 1)  # or a follower that lags more than the line holds never catches up
+            self._hold(peer)
+        return sent
+
     def _send_chunk(self, peer: str, chunk: SnapshotChunk) -> bool:
         sent = chunk.data is not None and self.transmit(peer, chunk)
         if chunk.data is None and not self._rules.hold_without_snapshot:
             return self.transmit(peer, chunk)
-        if not sent:  # pysyncobj would try again and again, for a heartbeat's length, unless the peer seems to be gone
+        if not sent:
             self._store.rewind(peer)
-            self._held.add(peer)
-            self.believe()
+            self._hold(peer)
         elif chunk.last:
             self._store.forget_sending(peer)
         return sent
+
+    def _hold(self, peer: str) -> None:
+        """pysyncobj would try again and again, for a heartbeat's length, unless the peer seems to be gone."""
+        self._held.add(peer)
+        self.believe()
 
     def _rewritten(self, answer: NextIndex) -> NextIndex:
         verdict = self._receiver.rewrite

@@ -232,7 +232,7 @@ class World:
         return self
 
     def _run(self) -> None:
-        latecomer = self.rnd.choice(list(self.machines)) if self.plan.late else None
+        latecomer = self.rnd.choice(list(self.machines)) if self.plan.late and len(self.machines) > 2 else None  # a majority must form
         for name, machine_ in self.machines.items():
             if name != latecomer:
                 machine_.permitted = True
@@ -423,10 +423,15 @@ class World:
             self.after(self.rnd.choice((0.3, 1.5, 3.0)), lambda: setattr(machine_.disk, "full", False))
 
     def _wipe(self, machine_: Machine) -> None:
-        """Only if every other voter has all that it ever knew, or the entries that they share would be gone for good."""
+        """Only if the others are a quorum, all with what they ever knew: or the entries that they share would be gone for good."""
         others = [other for other in self.machines.values() if other is not machine_]
         formed = machine_.member is not None and machine_.member.formation().formed
-        if self.plan.wipes and formed and all(other.sound and other.member and other.member.journal.standing.formed for other in others):
+        if (
+            self.plan.wipes
+            and formed
+            and len(self.machines) > 2
+            and all(other.sound and other.member and other.member.journal.standing.formed for other in others)
+        ):
             self.log("WIPE", machine_.name)
             self.seen["wipe"] += 1
             machine_.permitted = False

@@ -6,9 +6,16 @@ import os
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raft_sim_checks import Violation
-from raft_sim_plans import PLANS
-from raft_sim_world import World
+from raft_sim_network import Habits
+from raft_sim_plans import PLANS, TINY
+from raft_sim_world import Plan, World
+
+from node_agent.consensus.member import Limits
+
+pytestmark = pytest.mark.timeout(24 * 3600 if "HYPERMESH_SIM_SEEDS" in os.environ else 120)
 
 SEEDS = {"three": 25, "five": 12, "one": 6, "late": 12, "five-late": 8, "tiny": 20, "rough": 25, "crashy": 12, "disorder": 12}
 
@@ -17,7 +24,6 @@ def test_every_plan_has_its_share():
     assert set(SEEDS) == set(PLANS)
 
 
-@pytest.mark.timeout(24 * 3600 if "HYPERMESH_SIM_SEEDS" in os.environ else 120)
 @pytest.mark.parametrize("plan", PLANS)
 def test_raft_holds(plan):
     seen: Counter[str] = Counter()
@@ -34,6 +40,35 @@ def test_raft_holds(plan):
     if plan != "one":
         assert min(seen[kind] for kind in ("crash", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0
         assert seen["leaders"] > SEEDS[plan]
+
+
+plans = st.builds(
+    Plan,
+    voters=st.sampled_from([1, 2, 3, 4, 5]),
+    seconds=st.floats(3, 12),
+    faults=st.floats(0.5, 6),
+    client_pauses=st.sampled_from([(0.005,), (0.005, 0.03, 0.08), (0.5,)]),
+    limits=st.one_of(
+        st.just(TINY),
+        st.builds(
+            Limits,
+            compact_entries=st.integers(2, 60),
+            compact_bytes=st.integers(500, 100_000),
+            journal_slack=st.integers(200, 20_000),
+            chunk=st.integers(100, 5000),
+            in_flight=st.integers(1, 20),
+        ),
+    ),
+    habits=st.builds(Habits, slow=st.floats(0, 0.08), congested=st.integers(10, 100), disorder=st.booleans()),
+    crash_in_write=st.floats(0, 0.02),
+    late=st.booleans(),
+)
+
+
+@settings(max_examples=int(os.environ.get("HYPERMESH_SIM_SEEDS", 12)), deadline=None)
+@given(plans, st.integers(0, 2**32))
+def test_raft_holds_whatever_the_plan(plan, seed):
+    World(seed, plan).run()
 
 
 def test_a_run_can_be_repeated():

@@ -10,6 +10,7 @@ from raft_conversation import Conversation, append, entry
 
 from hmcore.errors import CommittedConflict, NoQuorum, NotLeader
 from node_agent.consensus import machine, messages, snapshots
+from node_agent.consensus.append_guard import Append
 from node_agent.consensus.machine import Proposal, State
 from node_agent.consensus.member import Limits
 from node_agent.consensus.messages import (
@@ -280,6 +281,22 @@ def test_a_leader_whose_snapshot_is_not_ready_does_not_spin(converse, rules, spi
     n0.say("n2", NextIndex(3, reset=False, success=True), term=term)  # commits, so that the tick sends
     n0.member.tick()
     assert (len(n0.heard(SnapshotChunk, "n1")) > 100) is spins
+
+
+def test_entries_that_the_network_does_not_take_are_sent_when_it_does(converse):
+    n0 = converse().open()
+    term = n0.lead()
+    n0.say("n1", NextIndex(3, reset=False, success=True), term=term)
+    n0.pass_time(0.01)
+    n0.full = True
+    for number in range(3):
+        n0.member.propose(Proposal(f"c{number}", machine.encode(machine.Noop())), lambda outcome: None)
+        n0.member.tick()
+    n0.full = False
+    n0.taken()
+    n0.pass_time(0.15)
+    (first, *_) = n0.heard(Append, "n1")
+    assert (first.prev_index, [item.index for item in first.entries]) == (2, [3])
 
 
 def test_a_snapshot_that_the_network_does_not_take_goes_on_where_it_stopped(converse):

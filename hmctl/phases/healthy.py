@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 OPTIONAL = frozenset({"container", "security", "metrics"})  # layers that a node can do without (design section 3)
 POLL = 0.1  # seconds between two questions; a question takes some milliseconds
 PATIENCE = 3.0  # seconds for one answer
-GRACE = 5.0  # seconds that optional layers get once all else is well: Docker may still be starting
+GRACE = 5.0  # seconds that degraded layers get once the cluster works: Docker may still be starting, a peer connecting
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`waiting`: what is not yet as it must be, by host; `degraded`: layers that the node does without."""
+    """`waiting`: what is not yet as it must be, by host; `degraded`: layers that the node does without, or that work with less."""
 
     leader: str | None
     formed: bool
@@ -48,7 +48,8 @@ def judge(hosts: Sequence[str], answers: Mapping[str, NodeReport | HyperMeshErro
             waiting[name] = answer.message if isinstance(answer, HyperMeshError) else "not asked"
             continue
         bad = {part: found for part, found in answer.components.items() if found.state is not ComponentState.RUNNING}
-        needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in bad.items() if part not in OPTIONAL]
+        coming = {part: found for part, found in bad.items() if part not in OPTIONAL and found.state is not ComponentState.DEGRADED}
+        needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in coming.items()]
         if not answer.formed:
             waiting[name] = "the cluster is not formed"
         elif answer.raft.leader is None or leader is None:
@@ -77,7 +78,7 @@ def _why(error: str | None) -> str:
 async def wait_healthy(
     hosts: Sequence[Host], agents: Agents, *, timeout: float, heard: Callable[[Verdict], None] | None = None, grace: float = GRACE
 ) -> Verdict:
-    """Asks again and again until all is well, or only optional layers are missing after `grace` seconds more, or `timeout` has passed."""
+    """Asks again and again until all is well, or `grace` seconds more once only degraded layers are left, or until `timeout`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     usable_since: float | None = None

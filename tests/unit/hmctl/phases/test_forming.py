@@ -134,6 +134,13 @@ def test_what_is_waited_for_is_named(node2: NodeReport | HyperMeshError, waits_f
     assert waits_for in verdict.waiting["node2"]
 
 
+def test_a_node_whose_needed_layer_works_with_less_is_degraded_and_not_waited_for() -> None:
+    """In a cluster of two whose other node is set aside, the transport has nobody to talk to, for as long as one waits."""
+    verdict = judge(VOTERS, {name: report(name) for name in VOTERS} | {"node2": report("node2", transport=ComponentState.DEGRADED)})
+    assert verdict.waiting == {}
+    assert verdict.degraded == {"node2": "transport is degraded"}
+
+
 def test_two_leaders_are_none() -> None:
     verdict = judge(VOTERS, {"node1": report("node1"), "node2": report("node2", leader="node2"), "node3": report("node3")})
     assert verdict.leader is None

@@ -40,7 +40,7 @@ class Candidacy:
         """Whether it is time to ask the others for their pre-vote."""
         return not self.may_stand(now) and now >= self._next and not self.leader_lives(now)
 
-    def wake(self, now: float) -> float:
+    def wake(self) -> float:
         """When `due` can next become true."""
         return max(self._next, self._until, self._heard + self._patience)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus.append_guard import Append
@@ -16,6 +15,7 @@ from node_agent.consensus.disk import Disk
 from node_agent.consensus.engine import Engine, Timing
 from node_agent.consensus.enrolment import Enrolment, FormationStatus
 from node_agent.consensus.journal import Journal
+from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
 from node_agent.consensus.machine import Proposal, Receipt, State
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Outlook
@@ -26,27 +26,7 @@ from node_agent.consensus.snapshots import SnapshotStore
 from node_agent.consensus.transport import Links, RaftTransport
 from node_agent.consensus.voters import disregarded, in_use
 
-MAX_COMMAND = 1 << 20  # bytes
 _RETRY = 1.0  # seconds between attempts on a full disk, and between questions about the others' standing
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When the log is compacted, and in which portions things travel, in bytes. Simulations use tiny ones.
-
-    An entry (one batch) must stay well below `append`, or pysyncobj takes a path that breaks it.
-    """
-
-    compact_entries: int = 5000
-    compact_bytes: int = 64 << 20
-    journal_slack: int = 4 << 20
-    chunk: int = 256 << 10
-    batch: int = MAX_COMMAND
-    append: int = 4 << 20
-    in_flight: int = 1  # batches; waiting for the one before makes larger batches, and fewer fsyncs
-
-
-DEFAULT_LIMITS = Limits()
 
 
 class Member:

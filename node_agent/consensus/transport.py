@@ -5,6 +5,7 @@ Nothing leaves before what it depends on is durable. What comes in is judged by 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from node_agent.consensus.receiver import Receiver
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.sequence import Incoming, Outgoing, Place
 from node_agent.consensus.snapshots import SnapshotStore
+
+logger = logging.getLogger(__name__)
 
 
 class Links(Protocol):
@@ -76,6 +79,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         )
         self.heard: dict[str, float] = {}  # when each voter last said anything
         self.refused = 0  # messages dropped because they were none
+        self._complained: set[str] = set()  # about whom the log speaks already
         self.failure: ConsensusError | None = None
         self.full: StorageFull | None = None
         self.seat(others)
@@ -108,6 +112,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             self.believe()
 
     def peer_down(self, peer: str) -> None:
+        self._complained.discard(peer)
         self.connected.discard(peer)
         self._receiver.forget(peer)
         self._store.forget_sending(peer)
@@ -143,12 +148,12 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
 
     def wake(self) -> float:
         """When a tick is next worth its while for a follower: for asking pre-votes, or for standing."""
-        engine, now = self._opened(), self._clock()
+        engine = self._opened()
         if not self._voters or self._told:
             return engine.election_deadline
         if self._receiver.abstains or not self.connected:
             return float("inf")
-        return self.candidacy.wake(now)
+        return self.candidacy.wake()
 
     # --- sending
 
@@ -233,10 +238,11 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         voter = self._voters.get(peer)
         try:
             envelope = messages.decode(payload)
-        except messages.BadMessage:
-            voter = None
-        if voter is None:  # not a member: it neither votes nor counts, and pysyncobj would raise KeyError
-            self.refused += 1
+        except messages.BadMessage as error:
+            self._refuse(peer, str(error))
+            return None
+        if voter is None:  # it neither votes nor counts, and pysyncobj would raise KeyError
+            self._refuse(peer, "it is not a voter")
             return None
         place = Place(envelope.incarnation, envelope.epoch, envelope.number)
         if self._rules.in_order and not self._incoming[peer].accept(place):
@@ -248,6 +254,12 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         elif self._engine is not None:
             self._receiver.take(self._engine, voter, envelope.term, message)
         return message
+
+    def _refuse(self, peer: str, why: str) -> None:
+        self.refused += 1
+        if peer not in self._complained:  # once a connection is enough to be noticed
+            self._complained.add(peer)
+            logger.warning("dropping what %s sends: %s", peer, why)
 
     def deliver(self, voter: Voter, message: dict[str, Any]) -> None:
         self._onMessageReceived(voter, message)

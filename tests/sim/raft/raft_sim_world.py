@@ -21,8 +21,9 @@ from raft_sim_network import Habits, Network
 from hmcore.errors import HyperMeshError
 from hmcore.records import Node, NodeState, Role
 from node_agent.consensus import machine
+from node_agent.consensus.limits import Limits
 from node_agent.consensus.machine import Proposal, Receipt
-from node_agent.consensus.member import Limits, Member
+from node_agent.consensus.member import Member
 from node_agent.consensus.rules import ALL, Protections
 
 

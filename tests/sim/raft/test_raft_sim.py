@@ -13,7 +13,7 @@ from raft_sim_network import Habits
 from raft_sim_plans import PLANS, TINY
 from raft_sim_world import Plan, World
 
-from node_agent.consensus.member import Limits
+from node_agent.consensus.limits import Limits
 
 pytestmark = pytest.mark.timeout(24 * 3600 if "HYPERMESH_SIM_SEEDS" in os.environ else 120)
 

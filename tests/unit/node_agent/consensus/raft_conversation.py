@@ -9,8 +9,9 @@ from typing import TypeVar
 from node_agent.consensus import codec, machine, messages
 from node_agent.consensus.append_guard import Append, Entry
 from node_agent.consensus.disk import Directory
+from node_agent.consensus.limits import Limits
 from node_agent.consensus.machine import Proposal
-from node_agent.consensus.member import Limits, Member
+from node_agent.consensus.member import Member
 from node_agent.consensus.messages import Envelope, Message
 from node_agent.consensus.rules import ALL, Protections
 

@@ -14,8 +14,8 @@ from hmcore.errors import ConsensusError, FormationFailed, InvalidRequest, Stora
 from node_agent.consensus import codec, machine
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.changes import Standing
+from node_agent.consensus.limits import MAX_COMMAND, Limits
 from node_agent.consensus.machine import Proposal, Receipt
-from node_agent.consensus.member import MAX_COMMAND, Limits
 from node_agent.consensus.messages import AskStanding, NextIndex, PreVote, PreVoteGranted, RequestVote, StaleTerm, TellStanding, Vote
 
 MEMBER = TellStanding(7, member=True, formed=True)

@@ -11,8 +11,8 @@ from raft_conversation import Conversation, append, entry
 from hmcore.errors import CommittedConflict, NoQuorum, NotLeader
 from node_agent.consensus import machine, messages, snapshots
 from node_agent.consensus.append_guard import Append
+from node_agent.consensus.limits import Limits
 from node_agent.consensus.machine import Proposal, State
-from node_agent.consensus.member import Limits
 from node_agent.consensus.messages import (
     NextIndex,
     PreVote,

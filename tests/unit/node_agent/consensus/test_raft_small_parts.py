@@ -62,7 +62,7 @@ def test_nobody_asks_while_the_leader_lives():
     one.heard_leader(10.0)
     assert one.leader_lives(10.9)
     assert not one.due(10.9)
-    assert one.wake(10.5) == 11.0
+    assert one.wake() == 11.0
     assert one.due(11.0)
     assert not one.leader_lives(11.0)
 

@@ -179,8 +179,8 @@ class SnapshotStore:
                 self._machine.restore(snapshot.state)
             except ValueError as error:
                 raise damaged(self.path, _HEADER.size, str(error)) from error
-        except ConsensusError as error:
-            self.failure = error
+        except BaseException as error:  # whatever it is, pysyncobj swallows it and would report success
+            self.failure = error if isinstance(error, ConsensusError) else ConsensusError(f"{self.path} cannot be loaded: {error!r}")
             raise
         return None, snapshot.last, snapshot.previous, [Node(name) for name in snapshot.voters]
 

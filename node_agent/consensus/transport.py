@@ -171,8 +171,6 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             case None:
                 return False
             case NextIndex():
-                if self._store.failure is not None:
-                    return False  # pysyncobj reports success after a snapshot that could not be loaded
                 translated = self._rewritten(translated)
             case SnapshotChunk():
                 return self._send_chunk(peer, translated)
@@ -217,6 +215,8 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
     def transmit(self, peer: str, message: Message) -> bool:
         """Send, after everything that the message may depend on is durable."""
         if self.failure is not None or self.full is not None or peer not in self.connected:
+            return False
+        if self._store.failure is not None:  # after a snapshot that could not be loaded, pysyncobj would report success
             return False
         try:
             if self._rules.sync_before_send:

@@ -87,7 +87,7 @@ class Machine:
     # --- the network's calls
 
     def send(self, peer: str, payload: bytes) -> bool:
-        return self.world.network.send(self.name, peer, payload)
+        return not self.disk.dead and self.world.network.send(self.name, peer, payload)
 
     def peer_up(self, peer: str) -> None:
         self.step(lambda member: member.peer_up(peer))

@@ -201,20 +201,21 @@ def test_a_disk_that_fails_otherwise_stops_the_node(converse, tmp_path):
 # --- failures
 
 
-def test_a_deserializer_that_fails_stops_the_node_though_pysyncobj_goes_on(converse, monkeypatch):
+@pytest.mark.parametrize(("error", "kind"), [(ValueError("broken"), StorageDamaged), (MemoryError(), ConsensusError)])
+def test_a_deserializer_that_fails_stops_the_node_though_pysyncobj_goes_on(converse, monkeypatch, error, kind):
     n0 = converse().open()
     n0.say("n1", append(5, (1, 0), form(2, 5), commit=2))
     n0.member.tick()
 
     def fail(state: bytes) -> None:
-        raise ValueError("broken")
+        raise error
 
     monkeypatch.setattr(n0.member.replica, "restore", fail)
     n0.member.store.serialize((None, entry(2, 5), entry(1, 0), set()), 1)
     assert n0.member.store.checkSerializing()[0] == SERIALIZER_STATE.SUCCESS
     n0.taken()
     n0.member._guarded(n0.engine.load_snapshot)
-    assert isinstance(n0.member.failure, StorageDamaged)
+    assert isinstance(n0.member.failure, kind)
     n0.say("n1", append(5, (2, 5), entry(3, 5)))
     assert n0.taken() == []
 

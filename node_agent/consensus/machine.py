@@ -140,8 +140,9 @@ def apply_batch(state: State, batch: bytes, index: int) -> tuple[State, list[Rec
             state, result = apply(state, proposal.command, index)
             receipt = receipts[proposal.id] = Receipt(index, result)
         answers.append(receipt)
-    for forgotten in list(receipts)[: max(0, len(receipts) - MAX_RECEIPTS)]:
-        del receipts[forgotten]
+    if len(receipts) > MAX_RECEIPTS:
+        for forgotten in list(receipts)[: len(receipts) - MAX_RECEIPTS]:
+            del receipts[forgotten]
     return msgspec.structs.replace(state, index=index, receipts=receipts), answers
 
 

@@ -272,7 +272,7 @@ class Member:
 
     def propose(self, proposal: Proposal, done: Done) -> None:
         """Put a command into the log. `done` hears its receipt once it is applied here, or why it cannot be."""
-        refusal = self.outlook.refusal()
+        refusal = None if self.is_leader else self.outlook.refusal()
         if len(proposal.command) > MAX_COMMAND:
             refusal = InvalidRequest(f"a command of {len(proposal.command)} bytes is too large; {MAX_COMMAND} are allowed")
         if refusal is not None:

@@ -13,7 +13,7 @@ from hmcore.config.inventory import Places, SshTarget, load_inventory, parse_inv
 from hmcore.errors import ConfigError, UsageError
 from hmcore.records import Role
 
-PLACES = Places(Path("/work"), Path("/home/op"))
+PLACES = Places(Path("/place"), Path("/home/op"))
 HEAD = "id: hm-abc123defg\nname: prod\npreset: development\n"
 
 
@@ -71,12 +71,12 @@ def test_ssh_may_go_to_another_address_than_the_nodes_do():
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("keys/id", "/work/keys/id"),
+        ("keys/id", "/place/keys/id"),
         ("../id", "/id"),
         ("~/.ssh/id", "/home/op/.ssh/id"),
         ("/etc/id", "/etc/id"),
         ("~", "/home/op"),
-        ("~x/id", "/work/~x/id"),
+        ("~x/id", "/place/~x/id"),
     ],
 )
 def test_paths_start_at_the_inventory_or_at_home(written, meant):
@@ -85,23 +85,23 @@ def test_paths_start_at_the_inventory_or_at_home(written, meant):
 
 
 def test_the_operators_ssh_config_is_read_unless_told_otherwise():
-    places = Places(Path("/work"), Path("/home/op"), Path("/home/op/.ssh/config"))
+    places = Places(Path("/place"), Path("/home/op"), Path("/home/op/.ssh/config"))
     assert ssh("hosts: [root@h]", places=places).config == Path("/home/op/.ssh/config")
     assert ssh("ssh: {config: false}\nhosts: [root@h]", places=places).config is None
-    assert ssh("ssh: {config: false}\nhosts: [{address: h, role: control, ssh: {config: ./c}}]", places=places).config == Path("/work/c")
+    assert ssh("ssh: {config: false}\nhosts: [{address: h, role: control, ssh: {config: ./c}}]", places=places).config == Path("/place/c")
 
 
 def test_a_bastion_in_one_line_and_in_full():
     short = ssh("ssh: {key: k, known_hosts: kh, bastion: 'jump@gate:2222'}\nhosts: [root@h]").bastion
     long = ssh("ssh: {key: k, known_hosts: kh, bastion: {address: gate, user: jump, port: 2222}}\nhosts: [root@h]").bastion
-    assert short == long == SshTarget("gate", user="jump", port=2222, key=Path("/work/k"), known_hosts=Path("/work/kh"))
+    assert short == long == SshTarget("gate", user="jump", port=2222, key=Path("/place/k"), known_hosts=Path("/place/kh"))
 
 
 def test_a_bastion_may_have_its_own_key_and_its_own_bastion():
     target = ssh("ssh: {key: k, agent: false, bastion: {address: inner, key: k2, bastion: me@outer}}\nhosts: [root@h]")
     inner, outer = target.bastion, target.bastion.bastion
-    assert (inner.address, inner.key, inner.agent) == ("inner", Path("/work/k2"), False)
-    assert (outer.address, outer.user, outer.key, outer.bastion) == ("outer", "me", Path("/work/k2"), None)
+    assert (inner.address, inner.key, inner.agent) == ("inner", Path("/place/k2"), False)
+    assert (outer.address, outer.user, outer.key, outer.bastion) == ("outer", "me", Path("/place/k2"), None)
 
 
 def test_a_hosts_bastion_replaces_the_default_one():

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from hmcore.records import Event, Node, NodeReport, Role
+from hmcore.records import Event, Flow, Instance, Maintenance, Mute, Node, NodeEvent, NodeReport, Registration, Role
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -68,14 +68,24 @@ class ProposeReply(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes
 
 
+class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`since`: a log index whose state the caller has already; if nothing was applied after it, the answer is `unchanged` and short."""
+
+    since: int = -1
+
+
 class StateReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The members and latest events at log index `index`."""
+    """The members and latest events at log index `index`. Nodes also get the registry; `unchanged`: all lists are left out."""
 
     index: int
     leader: str | None
     term: int
     nodes: list[Node]
     events: list[Event] = []
+    unchanged: bool = False
+    registrations: dict[str, Registration] = {}
+    maintenance: list[Maintenance] = []
+    mutes: list[Mute] = []
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +100,75 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[str] = []
     labels: dict[str, str] = {}
     leaving: bool = False  # a planned stop: no need to wait for silence
+    registry: int | None = None  # renews the node's instances: their revision. Sent every `registry.refresh`, and when it has changed
+
+
+class InstancesReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's own instances as they are now, for the leader to replicate."""
+
+    revision: int
+    incarnation: int
+    instances: list[Instance]
+
+
+class RegistryReply(msgspec.Struct, frozen=True, kw_only=True):
+    """All instances as this node sees them at log index `index`: health already tells of silent nodes and expiry."""
+
+    index: int
+    instances: list[Instance]
+    maintenance: list[Maintenance] = []
+    latency_ms: dict[str, float] = {}  # by instance id: moving averages of this node's own calls
+
+
+class MaintainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Take `target` (an instance's id, or `NODE/`) out of traffic, or (`on` false) give it back."""
+
+    id: str  # of the request: a retry is harmless
+    target: str
+    on: bool
+    reason: str = ""
+
+
+class MuteRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Mute a health check by name on `node` (empty: everywhere), or (`on` false) let it speak again."""
+
+    id: str
+    check: str
+    node: str = ""
+    on: bool = True
+    reason: str = ""
+
+
+class ChangeReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A change is in the log at `index`. `changed` is false when everything was as wanted already."""
+
+    index: int
+    changed: bool
+
+
+class FlowsReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the node started. `unix_time`: the node's wall clock when it read them."""
+
+    flows: list[Flow]
+    unix_time: float
+
+
+class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Events of this node after `after` (a sequence; -1: the latest `limit`), at most `limit`. Waits up to `wait` seconds (at most 20)
+    for the first, so that following costs nothing while nothing happens."""
+
+    after: int = -1
+    limit: int = 1000
+    wait: float = 0.0
+    container: str = ""
+
+
+class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`last` is the sequence to go on from. `lost`: events after `after` that are not kept any more."""
+
+    events: list[NodeEvent]
+    last: int
+    lost: int = 0
 
 
 PING: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)
@@ -97,4 +176,10 @@ REPORT: Method[Empty, NodeReport] = Method("node.report", Empty, NodeReport)
 FORMATION: Method[Empty, Formation] = Method("cluster.formation", Empty, Formation)
 FORM: Method[FormRequest, Formation] = Method("cluster.form", FormRequest, Formation)
 PROPOSE: Method[ProposeRequest, ProposeReply] = Method("cluster.propose", ProposeRequest, ProposeReply)
-STATE: Method[Empty, StateReply] = Method("cluster.state", Empty, StateReply)
+STATE: Method[StateRequest, StateReply] = Method("cluster.state", StateRequest, StateReply)
+INSTANCES: Method[Empty, InstancesReply] = Method("registry.instances", Empty, InstancesReply)
+REGISTRY: Method[Empty, RegistryReply] = Method("registry.list", Empty, RegistryReply)
+MAINTAIN: Method[MaintainRequest, ChangeReply] = Method("registry.maintain", MaintainRequest, ChangeReply)
+MUTE: Method[MuteRequest, ChangeReply] = Method("health.mute", MuteRequest, ChangeReply)
+FLOWS: Method[Empty, FlowsReply] = Method("security.flows", Empty, FlowsReply)
+EVENTS: Method[EventsRequest, EventsReply] = Method("node.events", EventsRequest, EventsReply)

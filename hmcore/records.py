@@ -40,6 +40,15 @@ class ComponentState(StrEnum):
     ERROR = "error"
 
 
+class InstanceHealth(StrEnum):
+    """How fit an instance is for traffic. `unknown`: nobody has vouched for it within the registry's TTL, or it is still starting."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A member of the cluster, as replicated. `address` is an IP address; `incarnation` counts the agent's starts that we heard of."""
 
@@ -62,6 +71,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     subject: str  # e.g. the node's name
     message: str
     author: str = ""
+    unix_time: float = 0.0  # the proposer's wall clock: for people, nothing is decided by it
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +80,124 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     bootstrap: str
     feature_level: int = 1
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that answers under a service's name: a component of a node's agent, or a container of ours.
+
+    `id` is unique in the cluster and begins with its node: `node1/consensus`, `node1/web-1`. Components' services are named
+    `hypermesh/<component>`. `port` 0: it does not listen. `weight`: its share of the traffic among its equals, 0 gets none. Of all
+    priorities, the lowest with a fit instance takes the traffic.
+    """
+
+    id: str
+    service: str
+    node: str
+    address: str
+    port: int = 0
+    version: str = ""
+    weight: int = 100
+    priority: int = 0
+    tags: list[str] = []
+    attributes: dict[str, str] = {}
+    health: InstanceHealth = InstanceHealth.UNKNOWN
+    reason: str = ""
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """All instances of one node, as replicated. `revision` is a digest of them: a heartbeat that carries it renews them all.
+
+    `expired` says why they count as unknown: nobody renewed them within the TTL.
+    """
+
+    revision: int
+    incarnation: int
+    instances: tuple[Instance, ...] = ()
+    expired: str = ""
+
+
+class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Taken out of traffic on purpose. `target` is an instance's id, or a node's name followed by `/` for all that it runs."""
+
+    target: str
+    reason: str = ""
+    author: str = ""
+    index: int = 0
+
+
+class Mute(msgspec.Struct, frozen=True, kw_only=True):
+    """A health check that counts for nothing and warns nobody, on one node or (`node` empty) everywhere."""
+
+    check: str
+    node: str = ""
+    reason: str = ""
+    author: str = ""
+    index: int = 0
+
+    @property
+    def key(self) -> str:
+        """`check`, or `check@node` for one node only."""
+        return f"{self.check}@{self.node}" if self.node else self.check
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A named health check. `worth` is 1 when all is well and 0 when it is gone; a muted one does not count."""
+
+    name: str
+    weight: float
+    worth: float
+    reason: str | None = None
+    fix: str | None = None
+    muted: bool = False
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one container and one peer exchanged since the node started, seen from the container. `peer` is an IP address.
+
+    `connections_in` were opened by the peer. `container` is a name, or an id when its container is gone already.
+    """
+
+    node: str
+    container: str
+    container_id: str
+    service: str
+    peer: str
+    protocol: str  # tcp | udp | icmp | ... or the number that IANA gave it
+    bytes_in: int
+    bytes_out: int
+    packets_in: int
+    packets_out: int
+    connections_in: int = 0
+    connections_out: int = 0
+
+
+class NodeEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened on one node, kept in its agent's memory only. `sequence` grows by one; a gap means that some were lost.
+
+    kind: `exec` (a program began in a container) or `tcp` (a connection of a container changed its state).
+    """
+
+    sequence: int
+    unix_time: float
+    kind: str
+    node: str
+    container: str
+    container_id: str
+    message: str
+    attributes: dict[str, str] = {}
+
+
+class SecurityReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The eBPF layer. `mode` is off | audit | enforce; `programs` are attached, each exactly once; events lost are those that the kernel
+    had to drop."""
+
+    mode: str
+    programs: int = 0
+    loaded: str = ""  # digest of the sources that run in the kernel
+    cgroup: str = ""  # the common parent of our containers
+    flows: int = 0
+    events: int = 0
+    events_lost: int = 0
 
 
 class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,3 +258,5 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[PeerReport] = []
     phases: list[PhaseReport] = []
     unix_time: float = 0.0  # the node's wall clock, for skew
+    checks: list[CheckReport] = []
+    security: SecurityReport | None = None

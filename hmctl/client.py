@@ -80,7 +80,7 @@ class AgentClient:
         return await self.call(api.REPORT, api.Empty())
 
     async def state(self) -> api.StateReply:
-        return await self.call(api.STATE, api.Empty())
+        return await self.call(api.STATE, api.StateRequest())
 
     async def formation(self) -> api.Formation:
         return await self.call(api.FORMATION, api.Empty())

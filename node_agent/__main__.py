@@ -69,7 +69,7 @@ def _relay(arguments: argparse.Namespace) -> int:
 def _key(arguments: argparse.Namespace) -> int:
     """The private key is born here and never leaves; what goes out is a certificate request."""
     from hmcore.pki import Identity, Kind, create_request
-    from node_agent.platform.identity import node_key
+    from node_agent.transport.identity import node_key
 
     key = node_key(arguments.pki_dir)
     sys.stdout.write(create_request(key, Identity(arguments.cluster, Kind.NODE, arguments.name)).decode())

@@ -32,6 +32,8 @@ _BOOTSTRAP = (
 )
 # What carries a cluster node: a container engine, packet filters, and what compiles and shows eBPF programs.
 _NODE = ("docker.io", "iptables", "nftables", "python3-bpfcc")
+# What looks at a node from outside: the load of the benchmarks, and the judge and reader of our metrics.
+_WITNESSES = ("iperf3", "prometheus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +70,5 @@ def recipe_for(release: Release, architecture: str, setup: str) -> Recipe:
     """The recipe for a machine's own release; Ubuntu keeps some packages under other names and in `universe`."""
     if release.distribution == "ubuntu":
         tools = ("linux-headers-generic", "linux-tools-common", "linux-tools-generic")
-        return Recipe(release, architecture, ("main", "universe"), _BOOTSTRAP, _NODE + tools, setup)
-    return Recipe(release, architecture, ("main",), _BOOTSTRAP, (*_NODE, f"linux-headers-{architecture}", "bpftool"), setup)
+        return Recipe(release, architecture, ("main", "universe"), _BOOTSTRAP, _NODE + tools + _WITNESSES, setup)
+    return Recipe(release, architecture, ("main",), _BOOTSTRAP, (*_NODE, f"linux-headers-{architecture}", "bpftool", *_WITNESSES), setup)

@@ -39,6 +39,7 @@ echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list
 apt-get -q update
 
 say "configuring"
+systemctl --quiet disable prometheus.service # a test starts its own, with its own configuration
 # Ubuntu's bpftool wants to be of the running kernel's version. It need not be.
 bpftool=$(find /usr/lib/linux-tools -name bpftool 2> /dev/null | sort -V | tail -n 1)
 [ -z "$bpftool" ] || ln -sf "$bpftool" /usr/local/sbin/bpftool

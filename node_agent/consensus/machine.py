@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import google_crc32c
 import msgspec
+from msgspec.structs import replace
 
-from hmcore.records import Cluster, Event, Node, NodeState
+from hmcore.records import Cluster, Event, Instance, Maintenance, Mute, Node, NodeState, Registration
 
 MAX_EVENTS = 200
 MAX_RECEIPTS = 4096  # retries are recognised among this many latest requests
+
+T = TypeVar("T")
 
 _SNAPSHOT = struct.Struct(">4sHI")  # magic, format, CRC32C of what follows
 _MAGIC = b"HMST"
@@ -53,7 +58,40 @@ class Noop(msgspec.Struct, frozen=True, kw_only=True, tag="noop"):
     """Changes nothing; its acknowledgement shows that a quorum works."""
 
 
-Command = FormCluster | PutNode | SetNodeState | RemoveNode | Noop
+class PutInstances(msgspec.Struct, frozen=True, kw_only=True, tag="put-instances"):
+    """All instances of a node, replacing those known. Refused if we know of a later start of its agent."""
+
+    node: str
+    incarnation: int
+    revision: int
+    instances: tuple[Instance, ...]
+
+
+class ExpireInstances(msgspec.Struct, frozen=True, kw_only=True, tag="expire-instances"):
+    """Nobody has renewed a node's instances for too long: they count as unknown until they are put again or renewed.
+
+    `reason` empty takes that back. Refused if the instances are others by now.
+    """
+
+    node: str
+    revision: int
+    reason: str
+
+
+class SetMaintenance(msgspec.Struct, frozen=True, kw_only=True, tag="set-maintenance"):
+    target: str
+    on: bool
+    reason: str = ""
+
+
+class MuteCheck(msgspec.Struct, frozen=True, kw_only=True, tag="mute-check"):
+    check: str
+    node: str = ""
+    on: bool = True
+    reason: str = ""
+
+
+Command = FormCluster | PutNode | SetNodeState | RemoveNode | PutInstances | ExpireInstances | SetMaintenance | MuteCheck | Noop
 
 
 class Applied(msgspec.Struct, frozen=True, tag="applied"):
@@ -77,10 +115,24 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, array_like=True):
-    """A command and the id of the request that asks for it. One log entry carries a batch of these."""
+    """A command and the id of the request that asks for it. One log entry carries a batch of these.
+
+    `unix_time` (the proposer's wall clock) and `author` are for the events that come of it: nothing is decided by them.
+    """
 
     id: str
     command: bytes
+    unix_time: float = 0.0
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command stands in the log, when its proposer sent it, and for whom."""
+
+    index: int
+    unix_time: float = 0.0
+    author: str = ""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +141,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
     cluster: Cluster | None = None
     nodes: Mapping[str, Node] = {}
+    registrations: Mapping[str, Registration] = {}  # by node
+    maintenance: Mapping[str, Maintenance] = {}  # by target
+    mutes: Mapping[str, Mute] = {}  # by their key
     events: tuple[Event, ...] = ()
     receipts: Mapping[str, Receipt] = {}
 
@@ -131,86 +186,163 @@ def apply_batch(state: State, batch: bytes, index: int) -> tuple[State, list[Rec
     try:
         proposals = decode_batch(batch)
     except msgspec.DecodeError:
-        return msgspec.structs.replace(state, index=index), []
+        return replace(state, index=index), []
     receipts = dict(state.receipts)
     answers: list[Receipt] = []
     for proposal in proposals:
         receipt = receipts.get(proposal.id)
         if receipt is None:
-            state, result = apply(state, proposal.command, index)
+            state, result = apply(state, proposal.command, Entry(index, proposal.unix_time, proposal.author))
             receipt = receipts[proposal.id] = Receipt(index, result)
         answers.append(receipt)
     if len(receipts) > MAX_RECEIPTS:
         for forgotten in list(receipts)[: len(receipts) - MAX_RECEIPTS]:
             del receipts[forgotten]
-    return msgspec.structs.replace(state, index=index, receipts=receipts), answers
+    return replace(state, index=index, receipts=receipts), answers
 
 
-def apply(state: State, command: bytes, index: int) -> tuple[State, bytes]:
+def apply(state: State, command: bytes, entry: Entry) -> tuple[State, bytes]:
     """The state after one command, and the command's encoded Result."""
     try:
         decoded = decode(command)
     except msgspec.DecodeError as error:
         return state, encode_result(Refused(f"not a command that this release knows: {error}"))
-    state, result = _carry_out(state, decoded, index)
+    state, result = _carry_out(state, decoded, entry)
     return state, encode_result(result)
 
 
-def _carry_out(state: State, command: Command, index: int) -> tuple[State, Result]:
+def _carry_out(state: State, command: Command, entry: Entry) -> tuple[State, Result]:
     match command:
         case FormCluster(id=id, bootstrap=bootstrap):
             wanted = Cluster(id=id, bootstrap=bootstrap)
             if state.cluster is None:
-                formed = msgspec.structs.replace(state, cluster=wanted)
-                return _record(formed, index, "cluster.formed", id, "the cluster was formed"), Applied()
+                formed = replace(state, cluster=wanted)
+                return record(formed, entry, "cluster.formed", id, "the cluster was formed"), Applied()
             if (state.cluster.id, state.cluster.bootstrap) == (id, bootstrap):
                 return state, Applied(changed=False)
             return state, Refused(f"this is cluster {state.cluster.id} already")
         case PutNode(node=node):
-            return _put_node(state, node, index)
+            return _put_node(state, node, entry)
         case SetNodeState():
-            return _set_node_state(state, command, index)
+            return _set_node_state(state, command, entry)
         case RemoveNode(name=name):
-            if name not in state.nodes:
-                return state, Applied(changed=False)
-            rest = {key: node for key, node in state.nodes.items() if key != name}
-            return _record(msgspec.structs.replace(state, nodes=rest), index, "node.removed", name, "the node was removed"), Applied()
+            return _remove_node(state, name, entry)
+        case PutInstances():
+            return _put_instances(state, command, entry)
+        case ExpireInstances():
+            return _expire_instances(state, command, entry)
+        case SetMaintenance():
+            return _set_maintenance(state, command, entry)
+        case MuteCheck():
+            return _mute_check(state, command, entry)
         case Noop():
             return state, Applied(changed=False)
 
 
-def _put_node(state: State, node: Node, index: int) -> tuple[State, Result]:
+def _put_node(state: State, node: Node, entry: Entry) -> tuple[State, Result]:
     before = state.nodes.get(node.name)
     if before == node:
         return state, Applied(changed=False)
     if before is not None and node.incarnation < before.incarnation:
         return state, Refused(f"{node.name} has started again since")
-    after = msgspec.structs.replace(state, nodes={**state.nodes, node.name: node})
+    after = replace(state, nodes={**state.nodes, node.name: node})
     if before is None:
-        return _record(after, index, "node.joined", node.name, f"joined as {node.role.value} at {node.address}"), Applied()
+        return record(after, entry, "node.joined", node.name, f"joined as {node.role.value} at {node.address}"), Applied()
     if before.state is not node.state:
-        return _record(after, index, f"node.{node.state.value}", node.name, node.state_reason), Applied()
+        return record(after, entry, f"node.{node.state.value}", node.name, node.state_reason), Applied()
     return after, Applied()
 
 
-def _set_node_state(state: State, command: SetNodeState, index: int) -> tuple[State, Result]:
+def _set_node_state(state: State, command: SetNodeState, entry: Entry) -> tuple[State, Result]:
     before = state.nodes.get(command.name)
     if before is None:
         return state, Refused(f"there is no node {command.name}")
     if command.incarnation < before.incarnation:
         return state, Refused(f"{command.name} has started again since")
-    after = msgspec.structs.replace(before, state=command.state, state_reason=command.reason, incarnation=command.incarnation)
+    after = replace(before, state=command.state, state_reason=command.reason, incarnation=command.incarnation)
     if after == before:
         return state, Applied(changed=False)
-    changed = msgspec.structs.replace(state, nodes={**state.nodes, command.name: after})
+    changed = replace(state, nodes={**state.nodes, command.name: after})
     if before.state is command.state:
         return changed, Applied()
-    return _record(changed, index, f"node.{command.state.value}", command.name, command.reason), Applied()
+    return record(changed, entry, f"node.{command.state.value}", command.name, command.reason), Applied()
 
 
-def _record(state: State, index: int, kind: str, subject: str, message: str) -> State:
-    event = Event(index=index, kind=kind, subject=subject, message=message)
-    return msgspec.structs.replace(state, events=(*state.events, event)[-MAX_EVENTS:])
+def _remove_node(state: State, name: str, entry: Entry) -> tuple[State, Result]:
+    if name not in state.nodes:
+        return state, Applied(changed=False)
+    gone = replace(
+        state,
+        nodes=_without(state.nodes, name),
+        registrations=_without(state.registrations, name),
+        maintenance={target: kept for target, kept in state.maintenance.items() if target.partition("/")[0] != name},
+        mutes={key: mute for key, mute in state.mutes.items() if mute.node != name},
+    )
+    return record(gone, entry, "node.removed", name, "the node was removed"), Applied()
+
+
+def _put_instances(state: State, command: PutInstances, entry: Entry) -> tuple[State, Result]:
+    if command.node not in state.nodes:
+        return state, Refused(f"there is no node {command.node}")
+    before = state.registrations.get(command.node)
+    if before is not None and command.incarnation < before.incarnation:
+        return state, Refused(f"{command.node} has started again since")
+    after = Registration(revision=command.revision, incarnation=command.incarnation, instances=command.instances)
+    if after == before:
+        return state, Applied(changed=False)
+    changed = replace(state, registrations={**state.registrations, command.node: after})
+    known = {instance.id: instance.health for instance in before.instances} if before is not None else {}
+    for instance in command.instances:
+        if known.get(instance.id, instance.health) is not instance.health:
+            changed = record(changed, entry, f"instance.{instance.health.value}", instance.id, instance.reason)
+    return changed, Applied()
+
+
+def _expire_instances(state: State, command: ExpireInstances, entry: Entry) -> tuple[State, Result]:
+    before = state.registrations.get(command.node)
+    if before is None or before.revision != command.revision:
+        return state, Refused(f"{command.node} has registered other instances since")
+    after = replace(before, expired=command.reason)
+    if after == before:
+        return state, Applied(changed=False)
+    changed = replace(state, registrations={**state.registrations, command.node: after})
+    kind, message = ("registry.expired", command.reason) if command.reason else ("registry.renewed", "its instances are renewed again")
+    return record(changed, entry, kind, command.node, message), Applied()
+
+
+def _set_maintenance(state: State, command: SetMaintenance, entry: Entry) -> tuple[State, Result]:
+    before = state.maintenance.get(command.target)
+    if not command.on:
+        if before is None:
+            return state, Applied(changed=False)
+        back = replace(state, maintenance=_without(state.maintenance, command.target))
+        return record(back, entry, "maintenance.ended", command.target, command.reason), Applied()
+    if before is not None and before.reason == command.reason:
+        return state, Applied(changed=False)
+    after = Maintenance(target=command.target, reason=command.reason, author=entry.author, index=entry.index)
+    changed = replace(state, maintenance={**state.maintenance, command.target: after})
+    return record(changed, entry, "maintenance.began", command.target, command.reason), Applied()
+
+
+def _mute_check(state: State, command: MuteCheck, entry: Entry) -> tuple[State, Result]:
+    after = Mute(check=command.check, node=command.node, reason=command.reason, author=entry.author, index=entry.index)
+    key, before = after.key, state.mutes.get(after.key)
+    if not command.on:
+        if before is None:
+            return state, Applied(changed=False)
+        return record(replace(state, mutes=_without(state.mutes, key)), entry, "check.unmuted", key, command.reason), Applied()
+    if before is not None and before.reason == command.reason:
+        return state, Applied(changed=False)
+    return record(replace(state, mutes={**state.mutes, key: after}), entry, "check.muted", key, command.reason), Applied()
+
+
+def record(state: State, entry: Entry, kind: str, subject: str, message: str) -> State:
+    event = Event(index=entry.index, kind=kind, subject=subject, message=message, author=entry.author, unix_time=entry.unix_time)
+    return replace(state, events=(*state.events, event)[-MAX_EVENTS:])
+
+
+def _without(mapping: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in mapping.items() if name != key}
 
 
 def state_hash(state: State) -> str:

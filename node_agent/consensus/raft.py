@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class RaftNode:
         on_applied: Callable[[State], None],
         on_fatal: Callable[[BaseException], None],
         clock: Callable[[], float] = engine.now,
+        wall_clock: Callable[[], float] = time.time,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._name = name
@@ -57,6 +59,7 @@ class RaftNode:
         self._on_applied = on_applied
         self._on_fatal = on_fatal
         self._clock = clock
+        self._wall_clock = wall_clock
         self._limits = limits
         self._awake = asyncio.Event()
         self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
@@ -152,7 +155,7 @@ class RaftNode:
 
     # --- commands
 
-    async def propose(self, command: bytes, *, request_id: str, timeout: float | None = None) -> tuple[int, bytes]:
+    async def propose(self, command: bytes, *, request_id: str, timeout: float | None = None, author: str = "") -> tuple[int, bytes]:
         """(log index, encoded machine.Result) of a command, once it is committed and applied here.
 
         Raises NotLeader (ask `leader`), NoQuorum, StorageFull or InvalidRequest. After each of the first three the command may still have
@@ -169,7 +172,7 @@ class RaftNode:
             else:
                 future.set_exception(outcome)
 
-        member.propose(Proposal(request_id, command), done)
+        member.propose(Proposal(request_id, command, self._wall_clock(), author), done)
         limit = self._call_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hmcore.api import Formation
-from hmcore.records import Cluster, Event, Node, RaftReport
+from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 
 
 class ClusterView(Protocol):
@@ -18,6 +18,16 @@ class ClusterView(Protocol):
     def cluster(self) -> Cluster | None: ...
     @property
     def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def registrations(self) -> Mapping[str, Registration]:
+        """The instances of each node."""
+
+    @property
+    def maintenance(self) -> Mapping[str, Maintenance]:
+        """By target."""
+
+    @property
+    def mutes(self) -> Mapping[str, Mute]: ...
     @property
     def events(self) -> Sequence[Event]: ...
     @property
@@ -35,4 +45,4 @@ class ClusterView(Protocol):
 class Proposer(ClusterView, Protocol):
     """A control node's view: it can write while it leads."""
 
-    async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]: ...
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]: ...

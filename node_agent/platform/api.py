@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from hmcore.api import FORM, FORMATION, PING, REPORT, STATE, Empty, Formation, FormRequest, PingReply, StateReply
+from hmcore.api import FORM, FORMATION, PING, REPORT, STATE, Empty, Formation, FormRequest, PingReply, StateReply, StateRequest
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
@@ -49,15 +49,21 @@ def routes(agent: Agent) -> Router:
         log.info("%s asks to form the cluster", peer.identity)
         return await agent.form(request)
 
-    async def state(peer: Peer, _request: Empty) -> StateReply:
+    async def state(peer: Peer, request: StateRequest) -> StateReply:
         view = agent.cluster
-        events = [] if peer.identity.kind is Kind.NODE else list(view.events)  # workers ask often and need none
+        index, leader, term = view.index, view.leader, view.report().term
+        if request.since == index:
+            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True)
+        node = peer.identity.kind is Kind.NODE  # a worker asks often: it needs the registry, and no events
         return StateReply(
-            index=view.index,
-            leader=view.leader,
-            term=view.report().term,
+            index=index,
+            leader=leader,
+            term=term,
             nodes=[view.nodes[name] for name in sorted(view.nodes)],
-            events=events,
+            events=[] if node else list(view.events),
+            registrations=dict(view.registrations) if node else {},
+            maintenance=[view.maintenance[target] for target in sorted(view.maintenance)],
+            mutes=[view.mutes[key] for key in sorted(view.mutes)],
         )
 
     return Router(

@@ -1,276 +1,179 @@
-"""The layers of other packages as components: connections, and a voter's consensus (a worker's is in observer.py)."""
+"""The agent's layers, made and wired to each other: the only file that knows all of them. What they do is their own business."""
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import logging
-import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-from hmcore.api import Formation, FormRequest, Method
+from hmcore.api import FORMATION, STATE, Empty, Formation, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable
-from hmcore.records import Cluster, Event, Node, PeerReport, RaftReport
-from hmcore.stoq.endpoint import Credentials, Local, Service
+from hmcore.records import Role
+from hmcore.stoq.endpoint import Service
+from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
+from node_agent.consensus.machine import FormCluster
+from node_agent.consensus.observer import TIMEOUT, ObserverLayer
 from node_agent.consensus.raft import RaftNode
-from node_agent.platform.identity import NodeIdentity, expiry_reason
-from node_agent.transport.listener import AgentListener
-from node_agent.transport.pool import PeerAddress, Pool, Req, Res
+from node_agent.container.layer import ContainerLayer
+from node_agent.orchestration.controller import Leader, Orchestration
+from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+from node_agent.platform.health import Health
+from node_agent.platform.lifecycle import Backoff, Managed
+from node_agent.platform.peers import control_nodes, peer_addresses
+from node_agent.transport.identity import NodeIdentity
+from node_agent.transport.layer import TransportLayer
 
-FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
-LOW_DISK_SHARE = 0.05
-LOW_DISK_BYTES = 1 << 30  # both: five percent of a large disk is plenty
-
-log = logging.getLogger(__name__)
+RAFT = "raft"  # the pool's kind of messages
+DOCKER_BACKOFF = Backoff(first=0.5, ceiling=5.0)  # knocking at Docker's socket is cheap, and its return is waited for
 
 
-class TransportLayer:
-    """The port and the connections to all other nodes. See node_agent.platform.lifecycle.Component."""
-
-    name = "transport"
-    serving = True
+class Layers:
+    """`managed` are the components by name, in the order in which they are shown."""
 
     def __init__(
         self,
         config: AgentConfig,
         release: str,
-        identity: Callable[[], NodeIdentity],
-        service: Service,
         *,
-        on_up: Callable[[str], None],
-        on_down: Callable[[str], None],
-        on_message: Callable[[str, str, bytes], None],
+        identity: Callable[[], NodeIdentity],
+        health: Callable[[], Health],
+        service: Service,
+        wall_clock: Callable[[], float],
     ) -> None:
-        """`identity` is asked when the layer comes up, not before. The callbacks are the pool's."""
+        """`identity` is asked once the identity phase is over, `health` whenever a heartbeat goes out; `service` answers peers' calls."""
         self._config = config
-        self._release = release
-        self._identity = identity
-        self._service = service
-        self._callbacks = (on_up, on_down, on_message)
-        self._peers: Mapping[str, PeerAddress] = {}
-        self._pool: Pool | None = None
-        self._listener: AgentListener | None = None
-        self._expires: datetime | None = None
-        self._alone_since: float | None = None
-
-    async def initialize(self) -> None:
-        proof = self._identity()
-        self._expires = proof.expires
-        credentials = Credentials(ca=proof.ca, certificate=proof.certificate, key=proof.key)
-        local = Local(proof.identity, self._config.role.value, self._release)
-        settings = self._config.settings
-        on_up, on_down, on_message = self._callbacks
-        pool = self._pool = Pool(
-            local=local,
-            credentials=credentials,
-            transport=settings.transport,
-            calls=settings.calls,
-            service=self._service,
-            on_up=on_up,
-            on_down=on_down,
-            on_message=on_message,
+        settings = config.settings
+        self.transport = TransportLayer(
+            config, release, identity, service, on_up=self._peer_up, on_down=self._peer_down, on_message=self._message
         )
-        pool.set_peers(self._peers)
-        listener = AgentListener(
-            listening_address(self._config.address),
-            self._config.port,
-            local=local,
-            credentials=credentials,
-            transport=settings.transport,
-            service=self._service,
-            pool=pool,
-        )
-        await listener.open()
-        self._listener = listener
-
-    async def run(self) -> None:
-        assert self._pool is not None
-        await self._pool.run()
-
-    async def check(self) -> str | None:
-        if self._expires is not None and (reason := expiry_reason(self._expires, datetime.now(UTC))):
-            return reason
-        if not self._peers or self.connected:
-            self._alone_since = None
-            return None
-        self._alone_since = self._alone_since or time.monotonic()
-        return "no other node is reachable" if time.monotonic() - self._alone_since >= self._config.settings.membership.suspect else None
-
-    async def stop(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            await listener.close()
-
-    def set_peers(self, peers: Mapping[str, PeerAddress]) -> None:
-        """The nodes to be connected to."""
-        if peers != self._peers:
-            self._peers = peers
-            if self._pool is not None:
-                self._pool.set_peers(peers)
-
-    def reconnect(self) -> None:
-        """Break every connection and make it anew: what was on its way is lost for both ends, visibly."""
-        if self._pool is not None:
-            self._pool.set_peers({})
-            self._pool.set_peers(self._peers)
-
-    def send(self, peer: str, kind: str, payload: bytes) -> bool:
-        return self._pool is not None and self._pool.send(peer, kind, payload)
-
-    async def call(self, peer: str, method: Method[Req, Res], request: Req, *, timeout: float) -> Res:
-        if self._pool is None:
-            raise PeerUnreachable("this node is still starting", host=peer)
-        return await self._pool.call(peer, method, request, timeout)
+        self.container = ContainerLayer(config.docker_socket, config.cluster_id, timeout=settings.health.timeout)
+        self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
+        self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
+        self._observer = self._make_observer() if self.voter is None else None
+        self.orchestration = self._make_orchestration(release, health)
+        interval, timeout = settings.health.interval, settings.health.timeout
+        self.managed = {
+            layer.name: Managed(layer, check_interval=interval, check_timeout=timeout, backoff=backoff)
+            for layer, backoff in (
+                (self.transport, None),
+                (self.cluster, None),
+                (self.container, DOCKER_BACKOFF),
+                (self.orchestration, None),
+            )
+        }
 
     @property
-    def connected(self) -> frozenset[str]:
-        return frozenset() if self._pool is None else self._pool.connected
+    def cluster(self) -> VoterLayer | ObserverLayer:
+        """What the cluster agreed on, as this node knows it."""
+        found = self.voter or self._observer
+        assert found is not None
+        return found
 
-    def reports(self) -> list[PeerReport]:
-        return [] if self._pool is None else self._pool.reports()
-
-
-class VoterLayer:
-    """Consensus on a control node. See Component, and node_agent.orchestration.cluster.Proposer."""
-
-    name = "consensus"
-
-    def __init__(
-        self, config: AgentConfig, raft: RaftNode, ask_formation: Callable[[str], Awaitable[Formation]], reconnect: Callable[[], None]
-    ) -> None:
-        """`ask_formation` asks another voter how far it is. `reconnect` breaks all connections: what came while this layer was down is
-        missing from the middle of their streams."""
-        self.raft = raft
-        self._config = config
-        self._ask_formation = ask_formation
-        self._reconnect = reconnect
-        self._opened_before = False
-        self._open = False
-        self._ever_formed = False
-
-    async def initialize(self) -> None:
-        if self._opened_before:
-            self._reconnect()
-        self._opened_before = True
-        await self.raft.open()
-        self._open = True
-
-    async def run(self) -> None:
-        await self.raft.run()
-
-    async def check(self) -> str | None:
-        if self.serving and (trouble := self.raft.trouble):
-            return trouble
-        return low_disk(self._config.data_dir)
-
-    async def stop(self) -> None:
-        self._open = False
-        await self.raft.stop()
-
-    @property
-    def serving(self) -> bool:
-        """Not before the cluster is formed, or found: a node that waits for that is well."""
-        return self.report().role != "unformed"
-
-    @property
-    def index(self) -> int:
-        return self.raft.state.index
-
-    @property
-    def cluster(self) -> Cluster | None:
-        return self.raft.state.cluster
-
-    @property
-    def nodes(self) -> Mapping[str, Node]:
-        return self.raft.state.nodes
-
-    @property
-    def events(self) -> Sequence[Event]:
-        return self.raft.state.events
-
-    @property
-    def leader(self) -> str | None:
-        return self.raft.leader
-
-    @property
-    def is_leader(self) -> bool:
-        return self.raft.is_leader
-
-    def report(self) -> RaftReport:
-        if not self._open:  # starting, or failed: the component's state says which
-            return RaftReport(role="follower" if self._ever_formed else "unformed", voters=[voter.name for voter in self._config.voters])
-        return self.raft.report()
-
-    @property
-    def formed(self) -> bool:
-        self._ever_formed = self._ever_formed or (self._open and self.raft.formation().formed)
-        return self._ever_formed
-
-    def formation(self) -> Formation:
-        status = self.raft.formation()
-        return Formation(
-            bootstrap=self._config.bootstrap,
-            voters=self.raft.report().voters,
-            empty=status.empty,
-            permitted=status.permitted,
-            formed=status.formed,
-            term=status.term,
+    def _make_voter(self, wall_clock: Callable[[], float]) -> VoterLayer:
+        config = self._config
+        raft = RaftNode(
+            name=config.node,
+            voters=[voter.name for voter in config.voters],
+            directory=config.data_dir / "raft",
+            settings=config.settings.raft,
+            links=_RaftLinks(self._send_raft),
+            call_timeout=config.settings.calls.timeout,
+            on_applied=lambda state: self._state_changed(),
+            on_fatal=lambda error: None,  # `run` raises it, too
+            wall_clock=wall_clock,
         )
 
-    async def form(self, request: FormRequest) -> Formation:
-        """Let this node form the cluster with the others (design section 4). Harmless when it is formed already.
+        def ask(name: str) -> Awaitable[Formation]:
+            return self.transport.call(name, FORMATION, Empty(), timeout=FORMATION_TIMEOUT)
 
-        The others are asked before: where the cluster exists, a node with an empty disk is re-seeded and never votes on it.
-        """
-        if request.bootstrap != self._config.bootstrap:
-            raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
-        voters = self.raft.report().voters
-        if sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
-            message = f"this node was set up to form with {', '.join(voters)}, and is asked to form with {', '.join(request.voters)}"
-            raise InvalidRequest(message, fix="make these the control nodes of the inventory, then: hmctl deploy")
-        if not self.formed and await self._formed_elsewhere():
-            self.raft.reseed()
-        if not self.formed:
-            self.raft.permit(request.bootstrap)
-        return self.formation()
+        return VoterLayer(config, raft, ask, self.transport.reconnect)
 
-    async def _formed_elsewhere(self) -> bool:
-        answers: list[Formation] = []
+    def _make_observer(self) -> ObserverLayer:
+        def ask(name: str, request: StateRequest) -> Awaitable[StateReply]:
+            return self.transport.call(name, STATE, request, timeout=TIMEOUT)
 
-        async def ask(name: str) -> None:
-            try:
-                answers.append(await self._ask_formation(name))
-            except HyperMeshError as error:
-                log.info("%s does not say whether the cluster is formed: %s", name, error.message)
+        return ObserverLayer(
+            self._config.node,
+            self._config.cluster_id,
+            self._config.bootstrap,
+            control_nodes=self._control_nodes,
+            connected=lambda: self.transport.connected,
+            ask=ask,
+            on_applied=self._state_changed,
+        )
 
-        async with asyncio.TaskGroup() as tasks:
-            for voter in self._config.voters:
-                if voter.name != self._config.node:
-                    tasks.create_task(ask(voter.name), name=f"ask {voter.name}")
-        return any(answer.formed for answer in answers)
+    def _make_orchestration(self, release: str, health: Callable[[], Health]) -> Orchestration:
+        config, settings = self._config, self._config.settings
+        me = Myself(config.node, config.address, config.port, config.role, release, config.labels)
+        leader = None
+        if self.voter is not None:
+            leader = Leader(
+                me=config.node,
+                formation=FormCluster(id=config.cluster_id, bootstrap=config.bootstrap),
+                cluster=self.voter,
+                timing=settings.membership,
+                propose_timeout=2 * settings.raft.election_max,
+                request_prefix=lambda: f"{config.node}-{self.incarnation.value}",
+                clock=time.monotonic,
+            )
+        return Orchestration(
+            me=me,
+            incarnation=self.incarnation,
+            pulse=Pulse(me, self.incarnation, health, self.transport.send),
+            cluster=self.cluster,
+            control_nodes=self._control_nodes,
+            timing=settings.membership,
+            leader=leader,
+            on_leader_change=lambda: self.managed["consensus"].poke(),
+        )
 
-    async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]:
-        return await self.raft.propose(command, request_id=request_id, timeout=timeout)
+    # --- what the connections say
+
+    def _send_raft(self, peer: str, payload: bytes) -> bool:
+        self.orchestration.ride()
+        return self.transport.send(peer, RAFT, payload)
+
+    def _peer_up(self, peer: str) -> None:
+        if self.voter is not None:
+            self.voter.raft.peer_up(peer)
+        self._connections_changed()
+
+    def _peer_down(self, peer: str) -> None:
+        if self.voter is not None:
+            self.voter.raft.peer_down(peer)
+        self._connections_changed()
+
+    def _connections_changed(self) -> None:
+        if self._observer is not None:
+            self._observer.connections_changed()
+        self.managed["transport"].poke()
+        self.managed["consensus"].poke()
+
+    def _message(self, peer: str, kind: str, payload: bytes) -> None:
+        match kind:
+            case "raft" if self.voter is not None:
+                self.voter.raft.receive(peer, payload)
+            case "heartbeat":
+                self.orchestration.heard(peer, payload)
+
+    # --- who there is
+
+    def _control_nodes(self) -> list[str]:
+        return control_nodes(self._config, self.cluster.nodes)
+
+    def _state_changed(self) -> None:
+        self.set_peers()
+        self.managed["consensus"].poke()
+
+    def set_peers(self) -> None:
+        """Connect to the nodes that the cluster knows, and to the voters of the configuration until it knows any."""
+        self.transport.set_peers(peer_addresses(self._config, self.cluster.nodes))
 
 
-def listening_address(address: str) -> str:
-    """All addresses of the family of ours: operators may come by another than the other nodes do."""
-    try:
-        return "::" if ipaddress.ip_address(address).version == 6 else "0.0.0.0"  # noqa: S104 -- mutual TLS is what guards the port
-    except ValueError:
-        return "0.0.0.0"  # noqa: S104
+class _RaftLinks:
+    """See node_agent.consensus.transport.Links."""
 
+    def __init__(self, send: Callable[[str, bytes], bool]) -> None:
+        self._send = send
 
-def low_disk(directory: Path) -> str | None:
-    """Why the disk makes the node degraded, in words that stay the same while it does."""
-    try:
-        usage = shutil.disk_usage(directory)
-    except OSError as error:
-        return f"{directory} cannot be read: {error.strerror}"
-    if usage.free < LOW_DISK_BYTES and usage.free < usage.total * LOW_DISK_SHARE:
-        return f"the disk of {directory} is nearly full (under {LOW_DISK_SHARE:.0%} and 1 GB free)"
-    return None
+    def send(self, peer: str, payload: bytes) -> bool:
+        return self._send(peer, payload)

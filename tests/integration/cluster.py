@@ -20,7 +20,7 @@ from hmcore.pki import Identity, KeyPair, Kind, create_authority, create_request
 from hmcore.records import NodeReport, Role
 from hmcore.stoq.endpoint import Connection, Credentials, Local, dial
 from hmcore.stoq.rpc import invoke
-from node_agent.platform.identity import node_key
+from node_agent.transport.identity import node_key
 
 CLUSTER = "hm-integrat10"
 BOOTSTRAP = "bootstrap-1"

@@ -20,7 +20,7 @@ from hmcore.records import ComponentState as S
 from hmcore.records import NodeReport
 from hmcore.stoq.local import connect_unix
 from hmcore.stoq.rpc import invoke
-from node_agent.platform.identity import node_key
+from node_agent.transport.identity import node_key
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def after(*batches_: list[Proposal], state: State = State()) -> State:  # noqa: 
 
 
 def result(state: State, command: machine.Command, index: int = 9) -> tuple[State, machine.Result]:
-    changed, encoded = machine.apply(state, machine.encode(command), index)
+    changed, encoded = machine.apply(state, machine.encode(command), machine.Entry(index))
     return changed, decode_result(encoded)
 
 
@@ -81,7 +81,7 @@ def test_any_bytes_are_refused_and_change_nothing_but_the_index(data):
     assert state.index == 3
     assert (state.nodes, state.events) == ({}, ())
     assert len(receipts) == len(state.receipts) or not receipts
-    changed, encoded = machine.apply(State(), data, 3)
+    changed, encoded = machine.apply(State(), data, machine.Entry(3))
     assert changed == State()
     assert isinstance(decode_result(encoded), Refused)
 

@@ -14,7 +14,7 @@ from hmcore.api import Formation, Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Node, NodeState, RaftReport, Role
-from node_agent.consensus.machine import FormCluster, Refused, State, apply, encode_result
+from node_agent.consensus.machine import Entry, FormCluster, Refused, State, apply, encode_result
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.health import Health
@@ -42,7 +42,7 @@ class Log:
             raise NoQuorum("no quorum: 1 of 3 voters reachable")
         if self.refuses:
             return self.state.index, encode_result(Refused(self.refuses))
-        self.state, result = apply(self.state, command, self.state.index + 1)
+        self.state, result = apply(self.state, command, Entry(self.state.index + 1))
         self.state = msgspec.structs.replace(self.state, index=self.state.index + 1)
         return self.state.index, result
 

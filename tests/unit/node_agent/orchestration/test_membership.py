@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hmcore.api import Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.records import Node, NodeState, Role
-from node_agent.consensus.machine import PutNode, SetNodeState, State, apply, encode
+from node_agent.consensus.machine import Entry, PutNode, SetNodeState, State, apply, encode
 from node_agent.orchestration.hearing import Heard, Hearing, View
 from node_agent.orchestration.membership import decide, next_change
 
@@ -194,7 +194,7 @@ views = st.builds(View, heards, times, times)
 def carry_out(nodes, commands):
     state = State(nodes=nodes)
     for index, command in enumerate(commands, start=1):
-        state, _ = apply(state, encode(command), index)
+        state, _ = apply(state, encode(command), Entry(index))
     return dict(state.nodes)
 
 

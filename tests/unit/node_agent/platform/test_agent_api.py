@@ -31,6 +31,9 @@ class View:
     cluster = None
     nodes = {"node2": msgspec.structs.replace(NODE, name="node2"), "node1": NODE}  # noqa: RUF012
     events = (EVENT,)
+    registrations = {}  # noqa: RUF012
+    maintenance = {}  # noqa: RUF012
+    mutes = {}  # noqa: RUF012
     leader = "node1"
     is_leader = True
     formed = True

@@ -8,7 +8,7 @@ import pytest
 
 from hmcore.errors import PkiError
 from hmcore.pki import Identity, KeyPair, Kind, create_authority, create_key, create_request, issue, sign_request
-from node_agent.platform.identity import expiry_reason, load_identity
+from node_agent.transport.identity import expiry_reason, load_identity
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CLUSTER = "hm-abc123defg"

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hmcore.api import StateReply
+from hmcore.api import StateReply, StateRequest
 from hmcore.errors import CallTimeout
 from hmcore.records import Node, Role
-from node_agent.platform.observer import IMPATIENCE, INTERVAL, ObserverLayer
+from node_agent.consensus.observer import IMPATIENCE, INTERVAL, ObserverLayer
 
 CONTROL = ["node1", "node2", "node3"]
 
@@ -25,6 +25,7 @@ class Bench:
         self.connected = frozenset(CONTROL)
         self.answers: dict[str, StateReply] = dict.fromkeys(CONTROL, state(5))
         self.asked: list[str] = []
+        self.since: list[int] = []
         self.applied = 0
         self.layer = ObserverLayer(
             "worker1",
@@ -36,8 +37,9 @@ class Bench:
             on_applied=self._applied,
         )
 
-    async def _ask(self, name: str) -> StateReply:
+    async def _ask(self, name: str, request: StateRequest) -> StateReply:
         self.asked.append(name)
+        self.since.append(request.since)
         if name not in self.answers:
             raise CallTimeout("no answer within 3 s")
         return self.answers[name]
@@ -130,3 +132,15 @@ def test_workers_spread_their_questions(virtual):
         return bench.asked[0]
 
     assert {virtual(first_asked(f"worker{number}")) for number in range(9)} == set(CONTROL)
+
+
+def test_what_a_worker_has_already_is_not_sent_again(play):
+    async def scenario(bench: Bench) -> None:
+        await asyncio.sleep(0.1)
+        bench.answers = dict.fromkeys(CONTROL, StateReply(index=5, leader="node2", term=2, nodes=[], unchanged=True))
+        await asyncio.sleep(INTERVAL)
+        assert bench.since == [-1, 5]
+        assert (bench.layer.leader, bench.layer.report().term, set(bench.layer.nodes)) == ("node2", 2, {"node1"})
+        assert bench.applied == 1
+
+    play(scenario)

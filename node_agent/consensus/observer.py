@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from hmcore.api import Formation, StateReply
+from msgspec.structs import replace
+
+from hmcore.api import Formation, StateReply, StateRequest
 from hmcore.errors import HyperMeshError
-from hmcore.records import Cluster, Event, Node, RaftReport
+from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 
 INTERVAL = 5.0  # seconds between two questions; a change of the connections asks at once
 IMPATIENCE = 1.0  # seconds, while something is wrong
@@ -30,7 +32,7 @@ class ObserverLayer:
         *,
         control_nodes: Callable[[], Sequence[str]],
         connected: Callable[[], frozenset[str]],
-        ask: Callable[[str], Awaitable[StateReply]],
+        ask: Callable[[str, StateRequest], Awaitable[StateReply]],
         on_applied: Callable[[], None],
     ) -> None:
         """`ask` a control node for the state. `on_applied` is called when it has changed."""
@@ -44,6 +46,8 @@ class ObserverLayer:
         self._said: StateReply | None = None
         self._trouble: str | None = None
         self._nodes: Mapping[str, Node] = {}
+        self._maintenance: Mapping[str, Maintenance] = {}
+        self._mutes: Mapping[str, Mute] = {}
         self._again = asyncio.Event()
 
     def connections_changed(self) -> None:
@@ -78,7 +82,7 @@ class ObserverLayer:
         first = sum(self._me.encode()) % len(reachable)
         for name in reachable[first:] + reachable[:first]:
             try:
-                said = await self._ask(name)
+                said = await self._ask(name, StateRequest(since=self.index if self._said else -1))
             except HyperMeshError as error:
                 self._trouble = f"control node {name} does not tell the state: {error.message}"
                 continue
@@ -86,12 +90,18 @@ class ObserverLayer:
             return
 
     def _take(self, said: StateReply) -> None:
-        self._trouble = None if said.leader or not said.nodes else "the control nodes have no leader"
+        self._trouble = None if said.leader or not (said.nodes or said.unchanged) else "the control nodes have no leader"
         if self._said is not None and said.index < self._said.index:
             return  # from one that lags behind the one we asked before
+        if said.unchanged:
+            if self._said is not None:
+                self._said = replace(self._said, leader=said.leader, term=said.term)
+            return
         changed = self._said is None or said.index != self._said.index
         self._said = said
         if changed:
+            self._maintenance = {target.target: target for target in said.maintenance}
+            self._mutes = {mute.key: mute for mute in said.mutes}
             self._nodes = {node.name: node for node in said.nodes}
             self._on_applied()
 
@@ -114,6 +124,18 @@ class ObserverLayer:
     @property
     def nodes(self) -> Mapping[str, Node]:
         return self._nodes
+
+    @property
+    def registrations(self) -> Mapping[str, Registration]:
+        return self._said.registrations if self._said else {}
+
+    @property
+    def maintenance(self) -> Mapping[str, Maintenance]:
+        return self._maintenance
+
+    @property
+    def mutes(self) -> Mapping[str, Mute]:
+        return self._mutes
 
     @property
     def events(self) -> Sequence[Event]:

@@ -1,0 +1,167 @@
+"""Consensus on a control node as a component: it votes, and may lead. A worker's is in observer.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from hmcore.api import Formation, FormRequest
+from hmcore.config.agent import AgentConfig
+from hmcore.errors import HyperMeshError, InvalidRequest
+from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from node_agent.consensus.raft import RaftNode
+
+FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
+LOW_DISK_SHARE = 0.05
+LOW_DISK_BYTES = 1 << 30  # both: five percent of a large disk is plenty
+
+log = logging.getLogger(__name__)
+
+
+class VoterLayer:
+    """Consensus on a control node. See Component, and node_agent.orchestration.cluster.Proposer."""
+
+    name = "consensus"
+
+    def __init__(
+        self, config: AgentConfig, raft: RaftNode, ask_formation: Callable[[str], Awaitable[Formation]], reconnect: Callable[[], None]
+    ) -> None:
+        """`ask_formation` asks another voter how far it is. `reconnect` breaks all connections: what came while this layer was down is
+        missing from the middle of their streams."""
+        self.raft = raft
+        self._config = config
+        self._ask_formation = ask_formation
+        self._reconnect = reconnect
+        self._opened_before = False
+        self._open = False
+        self._ever_formed = False
+
+    async def initialize(self) -> None:
+        if self._opened_before:
+            self._reconnect()
+        self._opened_before = True
+        await self.raft.open()
+        self._open = True
+
+    async def run(self) -> None:
+        await self.raft.run()
+
+    async def check(self) -> str | None:
+        if self.serving and (trouble := self.raft.trouble):
+            return trouble
+        return low_disk(self._config.data_dir)
+
+    async def stop(self) -> None:
+        self._open = False
+        await self.raft.stop()
+
+    @property
+    def serving(self) -> bool:
+        """Not before the cluster is formed, or found: a node that waits for that is well."""
+        return self.report().role != "unformed"
+
+    @property
+    def index(self) -> int:
+        return self.raft.state.index
+
+    @property
+    def cluster(self) -> Cluster | None:
+        return self.raft.state.cluster
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self.raft.state.nodes
+
+    @property
+    def registrations(self) -> Mapping[str, Registration]:
+        return self.raft.state.registrations
+
+    @property
+    def maintenance(self) -> Mapping[str, Maintenance]:
+        return self.raft.state.maintenance
+
+    @property
+    def mutes(self) -> Mapping[str, Mute]:
+        return self.raft.state.mutes
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self.raft.state.events
+
+    @property
+    def leader(self) -> str | None:
+        return self.raft.leader
+
+    @property
+    def is_leader(self) -> bool:
+        return self.raft.is_leader
+
+    def report(self) -> RaftReport:
+        if not self._open:  # starting, or failed: the component's state says which
+            return RaftReport(role="follower" if self._ever_formed else "unformed", voters=[voter.name for voter in self._config.voters])
+        return self.raft.report()
+
+    @property
+    def formed(self) -> bool:
+        self._ever_formed = self._ever_formed or (self._open and self.raft.formation().formed)
+        return self._ever_formed
+
+    def formation(self) -> Formation:
+        status = self.raft.formation()
+        return Formation(
+            bootstrap=self._config.bootstrap,
+            voters=self.raft.report().voters,
+            empty=status.empty,
+            permitted=status.permitted,
+            formed=status.formed,
+            term=status.term,
+        )
+
+    async def form(self, request: FormRequest) -> Formation:
+        """Let this node form the cluster with the others (design section 4). Harmless when it is formed already.
+
+        The others are asked before: where the cluster exists, a node with an empty disk is re-seeded and never votes on it.
+        """
+        if request.bootstrap != self._config.bootstrap:
+            raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
+        voters = self.raft.report().voters
+        if sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
+            message = f"this node was set up to form with {', '.join(voters)}, and is asked to form with {', '.join(request.voters)}"
+            raise InvalidRequest(message, fix="make these the control nodes of the inventory, then: hmctl deploy")
+        if not self.formed and await self._formed_elsewhere():
+            self.raft.reseed()
+        if not self.formed:
+            self.raft.permit(request.bootstrap)
+        return self.formation()
+
+    async def _formed_elsewhere(self) -> bool:
+        answers: list[Formation] = []
+
+        async def ask(name: str) -> None:
+            try:
+                answers.append(await self._ask_formation(name))
+            except HyperMeshError as error:
+                log.info("%s does not say whether the cluster is formed: %s", name, error.message)
+
+        async with asyncio.TaskGroup() as tasks:
+            for voter in self._config.voters:
+                if voter.name != self._config.node:
+                    tasks.create_task(ask(voter.name), name=f"ask {voter.name}")
+        return any(answer.formed for answer in answers)
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
+        return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
+
+
+def low_disk(directory: Path) -> str | None:
+    """Why the disk makes the node degraded, in words that stay the same while it does."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError as error:
+        return f"{directory} cannot be read: {error.strerror}"
+    if usage.free < LOW_DISK_BYTES and usage.free < usage.total * LOW_DISK_SHARE:
+        return f"the disk of {directory} is nearly full (under {LOW_DISK_SHARE:.0%} and 1 GB free)"
+    return None

@@ -57,7 +57,7 @@ class FormRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProposeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A command for the replicated state, encoded by node_agent/consensus/machine.py. `id` makes a retry harmless."""
+    """A command for the replicated state, encoded by node_agent/consensus/commands.py. `id` makes a retry harmless."""
 
     id: str
     command: bytes

@@ -19,8 +19,8 @@ from pysyncobj.transport import Transport
 
 from hmcore.errors import ConsensusError
 from node_agent.consensus import codec
+from node_agent.consensus.commands import Receipt
 from node_agent.consensus.journal import Journal
-from node_agent.consensus.machine import Receipt
 from node_agent.consensus.snapshots import SnapshotStore
 
 

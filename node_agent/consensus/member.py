@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus.append_guard import Append
+from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Disk
 from node_agent.consensus.engine import Engine, Timing
 from node_agent.consensus.enrolment import Enrolment, FormationStatus
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
-from node_agent.consensus.machine import Proposal, Receipt, State
+from node_agent.consensus.machine import State
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Outlook
 from node_agent.consensus.proposals import Done, Proposals

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from hmcore.errors import HyperMeshError
-from node_agent.consensus.machine import Proposal, Receipt, encode_batch
+from node_agent.consensus.commands import Proposal, Receipt, encode_batch
 
 Done = Callable[[Receipt | HyperMeshError], None]
 

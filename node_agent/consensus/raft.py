@@ -15,11 +15,12 @@ from pathlib import Path
 from hmcore.errors import ConsensusError, HyperMeshError
 from hmcore.records import RaftReport
 from node_agent.consensus import engine
+from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
 from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
-from node_agent.consensus.machine import Proposal, Receipt, State
+from node_agent.consensus.machine import State
 from node_agent.consensus.member import Member
 from node_agent.consensus.transport import Links
 

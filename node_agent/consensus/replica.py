@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hmcore.errors import ConsensusError
 from node_agent.consensus import machine
-from node_agent.consensus.machine import Receipt, State
+from node_agent.consensus.commands import Receipt
+from node_agent.consensus.machine import State
 
 
 class Replica:

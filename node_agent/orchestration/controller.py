@@ -15,7 +15,7 @@ import msgspec
 
 from hmcore.api import Heartbeat
 from hmcore.errors import HyperMeshError
-from node_agent.consensus.machine import Command, FormCluster, Refused, decode_result, encode
+from node_agent.consensus.commands import Command, FormCluster, Refused, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.membership import Timing, decide, next_change

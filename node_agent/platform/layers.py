@@ -9,8 +9,8 @@ from hmcore.api import FORMATION, STATE, Empty, Formation, StateReply, StateRequ
 from hmcore.config.agent import AgentConfig
 from hmcore.records import Role
 from hmcore.stoq.endpoint import Service
+from node_agent.consensus.commands import FormCluster
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
-from node_agent.consensus.machine import FormCluster
 from node_agent.consensus.observer import TIMEOUT, ObserverLayer
 from node_agent.consensus.raft import RaftNode
 from node_agent.container.layer import ContainerLayer

@@ -4,12 +4,13 @@ STAMP := .venv/.installed
 PASSED := PYTHONDONTWRITEBYTECODE=1 $(foreach v,CI HYPERMESH_LAB_DIR,$(if $($(v)),$(v)=$($(v))))
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo env $(PASSED))
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench bench-check clean
 help:
 	@echo "make demo      three hosts on this machine, joined into one cluster"
 	@echo "make test      everything: check, agents as processes, then real hosts"
 	@echo "make check     linters, types, unit tests and simulations"
 	@echo "make bench     measure; writes docs/benchmarks.md and bench.json"
+	@echo "make bench-check  measure, and compare with the recorded ratios"
 	@echo "make install   .venv with hmctl, and the packages that the above need"
 	@echo "make clean     remove what make made here (labs: $(HMCTL) lab down)"
 
@@ -37,6 +38,9 @@ test: check
 
 bench: install
 	$(SUDO) .venv/bin/python tests/bench/run.py
+
+bench-check: install
+	$(SUDO) .venv/bin/python tests/bench/run.py --check
 
 clean:
 	rm -rf .venv .make build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one run. `target` is the most (or with `at_least` the least) that we allow; `peer_value`: the peer's, same run."""
+    """One figure of one run. `target` is the most (or with `at_least` the least) that we allow; `peer_value`: the peer's, same run.
+
+    `tolerance`: by which factor the ratio to the peer may be worse than the recorded one before that counts as a regression.
+    """
 
     name: str
     value: float
@@ -22,6 +25,7 @@ class Figure:
     peer_value: float | None = None
     at_least: bool = False
     note: str = ""
+    tolerance: float = 1.5
 
     @property
     def ratio(self) -> float | None:
@@ -62,6 +66,30 @@ def as_markdown(figures: list[Figure], machine: str) -> str:
         row = [figure.name, f"{figure.value:.2f} {figure.unit}", target, met, figure.peer or "–", peer, ratio, figure.note]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure's ratio to its peer, now and as recorded. `worse`: by which factor, above 1 for the worse."""
+
+    name: str
+    now: float
+    recorded: float
+    worse: float
+    regressed: bool
+
+
+def compare(recorded: str, figures: list[Figure]) -> list[Comparison]:
+    """The figures that have a ratio, now and in `recorded` (the text of bench.json). What a target misses is no regression by itself."""
+    before = {row["name"]: row["ratio"] for row in json.loads(recorded)}
+    found = []
+    for figure in figures:
+        then, now = before.get(figure.name), figure.ratio
+        if not then or not now:
+            continue
+        worse = then / now if figure.at_least else now / then
+        found.append(Comparison(figure.name, now, then, round(worse, 2), worse > figure.tolerance))
+    return found
 
 
 def machine() -> str:

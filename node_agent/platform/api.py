@@ -6,12 +6,28 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from hmcore.api import FORM, FORMATION, PING, REPORT, STATE, Empty, Formation, FormRequest, PingReply, StateReply, StateRequest
+from hmcore.api import (
+    FORM,
+    FORMATION,
+    MAINTAIN,
+    PING,
+    REPORT,
+    STATE,
+    ChangeReply,
+    Empty,
+    Formation,
+    FormRequest,
+    MaintainRequest,
+    PingReply,
+    StateReply,
+    StateRequest,
+)
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Router
 from node_agent.orchestration.cluster import ClusterView
+from node_agent.platform.changes import Changes
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +43,8 @@ class Agent(Protocol):
     def name(self) -> str: ...
     @property
     def cluster(self) -> ClusterView: ...
+    @property
+    def changes(self) -> Changes: ...
     @property
     def wall_clock(self) -> Callable[[], float]: ...
     def report(self) -> NodeReport: ...
@@ -66,6 +84,9 @@ def routes(agent: Agent) -> Router:
             mutes=[view.mutes[key] for key in sorted(view.mutes)],
         )
 
+    async def maintain(peer: Peer, request: MaintainRequest) -> ChangeReply:
+        return await agent.changes.maintain(request, peer.identity)
+
     return Router(
         {
             PING: (NODES + READERS, ping),
@@ -73,6 +94,7 @@ def routes(agent: Agent) -> Router:
             FORMATION: (NODES + READERS, formation),
             STATE: (NODES + READERS, state),
             FORM: (CHANGERS, form),
+            MAINTAIN: (CHANGERS, maintain),
         },
         denied=_denied,
     )

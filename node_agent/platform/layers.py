@@ -16,6 +16,7 @@ from node_agent.consensus.raft import RaftNode
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+from node_agent.platform.changes import Changes
 from node_agent.platform.health import Health
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.peers import control_nodes, peer_addresses
@@ -49,6 +50,7 @@ class Layers:
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
+        self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
         self.managed = {

@@ -19,6 +19,7 @@ from hmcore.stoq.local import UnixListener, serve_unix
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform import health
 from node_agent.platform.api import routes
+from node_agent.platform.changes import Changes
 from node_agent.platform.coordinator import Coordinator, Phase
 from node_agent.platform.health import Health
 from node_agent.platform.layers import Layers
@@ -159,6 +160,10 @@ class HyperMeshPlatform:
     @property
     def cluster(self) -> ClusterView:
         return self._layers.cluster
+
+    @property
+    def changes(self) -> Changes:
+        return self._layers.changes
 
     def age(self) -> float:
         return time.monotonic() - self._born

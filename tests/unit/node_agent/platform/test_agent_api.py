@@ -10,7 +10,9 @@ from hmcore.errors import InvalidRequest, PermissionDenied
 from hmcore.pki import Identity, Kind
 from hmcore.records import Event, Node, NodeReport, RaftReport, Role
 from hmcore.stoq.greeting import Peer
+from node_agent.consensus.commands import Applied, encode_result
 from node_agent.platform.api import routes
+from node_agent.platform.changes import Changes
 
 MAY = {
     "node.ping": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
@@ -18,8 +20,12 @@ MAY = {
     "cluster.formation": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
+    "registry.maintain": {Kind.OPERATOR},
 }
-BODIES = {"cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"])}
+BODIES = {
+    "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
+    "registry.maintain": api.MaintainRequest(id="request-1", target="node1/", on=True),
+}
 FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)
 RAFT = RaftReport(role="leader", leader="node1", term=3)
 NODE = Node(name="node1", address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1")
@@ -45,9 +51,15 @@ class View:
         return RAFT
 
 
+class Log(View):
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
+        return 8, encode_result(Applied())
+
+
 class Agent:
     name = "node1"
     cluster = View()
+    changes = Changes("node1", View(), Log(), timeout=1)
     formed: str | None = None
 
     def wall_clock(self) -> float:

@@ -1,0 +1,145 @@
+"""A change of the cluster's state: find the leader, ask it, and ask again under the same id while leadership moves.
+
+Only the leader carries changes out. Whoever is asked instead names it; while there is none, or it has just died, we look again until
+the deadline. A change that was carried out but whose answer was lost is not carried out twice: the request's id tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from hmcore import api
+from hmcore.errors import CallTimeout, ConnectionLost, HyperMeshError, NoQuorum, NotLeader, PeerUnreachable
+from hmcore.records import Role
+from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.remote.ssh import Connector
+    from hmctl.state import OperatorStore
+
+Req = TypeVar("Req")
+
+DEADLINE = 15.0  # seconds in all: a leader's death and an election fit in
+ASKING = 2.0  # seconds that a control node has to say who leads
+PATIENCE = 0.7  # and when most have said so
+PAUSE = 0.2  # seconds between two looks for a leader
+
+
+def request_id() -> str:
+    """An id for a request, the same for all its retries."""
+    return uuid.uuid4().hex
+
+
+async def change(
+    inventory: Inventory,
+    store: OperatorStore,
+    method: api.Method[Req, api.ChangeReply],
+    request: Req,
+    *,
+    via: Via = Via.AUTO,
+    timeout: float = DEADLINE,
+) -> api.ChangeReply:
+    """Have the leader carry out `request`, which must hold an id (`request_id()`).
+
+    Raises CallRefused (no quorum, invalid, not permitted), PeerUnreachable when no control node answers, HyperMeshError when none leads.
+    """
+    access = Access.of(store, via)
+    controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
+    if via is not Via.SSH:
+        try:
+            return await _Change(controls, access, Via.QUIC, timeout, None).carry_out(method, request)
+        except _NobodyAnswers:
+            if via is Via.QUIC:
+                raise
+    from hmctl.remote.ssh import Connector
+
+    connector = Connector(access.known_hosts)
+    try:
+        return await _Change(controls, access, Via.SSH, timeout, connector).carry_out(method, request)
+    finally:
+        await connector.close()
+
+
+class _NobodyAnswers(PeerUnreachable):
+    """Not one control node, by this way."""
+
+
+class _Change:
+    def __init__(self, controls: Sequence[Host], access: Access, via: Via, timeout: float, connector: Connector | None) -> None:
+        self._hosts = {host.name: host for host in controls}
+        self._access = access
+        self._via = via
+        self._timeout = timeout
+        self._connector = connector
+
+    async def carry_out(self, method: api.Method[Req, api.ChangeReply], request: Req) -> api.ChangeReply:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        named: str | None = None  # by the last that was asked and does not lead
+        trouble: HyperMeshError | None = None
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise trouble or HyperMeshError(
+                    f"the cluster has no leader, for {self._timeout:g} s: nothing can be changed", fix="hmctl status"
+                )
+            leader = named or await self._find()
+            named = None
+            if leader is not None:
+                try:
+                    return await self._ask(self._host(leader), method, request, left)
+                except NotLeader as error:
+                    named, trouble = error.leader if error.leader != leader else None, None
+                except (PeerUnreachable, ConnectionLost, CallTimeout) as error:
+                    trouble = error
+            await asyncio.sleep(PAUSE if named is None else 0)
+
+    def _host(self, name: str) -> Host:
+        host = self._hosts.get(name)
+        if host is None:
+            raise HyperMeshError(
+                f"the leader is {name}, which is no control node of this inventory",
+                host=name,
+                fix="use the inventory that lists it: hmctl -i FILE",
+            )
+        return host
+
+    async def _find(self) -> str | None:
+        """Who leads, by the latest term that the control nodes know of; None while nobody does. Raises when none of them answers."""
+        answers = await ask_all(
+            list(self._hosts.values()),
+            self._state,
+            timeout=ASKING if self._connector is None else SSH_TIMEOUT,
+            patience=PATIENCE if self._connector is None else None,
+        )
+        said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
+        if not said:
+            failures = [answer for answer in answers.values() if isinstance(answer, HyperMeshError)]
+            raise _nobody(failures)
+        return newest_leader(said)
+
+    async def _state(self, host: Host) -> api.StateReply:
+        async with await connect(host, self._access, via=self._via, timeout=ASKING, connector=self._connector) as agent:
+            return await agent.state()
+
+    async def _ask(self, host: Host, method: api.Method[Req, api.ChangeReply], request: Req, left: float) -> api.ChangeReply:
+        async with await connect(host, self._access, via=self._via, timeout=min(left, ASKING), connector=self._connector) as agent:
+            return await agent.call(method, request, timeout=left)
+
+
+def newest_leader(said: Mapping[str, api.StateReply]) -> str | None:
+    """The leader of the newest term in which one is named. A node that was cut off may still name the one before."""
+    named = [(reply.term, reply.leader) for reply in said.values() if reply.leader is not None]
+    return max(named)[1] if named else None
+
+
+def _nobody(failures: Sequence[HyperMeshError]) -> HyperMeshError:
+    """A refusal is a better reason than silence: it is what the operator can do something about."""
+    for error in failures:
+        if not isinstance(error, PeerUnreachable | ConnectionLost | CallTimeout | NoQuorum):
+            return error
+    words = "; ".join(f"{error.host}: {error.message}" if error.host else error.message for error in failures)
+    return _NobodyAnswers(f"no control node answers: {words}" if words else "the inventory has no control node", fix="hmctl status")

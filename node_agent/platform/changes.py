@@ -1,0 +1,91 @@
+"""Operators' changes of the replicated state: proposed where the leader is, in the operator's name, refused when they mean nothing.
+
+A change is judged by the leader's own state, which no other node knows better; whoever does not lead only says who does. A retry under
+the same request id is one change (node_agent/consensus/machine.py keeps receipts).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+
+from hmcore.api import ChangeReply, MaintainRequest
+from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.pki import Identity
+from node_agent.consensus.commands import Applied, Command, Refused, SetMaintenance, decode_result, encode
+from node_agent.orchestration.cluster import ClusterView, Proposer
+
+MAX_REASON = 500  # characters
+
+_REQUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{7,63}")
+_TARGET = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/([a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})?")
+
+
+class Changes:
+    """Carries out changes while this node leads."""
+
+    def __init__(self, me: str, view: ClusterView, proposer: Proposer | None, *, timeout: float) -> None:
+        """`proposer` is None on a worker, which never leads. `timeout` (seconds) bounds a proposal."""
+        self._me = me
+        self._view = view
+        self._proposer = proposer
+        self._timeout = timeout
+
+    def leading(self) -> Proposer:
+        """The state to judge a change by. Raises NotLeader unless it is ours."""
+        if self._proposer is None or not self._proposer.is_leader:
+            leader = self._view.leader
+            raise NotLeader(f"{self._me} does not lead; {f'{leader} does' if leader else 'nobody is known to'}", leader=leader)
+        return self._proposer
+
+    async def carry_out(self, command: Command, *, request: str, author: Identity) -> ChangeReply:
+        """Propose `command` in the name of `author` and wait until it is applied here.
+
+        Raises NotLeader, NoQuorum, InvalidRequest (refused by the state, or the request's id is none).
+        """
+        proposer = self.leading()
+        if _REQUEST.fullmatch(request) is None:
+            raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
+        request_id = f"{author.kind.value}/{author.name}/{request}"  # nobody can answer for another's request
+        index, result = await proposer.propose(encode(command), request_id=request_id, timeout=self._timeout, author=author.name)
+        match decode_result(result):
+            case Applied(changed=changed):
+                return ChangeReply(index=index, changed=changed)
+            case Refused(reason=reason):
+                raise InvalidRequest(reason)
+
+    async def maintain(self, request: MaintainRequest, author: Identity) -> ChangeReply:
+        """Take something out of traffic, or give it back. Raises what `carry_out` raises."""
+        target = checked_target(request.target, self.leading(), on=request.on)
+        command = SetMaintenance(target=target, on=request.on, reason=checked_reason(request.reason))
+        return await self.carry_out(command, request=request.id, author=author)
+
+
+def checked_reason(reason: str) -> str:
+    """`reason` as it is kept: one line, printable, of bounded length. Raises InvalidRequest."""
+    if len(reason) > MAX_REASON:
+        raise InvalidRequest(f"the reason is longer than {MAX_REASON} characters")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
+
+
+def checked_target(target: str, view: ClusterView, *, on: bool) -> str:
+    """`target` of maintenance, which must be known: a node with a `/` behind it, or an instance. Raises InvalidRequest.
+
+    What is in maintenance may be given back after it has gone.
+    """
+    found = _TARGET.fullmatch(target)
+    if found is None:
+        raise InvalidRequest(f"{target[:100]!r} is neither an instance (NODE/NAME) nor a node with all that it runs (NODE/)")
+    known = {f"{name}/" for name in view.nodes} | {
+        instance.id for registration in view.registrations.values() for instance in registration.instances
+    }
+    if target in known or (not on and target in view.maintenance):
+        return target
+    raise InvalidRequest(f"nothing is called {target}{near(target, known)}", fix="hmctl service ls --all")
+
+
+def near(word: str, known: Collection[str]) -> str:
+    """`; did you mean ...?`, when something is called nearly so."""
+    close = difflib.get_close_matches(word, known, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,122 @@
+"""Operators' changes: only where the leader is, only of what there is, in the operator's name, once."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from hmcore.api import MaintainRequest
+from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.pki import Identity, Kind
+from hmcore.records import Instance, Node, Registration, Role
+from node_agent.consensus.commands import Proposal, Refused, encode_batch, encode_result
+from node_agent.consensus.machine import State, apply_batch
+from node_agent.platform.changes import MAX_REASON, Changes
+
+ANN = Identity("hm-abc123defg", Kind.OPERATOR, "ann")
+NODE = Node(name="node1", address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1")
+WEB = Instance(id="node1/web-1", service="shop/web", node="node1", address="10.0.0.1")
+
+
+class Log:
+    """A replicated log that accepts everything at once."""
+
+    def __init__(self, *, leads: bool = True) -> None:
+        self.state = State(nodes={"node1": NODE}, registrations={"node1": Registration(revision=1, incarnation=1, instances=(WEB,))})
+        self.is_leader = leads
+        self.leader = "node1" if leads else "node2"
+        self.refuses = ""
+
+    nodes = property(lambda self: self.state.nodes)
+    registrations = property(lambda self: self.state.registrations)
+    maintenance = property(lambda self: self.state.maintenance)
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
+        if self.refuses:
+            return self.state.index, encode_result(Refused(self.refuses))
+        batch = encode_batch([Proposal(request_id, command, 0.0, author)])
+        self.state, (receipt,) = apply_batch(self.state, batch, self.state.index + 1)
+        return receipt.index, receipt.result
+
+
+def request(target: str = "node1/web-1", *, on: bool = True, reason: str = "", id: str = "request-1") -> MaintainRequest:
+    return MaintainRequest(id=id, target=target, on=on, reason=reason)
+
+
+def changes(log: Log) -> Changes:
+    return Changes("node1", log, log, timeout=1.0)  # type: ignore[arg-type]
+
+
+async def test_maintenance_begins_and_ends_in_the_operators_name():
+    log = Log()
+    reply = await changes(log).maintain(request(reason="disk\nswap"), ANN)
+    assert reply.changed
+    kept = log.state.maintenance["node1/web-1"]
+    assert (kept.author, kept.reason, kept.index) == ("ann", "disk swap", reply.index)
+    assert log.state.events[-1].author == "ann"
+    assert (await changes(log).maintain(request(on=False, id="request-2"), ANN)).changed
+    assert not log.state.maintenance
+
+
+async def test_a_retry_is_the_same_change_and_another_operators_id_is_not():
+    log = Log()
+    first = await changes(log).maintain(request(), ANN)
+    await changes(log).maintain(request(on=False, id="request-2"), ANN)
+    assert await changes(log).maintain(request(), ANN) == first
+    assert not log.state.maintenance, "the retry was carried out again"
+    bob = replace_name(ANN, "bob")
+    assert (await changes(log).maintain(request(), bob)).changed
+    assert log.state.maintenance["node1/web-1"].author == "bob"
+
+
+def replace_name(identity: Identity, name: str) -> Identity:
+    return Identity(identity.cluster, identity.kind, name)
+
+
+async def test_who_does_not_lead_names_who_does():
+    with pytest.raises(NotLeader, match="node1 does not lead; node2 does") as caught:
+        await changes(Log(leads=False)).maintain(request(), ANN)
+    assert caught.value.leader == "node2"
+    with pytest.raises(NotLeader):
+        await Changes("worker1", Log(leads=False), None, timeout=1.0).maintain(request(), ANN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("node1/web-2", "did you mean node1/web-1"),
+        ("node9/", "nothing is called node9/; did you mean node1/"),
+        ("node1", "neither an instance"),
+        ("node1/web 1", "neither an instance"),
+        ("node1/../x", "neither an instance"),
+        ("/web", "neither an instance"),
+        ("x" * 5000, "neither an instance"),
+    ],
+)
+async def test_a_target_must_be_well_formed_and_exist(target, why):
+    log = Log()
+    with pytest.raises(InvalidRequest, match=why):
+        await changes(log).maintain(request(target), ANN)
+    assert log.state.index == 0
+
+
+async def test_what_has_gone_can_still_be_given_back():
+    log = Log()
+    await changes(log).maintain(request(), ANN)
+    log.state = replace(log.state, registrations={})
+    assert (await changes(log).maintain(request(on=False, id="request-2"), ANN)).changed
+
+
+@pytest.mark.parametrize("bad", ["", "short", "with space in it", "x" * 65, "a/b/c/d/e/f"])
+async def test_a_requests_id_is_of_a_tight_grammar(bad):
+    with pytest.raises(InvalidRequest, match="a request's id"):
+        await changes(Log()).maintain(request(id=bad), ANN)
+
+
+async def test_reasons_are_bounded_and_refusals_are_told():
+    log = Log()
+    with pytest.raises(InvalidRequest, match="longer than"):
+        await changes(log).maintain(request(reason="x" * (MAX_REASON + 1)), ANN)
+    log.refuses = "not now"
+    with pytest.raises(InvalidRequest, match="not now"):
+        await changes(log).maintain(request(), ANN)

@@ -14,9 +14,12 @@ import docker.errors
 import requests
 
 from hmcore.errors import LayerDown
+from node_agent.container.info import ContainerInfo, containers_of
 
 CLUSTER_LABEL = "hypermesh.cluster"  # on every container of ours, with the cluster's id
 FIX = "systemctl start docker"
+# What changes the list of containers. Not exec_*: a health check makes three of those each time it runs.
+CHANGES = ("create", "start", "die", "destroy", "rename", "update", "pause", "unpause", "health_status")
 
 
 class Engine:
@@ -37,9 +40,9 @@ class Engine:
     def ping(self) -> None:
         self._ask(self._client.ping)
 
-    def running(self) -> int:
-        """How many containers of ours run."""
-        return len(self._ask(lambda: self._client.containers(quiet=True, filters=self._filters | {"status": "running"})))
+    def containers(self) -> dict[str, ContainerInfo]:
+        """Our containers by id, also those that do not run. One question, however many there are."""
+        return containers_of(self._ask(lambda: self._client.containers(all=True, filters=self._filters)))
 
     def watch(self, on_event: Callable[[], None], on_end: Callable[[], None]) -> Events:
         """Follow our containers in a thread of its own: an event stream parks its thread, and must not take one from the calls.
@@ -72,9 +75,9 @@ def _knock(socket: Path, timeout: float) -> None:
 class Events:
     """Docker's events about our containers, read by one thread until `close` or until Docker ends them."""
 
-    def __init__(self, client: Any, filters: dict[str, str], on_event: Callable[[], None], on_end: Callable[[], None]) -> None:
+    def __init__(self, client: Any, filters: dict[str, Any], on_event: Callable[[], None], on_end: Callable[[], None]) -> None:
         self._client = client
-        self._filters = filters | {"type": "container"}
+        self._filters = filters | {"type": "container", "event": list(CHANGES)}
         self._on_event = on_event
         self._on_end = on_end
         self._closed = threading.Event()

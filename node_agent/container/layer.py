@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore.errors import LayerDown, LayerMissing
+from node_agent.container.info import ContainerInfo
 
 if TYPE_CHECKING:
     from node_agent.container.engine import Engine, Events
@@ -27,14 +28,15 @@ log = logging.getLogger(__name__)
 
 
 class ContainerLayer:
-    """See node_agent.platform.lifecycle.Component. `running` counts our containers; None while Docker does not answer."""
+    """See node_agent.platform.lifecycle.Component. `containers` are ours, as Docker told last; none while it does not answer."""
 
     name = "container"
     serving = True
 
-    def __init__(self, socket: Path, cluster: str, *, timeout: float) -> None:
-        """`timeout` (seconds) bounds each question to Docker."""
-        self.running: int | None = None
+    def __init__(self, socket: Path, cluster: str, *, timeout: float, on_change: Callable[[], None] = lambda: None) -> None:
+        """`timeout` (seconds) bounds each question to Docker. `on_change` is called when `containers` says something else than before."""
+        self._containers: Mapping[str, ContainerInfo] | None = None
+        self._on_change = on_change
         self._socket = socket
         self._cluster = cluster
         self._timeout = timeout
@@ -46,6 +48,20 @@ class ContainerLayer:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
 
+    def containers(self) -> Mapping[str, ContainerInfo]:
+        """Our containers by id, also those that do not run; none while Docker does not answer."""
+        return self._containers or {}
+
+    @property
+    def running(self) -> int | None:
+        """How many of ours run; None while Docker does not answer."""
+        return None if self._containers is None else sum(info.running for info in self._containers.values())
+
+    def _set(self, containers: Mapping[str, ContainerInfo] | None) -> None:
+        before, self._containers = self._containers, containers
+        if before != containers:
+            self._on_change()
+
     async def initialize(self) -> None:
         """Connect to Docker. Raises LayerMissing (not installed) or LayerDown."""
         self._look()
@@ -54,7 +70,7 @@ class ContainerLayer:
         self._changed, self._ended = changed, ended = asyncio.Event(), asyncio.Event()
         post = asyncio.get_running_loop().call_soon_threadsafe
         self._events = engine.watch(lambda: _quietly(post, changed.set), lambda: _quietly(post, ended.set))
-        self.running = await self._ask(engine.running)
+        self._set(await self._ask(engine.containers))
         self._had_pid_file = self._pid_file.exists()
 
     async def run(self) -> None:
@@ -63,7 +79,7 @@ class ContainerLayer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(self._engine), name="follow containers")
             await self._ended.wait()
-            self.running = None
+            self._set(None)
             raise LayerDown(f"Docker does not answer on {self._socket}")
 
     async def check(self) -> str | None:
@@ -71,14 +87,14 @@ class ContainerLayer:
         try:
             await self._ask(self._engine.ping)
         except LayerDown as error:
-            self.running = None
+            self._set(None)
             return error.message
-        if self.running is None:
+        if self._containers is None:
             self._changed.set()
         return None
 
     async def stop(self) -> None:
-        self.running = None
+        self._set(None)
         events, self._events = self._events, None
         engine, self._engine = self._engine, None
         if events is not None:
@@ -95,9 +111,9 @@ class ContainerLayer:
             await asyncio.sleep(SETTLE)
             self._changed.clear()
             try:
-                self.running = await self._ask(engine.running)
+                self._set(await self._ask(engine.containers))
             except LayerDown as error:
-                self.running = None
+                self._set(None)
                 log.debug("%s", error)  # the end of the stream or the next check will tell
 
     def _look(self) -> None:

@@ -17,11 +17,15 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 class DockerSocket:
-    """`containers` are those that run, by their labels. Every change is an event, as `docker run` and `docker kill` would make."""
+    """`containers` are those that run, by their labels; `said` is what the list says of one beyond them, by its number.
+
+    Every change is an event, as `docker run` and `docker kill` would make.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.containers: list[dict[str, str]] = []
+        self.said: dict[int, dict[str, object]] = {}
         self.hanging = threading.Event()
         self.hanging.set()  # "set" lets answers through
         self.questions: list[str] = []
@@ -52,6 +56,23 @@ class DockerSocket:
             self.containers.append({name.replace("_", "."): value for name, value in labels.items()})
             self._events += 1
             self._news.notify_all()
+
+    def say(self, number: int, **said: object) -> None:
+        """Container `number` has changed."""
+        with self._news:
+            self.said[number] = said
+            self._events += 1
+            self._news.notify_all()
+
+    def summary(self, number: int) -> dict[str, object]:
+        """The list's entry, as Docker 20.10 writes it."""
+        return {
+            "Id": str(number),
+            "Names": [f"/c{number}"],
+            "Labels": self.containers[number],
+            "State": "running",
+            "Status": "Up 2 seconds",
+        } | self.said.get(number, {})
 
     def wait_for_news(self, server: _Server, seen: int) -> None:
         with self._news:
@@ -87,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer("OK")
             case "json":
                 labels = [label.split("=", 1) for label in filters["label"]]
-                self._answer([{"Id": str(n)} for n, has in enumerate(docker.containers) if all(has.get(k) == v for k, v in labels)])
+                ours = (n for n, has in enumerate(docker.containers) if all(has.get(k) == v for k, v in labels))
+                self._answer([docker.summary(n) for n in ours])
             case "events":
                 self._stream()
             case _:

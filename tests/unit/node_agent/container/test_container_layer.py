@@ -60,6 +60,30 @@ async def test_counts_the_running_containers_of_this_cluster_as_they_come(docker
         await until(lambda: layer.running == 2)
 
 
+async def test_tells_when_something_about_a_container_changed_and_only_then(docker):
+    docker.run(hypermesh_cluster=CLUSTER, hypermesh_service="shop/web")
+    told: list[dict[str, tuple[str, str]]] = []
+
+    def changed() -> None:
+        told.append({info.name: (info.state, info.health) for info in layer.containers().values()})
+
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2, on_change=changed)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        assert layer.containers()["0"].service == "shop/web"
+        docker.say(0, Status="Up 3 seconds (unhealthy)")
+        await until(lambda: len(told) == 2)
+        docker.say(0, Status="Up 5 minutes (unhealthy)")  # time goes by: nothing that anybody must hear of
+        docker.say(0, State="exited", Status="Exited (137) 1 second ago")
+        await until(lambda: layer.running == 0)
+        docker.stop()
+        await until(lambda: managed.state is S.DEGRADED)
+        assert layer.containers() == {}
+    assert told == [{"c0": ("running", "")}, {"c0": ("running", "unhealthy")}, {"c0": ("exited", "")}, {}]
+    assert docker.questions.count("/v1.41/containers/json") >= 3
+    assert not any(question.endswith("/0/json") for question in docker.questions)
+
+
 async def test_docker_stopped_and_started_is_degraded_and_running_again_by_itself(docker):
     layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
     async with supervised(layer) as managed:

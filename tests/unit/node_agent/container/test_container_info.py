@@ -1,0 +1,103 @@
+"""Docker's list of containers, read: real answers, and any other."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.container.info import ContainerInfo, container_of, containers_of
+
+# As Docker 20.10 answers, shortened.
+WEB = {
+    "Id": "3f2a9c",
+    "Names": ["/proxy/web", "/web-1"],
+    "Image": "nginx:1.25",
+    "Created": 1795000000,
+    "Ports": [
+        {"IP": "0.0.0.0", "PrivatePort": 8443, "PublicPort": 443, "Type": "tcp"},
+        {"PrivatePort": 8080, "Type": "tcp"},
+        {"PrivatePort": 53, "Type": "udp"},
+    ],
+    "Labels": {
+        "hypermesh.cluster": "hm-abc123defg",
+        "hypermesh.service": "shop/web",
+        "hypermesh.version": "1.4",
+        "hypermesh.weight": "30",
+        "hypermesh.priority": "1",
+    },
+    "State": "running",
+    "Status": "Up 5 minutes (healthy)",
+    "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2", "Gateway": "172.17.0.1"}}},
+}
+
+
+def test_everything_comes_from_the_list() -> None:
+    assert container_of(WEB) == ContainerInfo(
+        id="3f2a9c",
+        name="web-1",
+        service="shop/web",
+        image="nginx:1.25",
+        state="running",
+        health="healthy",
+        address="172.17.0.2",
+        gateway="172.17.0.1",
+        port=8080,
+        version="1.4",
+        weight=30,
+        priority=1,
+        labels=WEB["Labels"],  # type: ignore[arg-type]
+        started=1795000000.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        ("Up 5 minutes (healthy)", "healthy"),
+        ("Up 5 minutes (unhealthy)", "unhealthy"),
+        ("Up 1 second (health: starting)", "starting"),
+        ("Up 5 minutes", ""),
+        ("Up 5 minutes (Paused)", ""),
+        ("Exited (0) 2 hours ago", ""),
+    ],
+)
+def test_health_is_in_the_status(status: str, health: str) -> None:
+    info = container_of({"Id": "a", "Status": status})
+    assert info is not None
+    assert info.health == health
+
+
+@pytest.mark.parametrize("value", ["", "-1", "x", "70000", "1e3", "٣", "9" * 5000])
+def test_a_label_that_is_no_number_in_bounds_counts_as_not_given(value: str) -> None:
+    info = container_of({**WEB, "Labels": {"hypermesh.port": value}})
+    assert info is not None
+    assert info.port == 8080
+
+
+def test_without_a_service_it_is_its_own_and_without_a_name_it_has_its_id() -> None:
+    assert containers_of([{"Id": "0123456789abcdef"}, {"Names": ["/nobody"]}, 7]) == {
+        "0123456789abcdef": ContainerInfo("0123456789abcdef", "0123456789ab", "0123456789ab", state="")
+    }
+
+
+def test_the_hosts_own_network_gives_no_address() -> None:
+    info = container_of({"Id": "a", "NetworkSettings": {"Networks": {"host": {"IPAddress": "", "Gateway": ""}}}})
+    assert info is not None
+    assert (info.address, info.gateway) == ("", "")
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*WEB, "Networks", "IPAddress", "PrivatePort", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"Id": st.text(max_size=3)}, optional={key: json for key in WEB if key != "Id"})) | json)
+def test_reading_is_total(answer: object) -> None:
+    for found, info in containers_of(answer).items():
+        assert found == info.id
+        assert 0 <= info.port < 65_536

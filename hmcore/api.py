@@ -147,28 +147,33 @@ class ChangeReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters since the node started. `unix_time`: the node's wall clock when it read them."""
+    """Counters since the node started. `unix_time`: the node's wall clock when it read them. `names`: of the node's own addresses,
+    and of its containers', which may mean others on another node."""
 
     flows: list[Flow]
     unix_time: float
+    names: dict[str, str] = {}
 
 
 class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Events of this node after `after` (a sequence; -1: the latest `limit`), at most `limit`. Waits up to `wait` seconds (at most 20)
-    for the first, so that following costs nothing while nothing happens."""
+    for the first, so that following costs nothing while nothing happens. `journal`: whose sequence `after` is; when the agent keeps
+    another one by now (it was restarted), the answer begins with the first event of that."""
 
     after: int = -1
     limit: int = 1000
     wait: float = 0.0
     container: str = ""
+    journal: int = 0
 
 
 class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`last` is the sequence to go on from. `lost`: events after `after` that are not kept any more."""
+    """`last` is the sequence to go on from, in `journal`. `lost`: events after `after` that are not kept any more."""
 
     events: list[NodeEvent]
     last: int
     lost: int = 0
+    journal: int = 0
 
 
 PING: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)

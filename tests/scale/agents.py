@@ -1,0 +1,197 @@
+"""Many agents in one process, each on its own address: real QUIC, real mutual TLS with what deploy put on the host. For tests only.
+
+    agents.py --control SOCKET
+
+Behind them is no Raft but one World that answers for all of them consistently: who may form, who leads, who is a member.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from base64 import b64decode
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from control import serve
+
+from hmcore import api
+from hmcore.config.agent import AgentConfig, parse_agent_config
+from hmcore.pki import Kind, read_identity
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.stoq import endpoint
+from hmcore.stoq.greeting import Local, Peer
+from hmcore.stoq.mtls import Credentials
+from hmcore.stoq.rpc import Router
+
+COMPONENTS = ("transport", "consensus", "container", "security", "registry", "orchestration")
+PHASES = ("identity", "transport", "consensus", "container", "security", "registry", "orchestration", "api")
+
+
+@dataclass
+class Agent:
+    config: AgentConfig
+    release: str
+    began: float
+    listener: endpoint.Listener | None = None
+    calls: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.config.node
+
+
+@dataclass
+class World:
+    """`formed`: the bootstrap id the cluster was formed with. `rounds`: how often each agent was asked for its report."""
+
+    agents: dict[str, Agent] = field(default_factory=dict)
+    permitted: set[str] = field(default_factory=set)
+    formed: str | None = None
+    index: int = 0
+    connections: int = 0
+    peak: int = 0
+    total: int = 0
+
+    @property
+    def voters(self) -> list[str]:
+        return sorted({voter.name for agent in self.agents.values() for voter in agent.config.voters})
+
+    def leader(self) -> str | None:
+        there = [name for name in self.voters if name in self.agents]
+        return there[0] if self.formed and 2 * len(there) > len(self.voters) else None
+
+    def form(self, agent: Agent, bootstrap: str) -> api.Formation:
+        if bootstrap == agent.config.bootstrap:
+            self.permitted.add(agent.name)
+        if 2 * len(self.permitted) > len(agent.config.voters):
+            self.formed = bootstrap
+        return self.formation(agent)
+
+    def formation(self, agent: Agent) -> api.Formation:
+        formed = self.formed == agent.config.bootstrap
+        voters = [voter.name for voter in agent.config.voters] if agent.config.role is Role.CONTROL else []
+        return api.Formation(
+            bootstrap=agent.config.bootstrap, voters=voters, empty=not formed, permitted=agent.name in self.permitted, formed=formed, term=3
+        )
+
+    def members(self) -> list[Node]:
+        if not self.formed:
+            return []
+        return [
+            Node(name=name, address=agent.config.address, port=agent.config.port, role=agent.config.role, release=agent.release)
+            for name, agent in sorted(self.agents.items())
+        ]
+
+    def report(self, agent: Agent) -> NodeReport:
+        leader, voters, control = self.leader(), self.voters, agent.config.role is Role.CONTROL
+        others = self.agents if control else voters
+        role = "leader" if leader == agent.name else "follower" if control else "observer"
+        return NodeReport(
+            cluster=agent.config.cluster_id,
+            name=agent.name,
+            address=agent.config.address,
+            role=agent.config.role,
+            release=agent.release,
+            uptime_seconds=round(time.monotonic() - agent.began, 3),
+            health_score=1.0,
+            reasons=[],
+            containers=0,
+            components={name: ComponentReport(state=ComponentState.RUNNING, init_seconds=0.1) for name in COMPONENTS},
+            raft=RaftReport(
+                role=role,
+                leader=leader,
+                term=3,
+                commit_index=self.index,
+                applied_index=self.index,
+                voters=voters,
+                reachable_voters=[name for name in voters if name in self.agents] if role == "leader" else [],
+            ),
+            formed=self.formed is not None,
+            members=self.members(),
+            peers=[PeerReport(name=name, address="10.0.0.1:7443", state="connected", rtt_ms=0.3) for name in others if name != agent.name],
+            phases=[PhaseReport(name=name, began_seconds=0.1, seconds=0.1, outcome="ok") for name in PHASES],
+            unix_time=time.time(),
+        )
+
+    def router(self, agent: Agent) -> Router:
+        async def ping(_peer: Peer, _request: api.Empty) -> api.PingReply:
+            return api.PingReply(name=agent.name, unix_time=time.time())
+
+        async def report(_peer: Peer, _request: api.Empty) -> NodeReport:
+            agent.calls += 1
+            return self.report(agent)
+
+        async def formation(_peer: Peer, _request: api.Empty) -> api.Formation:
+            return self.formation(agent)
+
+        async def form(_peer: Peer, request: api.FormRequest) -> api.Formation:
+            return self.form(agent, request.bootstrap)
+
+        async def state(_peer: Peer, _request: api.StateRequest) -> api.StateReply:
+            return api.StateReply(index=self.index, leader=self.leader(), term=3, nodes=self.members())
+
+        who = (Kind.OPERATOR, Kind.VIEWER)
+        return Router(
+            {
+                api.PING: (who, ping),
+                api.REPORT: (who, report),
+                api.FORMATION: (who, formation),
+                api.FORM: ((Kind.OPERATOR,), form),
+                api.STATE: (who, state),
+            }
+        )
+
+    def connected(self, connection: endpoint.Connection) -> None:
+        self.connections += 1
+        self.total += 1
+        self.peak = max(self.peak, self.connections)
+        connection.on_closed(self._closed)
+
+    def _closed(self, _connection: endpoint.Connection) -> None:
+        self.connections -= 1
+
+    async def start(self, request: dict[str, Any]) -> None:
+        config = parse_agent_config(b64decode(request["config"]), "agent.yaml")
+        await self.stop(config.node)
+        credentials = Credentials(*(b64decode(request[name]) for name in ("ca", "certificate", "key")))
+        agent = Agent(config, request["release"] or "", time.monotonic())
+        agent.listener = await endpoint.serve(
+            config.address,
+            config.port,
+            credentials=credentials,
+            local=Local(read_identity(credentials.certificate), str(config.role), agent.release),
+            service=self.router(agent),
+            on_connection=self.connected,
+        )
+        self.agents[config.node] = agent
+        self.index += 1
+
+    async def stop(self, name: str) -> None:
+        agent = self.agents.pop(name, None)
+        if agent is not None and agent.listener is not None:
+            await agent.listener.close()
+        if not self.agents:
+            self.formed, self.permitted = None, set()
+
+    async def answer(self, request: dict[str, Any]) -> Any:
+        match request:
+            case {"start": _}:
+                await self.start(request)
+            case {"stop": str(name)}:
+                await self.stop(name)
+            case {"formed": str(bootstrap)}:
+                self.formed = bootstrap
+            case {"counts": "reset"}:
+                self.peak, self.total = self.connections, 0
+            case {"counts": _}:
+                return {"open": self.connections, "peak": self.peak, "total": self.total, "agents": len(self.agents)}
+        return None
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control", type=Path, required=True)
+    asyncio.run(serve(parser.parse_args().control, World().answer))

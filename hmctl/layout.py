@@ -8,6 +8,7 @@ WRAPPER = "/usr/local/bin/hypermesh-agent"
 
 ETC = "/etc/hypermesh"
 CONFIG = f"{ETC}/agent.yaml"
+PREVIOUS = f"{CONFIG}.previous"  # what the last change of it replaced
 PACKAGES = f"{ETC}/packages"  # what deploy installed with the host's package manager, one a line
 TRIED = f"{ETC}/packages.tried"  # what it could not install, and under which kernel
 PKI = f"{ETC}/pki"

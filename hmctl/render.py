@@ -6,6 +6,7 @@ shell scripts have no quoting that covers everything.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # A path that means the same to systemd, sh and us.
 PYTHON = re.compile(r"/[A-Za-z0-9._+/-]{1,200}")
+_CHECKSUM = re.compile(rb"^# checksum of what follows: (?P<digest>[0-9a-f]{16})\n", re.MULTILINE)
 _START_MARGIN = 30.0  # seconds beyond the agent's own limit before systemd steps in
 
 
@@ -31,7 +33,9 @@ class Renderer:
         self._layout = SimpleNamespace(**{name: value for name, value in vars(layout).items() if name.isupper()})
 
     def agent_yaml(self, config: AgentConfig) -> bytes:
-        return self._render("agent.yaml.j2", path=layout.CONFIG, node=config.node, document=dump_agent_config(config).rstrip("\n"))
+        document = dump_agent_config(config)
+        text = document.rstrip("\n")
+        return self._render("agent.yaml.j2", path=layout.CONFIG, node=config.node, document=text, checksum=_checksum(document.encode()))
 
     def unit(self, config: AgentConfig, python: str) -> bytes:
         return self._render(
@@ -49,6 +53,12 @@ class Renderer:
         return self._environment.get_template(template).render(layout=self._layout, **values).encode()
 
 
+def edited(agent_yaml: bytes) -> bool:
+    """Whether somebody changed the values since they were rendered. False where that cannot be told."""
+    found = _CHECKSUM.search(agent_yaml)
+    return found is not None and found["digest"].decode() != _checksum(agent_yaml[found.end() :])
+
+
 def template_folder() -> Path:
     """Beside this module in an installed package, at the top of a checkout."""
     installed = Path(__file__).parent / "templates"
@@ -60,6 +70,10 @@ def _environment(folder: Path) -> Environment:
 
     loader = FileSystemLoader(folder)
     return Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701  nothing here is HTML
+
+
+def _checksum(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()[:16]  # against slips of the hand, not against forgers
 
 
 def _path(python: str, node: str) -> str:

@@ -83,6 +83,15 @@ def _check_release(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_config(arguments: argparse.Namespace) -> int:
+    """Whether this release would start with the file: asked before it is put where the agent reads it."""
+    from hmcore.config.agent import load_agent_config, parse_agent_config
+
+    config = parse_agent_config(sys.stdin.buffer.read(), "stdin") if str(arguments.file) == "-" else load_agent_config(arguments.file)
+    sys.stdout.write(f"{config.node}: valid\n")
+    return 0
+
+
 def _version(_arguments: argparse.Namespace) -> int:
     from node_agent.platform.release import running_release
 
@@ -116,6 +125,10 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check-release", help="import all that the agent needs, and say the versions")
     check.set_defaults(command=_check_release)
+
+    config = commands.add_parser("check-config", help="say whether this release accepts a configuration file; - is stdin")
+    config.add_argument("file", nargs="?", type=Path, default=CONFIG)
+    config.set_defaults(command=_check_config)
 
     version = commands.add_parser("version", help="say which release this is")
     version.set_defaults(command=_version)

@@ -1,19 +1,20 @@
 """A node's own configuration, /etc/hypermesh/agent.yaml: rendered by hmctl from the inventory, read once by the agent when it starts.
 
-It holds the settings fully resolved: a node needs no table of presets, and what it runs with can be read off one file.
+It holds the settings fully resolved: a node needs no table of presets, and what it runs with can be read off one file. What only hmctl
+reads (`settings.upgrade`) is not in it: changing that concerns no node.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from hmcore.config import yaml12
 from hmcore.config.conflicts import conflicts
 from hmcore.config.problems import locate, mistakes
-from hmcore.config.settings import Port, Settings
+from hmcore.config.settings import Port, Settings, Upgrade
 from hmcore.errors import ConfigError, Problem
 from hmcore.records import Role
 
@@ -60,6 +61,11 @@ class AgentConfig(_Document):
     docker_socket: FilePath = Path("/var/run/docker.sock")
 
 
+def for_nodes(settings: Settings) -> Settings:
+    """`settings` as a node has them: what only hmctl reads is at its default."""
+    return settings.model_copy(update={"upgrade": Upgrade()})
+
+
 def load_agent_config(path: Path = AGENT_CONFIG) -> AgentConfig:
     """Read and check `path`. Raises ConfigError with every mistake and its line."""
     try:
@@ -85,7 +91,13 @@ def parse_agent_config(content: str | bytes, file: str) -> AgentConfig:
 
 def dump_agent_config(config: AgentConfig) -> str:
     """`config` as YAML: the same text for the same configuration, so that a second deploy finds nothing to change."""
-    return yaml12.dump(config.model_dump(mode="json") | {"labels": dict(sorted(config.labels.items()))})
+    return yaml12.dump(agent_document(config))
+
+
+def agent_document(config: AgentConfig) -> dict[str, Any]:
+    """What the file holds."""
+    document = config.model_dump(mode="json", exclude={"settings": {"upgrade"}})
+    return document | {"labels": dict(sorted(config.labels.items()))}
 
 
 def agent_config_for(inventory: Inventory, host: Host, bootstrap: str) -> AgentConfig:
@@ -102,5 +114,5 @@ def agent_config_for(inventory: Inventory, host: Host, bootstrap: str) -> AgentC
         labels=dict(host.labels),
         voters=voters,
         preset=inventory.preset,
-        settings=inventory.settings,
+        settings=for_nodes(inventory.settings),
     )

@@ -6,12 +6,16 @@ The models check each value by itself; conflicts.py checks the values against ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
+
+
+# What a change takes: agents restarted one by one; nothing, for only hmctl reads it; or it cannot be done.
+Effect = Literal["restart", "hmctl", "fixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,16 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class NotUsedYet:
     """Marks a setting that is checked and stored, but that nothing in this release acts upon: its layer is still to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class HmctlOnly:
+    """Marks a setting that only hmctl reads, from the inventory: it is in no node's file, and takes effect at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Marks a setting that a running cluster cannot change (docs/adr/0059)."""
 
 
 def _batch(value: object) -> int | str:
@@ -133,13 +147,15 @@ class Upgrade(Group):
     """Rolling upgrades. Control nodes always go one by one."""
 
     batch: Annotated[
-        Batch, Field(description='Workers upgraded at once: a number, a share such as "25%", or all. More is faster and riskier.')
+        Batch,
+        Field(description='Workers upgraded or restarted at once: a number, a share such as "25%", or all. More is faster and riskier.'),
+        HmctlOnly(),
     ] = 1
     soak: Annotated[
         float,
         Field(ge=0, le=86_400, allow_inf_nan=False, description="A batch must stay healthy this long before the next begins."),
         Unit("s"),
-        NotUsedYet(),
+        HmctlOnly(),
     ] = 0.0
 
     def workers_at_once(self, workers: int) -> int:
@@ -159,6 +175,7 @@ class Transport(Group):
         Field(
             description="UDP port of every agent, unless a host says otherwise. TCP on it is for bulk content: nothing listens there yet."
         ),
+        Fixed(),
     ] = 7443
     high_water_bytes: Annotated[
         int,
@@ -206,13 +223,14 @@ class Settings(Group):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `used`: this release acts
-    upon it."""
+    upon it. `effect`: what changing it in a running cluster takes."""
 
     path: str
     default: Any
     unit: str
     description: str
     used: bool = True
+    effect: Effect = "restart"
 
 
 def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setting]:
@@ -223,7 +241,17 @@ def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setti
         else:
             unit = next((mark.symbol for mark in field.metadata if isinstance(mark, Unit)), "")
             used = not any(isinstance(mark, NotUsedYet) for mark in field.metadata)
-            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", used)
+            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", used, _effect(field.metadata))
+
+
+def _effect(marks: Iterable[object]) -> Effect:
+    for mark in marks:
+        match mark:
+            case HmctlOnly():
+                return "hmctl"
+            case Fixed():
+                return "fixed"
+    return "restart"
 
 
 def value_at(settings: Settings, path: str) -> Any:

@@ -262,7 +262,7 @@ class Deploy:
         for target in targets:
             report.outcomes.setdefault(target.name, Outcome())
         workers = settings.upgrade.workers_at_once(len(self.inventory.worker_hosts))
-        rolled = rolling.RollingRestart(settings.initialization_timeout, self._patience())
+        rolled = rolling.RollingRestart(settings.initialization_timeout, self._patience(), settings.upgrade.soak)
         await rolled.run(targets, reached.remotes, agents, progress, report.outcomes, self.timings, workers)
 
     async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Report:

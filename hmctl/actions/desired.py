@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from hmcore import pki
-from hmcore.config.agent import AgentConfig, Voter
+from hmcore.config.agent import agent_config_for
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
 from hmctl.facts.gather import HostFacts
@@ -34,22 +34,6 @@ def release_target(facts: HostFacts) -> ReleaseTarget:
     if facts.python is None:
         raise ValueError(f"{facts.name} passed preflight without Python")
     return ReleaseTarget(facts.python.minor, facts.system.arch)
-
-
-def agent_config(inventory: Inventory, host: Host, bootstrap: str) -> AgentConfig:
-    return AgentConfig(
-        cluster_id=inventory.id,
-        cluster_name=inventory.name,
-        bootstrap=bootstrap,
-        node=host.name,
-        role=host.role,
-        address=host.address,
-        port=host.port,
-        labels=host.labels,
-        voters=tuple(Voter(name=voter.name, address=voter.address, port=voter.port) for voter in inventory.control_hosts),
-        preset=inventory.preset,
-        settings=inventory.settings,
-    )
 
 
 def targets(
@@ -78,7 +62,7 @@ def _desired(
     renderer: Renderer,
     now: datetime,
 ) -> Desired:
-    config = agent_config(inventory, host, keys.bootstrap)
+    config = agent_config_for(inventory, host, keys.bootstrap)
     python = facts.python.executable if facts.python else ""
     return Desired(
         release=releases[release_target(facts)],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hmcore.config.inventory import Inventory, SshTarget
 from hmcore.config.presets import PRESETS
-from hmcore.config.settings import catalogue, value_at
+from hmcore.config.settings import Effect, catalogue, value_at
 from hmcore.errors import Problem
 
+EFFECTS: Mapping[Effect, str] = {
+    "restart": "Applying it restarts the agents, one by one.",
+    "hmctl": "Takes effect at once: only hmctl reads it.",
+    "fixed": "A running cluster cannot change it.",
+}
 HIDDEN = "(hidden)"
 UNUSED = "*"
 
@@ -73,6 +78,7 @@ def presets_document() -> dict[str, Any]:
                 "default": setting.default,
                 "description": setting.description,
                 "used": setting.used,
+                "effect": setting.effect,
             }
             for setting in catalogue()
         ],

@@ -63,7 +63,7 @@ def render(
     ] = None,
 ) -> None:
     """Print the agent.yaml of NODE, or of every node, as deploy would write it."""
-    from hmcore.config.agent import agent_config_for
+    from hmcore.config.agent import agent_config_for, agent_document
     from hmctl.render import Renderer
 
     context = current(ctx)
@@ -72,7 +72,7 @@ def render(
     hosts = inventory.hosts if node is None else (inventory.host(node),)
     configs = [agent_config_for(inventory, host, bootstrap) for host in hosts]
     texts = [Renderer().agent_yaml(config).decode().rstrip("\n") for config in configs]
-    document = {config.node: config.model_dump(mode="json") for config in configs}
+    document = {config.node: agent_document(config) for config in configs}
     context.output.result(document, lambda: context.output.line("\n---\n".join(texts)))
 
 
@@ -88,7 +88,7 @@ def presets(ctx: typer.Context) -> None:
 def _show_presets(context: Context) -> None:
     from hmcore.config.presets import PRESETS
     from hmcore.config.settings import catalogue
-    from hmctl.actions.explain import UNUSED, preset_rows
+    from hmctl.actions.explain import EFFECTS, UNUSED, preset_rows
     from hmctl.output import Column
 
     output = context.output
@@ -101,4 +101,5 @@ def _show_presets(context: Context) -> None:
         output.line()
         for setting in catalogue():
             later = "" if setting.used else " Not used by this release yet."
-            output.line(Styled(f"{setting.path}: ", "strong"), setting.description + later)
+            text = f"{setting.description}{later} {EFFECTS[setting.effect]}"
+            output.paragraph(Styled(f"{setting.path}: ", "strong"), text=text)

@@ -9,8 +9,9 @@ from hmcore.config import yaml12
 from hmcore.errors import ConfigError
 from hmctl import layout
 from hmctl.phases.base import Say, Target
-from hmctl.remote.base import Remote, put
+from hmctl.remote.base import Remote, Script, check, put
 
+KEEP = Script("hm-keep", 'set -e; cp -p -- "$1" "$2.hm-new"; mv -f -T -- "$2.hm-new" "$2"')
 _MOST = 12  # differences that are spelled out; past that a person reads the file
 
 
@@ -45,6 +46,13 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return flat or {path: "none"}
 
 
+async def write(remote: Remote, config: bytes, *, present: bytes | None) -> None:
+    """Writes the node's configuration; what it replaces stays beside it, for whoever must take it back by hand."""
+    if present is not None:
+        await check(remote, KEEP.argv(layout.CONFIG, layout.PREVIOUS), timeout=30.0)
+    await put(remote, config, layout.CONFIG, mode=0o644)
+
+
 @dataclass(frozen=True, slots=True)
 class WriteConfiguration:
     title = "Write configuration"
@@ -61,7 +69,7 @@ class WriteConfiguration:
         return tuple(f"change {layout.CONFIG}: {change}" for change in shown)
 
     async def run(self, target: Target, remote: Remote, say: Say) -> str | None:
-        await put(remote, target.desired.config, layout.CONFIG, mode=0o644)
+        await write(remote, target.desired.config, present=target.facts.agent.config)
         return None
 
     async def undo(self, target: Target, remote: Remote) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OPTIONAL = frozenset({"container", "security", "metrics"})  # layers that a node can do without (design section 3)
 POLL = 0.1  # seconds between two questions; a question takes some milliseconds
+SOAK_POLL = 1.0  # seconds between two questions while a batch soaks
 PATIENCE = 3.0  # seconds for one answer
 GRACE = 5.0  # seconds that degraded layers get once the cluster works: Docker may still be starting, a peer connecting
 
@@ -92,3 +93,14 @@ async def wait_healthy(
         if verdict.healthy or waited or now >= deadline:
             return verdict
         await asyncio.sleep(min(POLL, max(0.0, deadline - now)))
+
+
+async def wait_steady(hosts: Sequence[Host], agents: Agents, *, timeout: float, soak: float) -> Verdict:
+    """Waits until all work, and then for `soak` seconds that they go on working. What they can do without is not waited for."""
+    verdict = await wait_healthy(hosts, agents, timeout=timeout, grace=0.0)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + soak
+    while not verdict.waiting and (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(SOAK_POLL, left))
+        verdict = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
+    return verdict

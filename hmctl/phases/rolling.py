@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hmcore.errors import HyperMeshError
 from hmcore.records import Role
 from hmctl.phases.agents import Agents
-from hmctl.phases.base import Step, Target
-from hmctl.phases.healthy import PATIENCE, judge, wait_healthy
+from hmctl.phases.base import Known, Step, Target
+from hmctl.phases.healthy import PATIENCE, judge, wait_steady
 from hmctl.phases.runner import Outcome, Progress, Timings
 from hmctl.phases.start import restart, stale
 from hmctl.remote.base import Remote
 from hmctl.text import listed
 
+T = TypeVar("T", bound=Known)
 TITLE = "Restart agents"
 
 
@@ -28,19 +30,26 @@ def plan(targets: Sequence[Target]) -> list[Step]:
 
 def batches(targets: Sequence[Target], leader: str | None, workers_at_once: int) -> list[list[Target]]:
     """The order: control nodes singly, the leader last (so that leadership moves once), then workers by batches. Pure."""
-    due = [target for target in targets if stale(target)]
+    control, workers = in_order([target for target in targets if stale(target)], leader, workers_at_once)
+    return control + workers
+
+
+def in_order(due: Sequence[T], leader: str | None, workers_at_once: int) -> tuple[list[list[T]], list[list[T]]]:
+    """Control nodes singly, the leader last; workers by batches. Pure."""
     control = sorted((t for t in due if t.host.role is Role.CONTROL), key=lambda target: target.name == leader)
     workers = [target for target in due if target.host.role is not Role.CONTROL]
     size = max(1, workers_at_once)
-    return [[target] for target in control] + [workers[start : start + size] for start in range(0, len(workers), size)]
+    return [[target] for target in control], [workers[start : start + size] for start in range(0, len(workers), size)]
 
 
 @dataclass(frozen=True, slots=True)
 class RollingRestart:
-    """`limit`: how long one agent may take to start, `patience`: how long the cluster may take to be healthy again (seconds)."""
+    """`limit`: how long one agent may take to start, `patience`: how long the cluster may take to be healthy again, `soak`: how long it
+    must then stay so before the next batch (seconds)."""
 
     limit: float
     patience: float
+    soak: float = 0.0
 
     async def run(
         self,
@@ -66,7 +75,7 @@ class RollingRestart:
                 if guarded and index + 1 < len(order):
                     for target in batch:
                         progress.update(target.name, "waiting until the cluster is healthy again")
-                    verdict = await wait_healthy(guarded, agents, timeout=self.patience, grace=0.0)
+                    verdict = await wait_steady(guarded, agents, timeout=self.patience, soak=self.soak)
                     if verdict.waiting:
                         _stop(order[index + 1 :], verdict.waiting, outcomes, progress)
                         return

@@ -170,6 +170,9 @@ class FakeRemote:
         if arguments[0] == layout.UNIT_FILE:
             self.machine.stale = True
 
+    def _hm_keep(self, arguments: list[str], stdin: bytes) -> None:
+        self.machine.files[arguments[1]] = self.machine.files[arguments[0]]
+
     def _hm_packages(self, arguments: list[str], stdin: bytes) -> bytes:
         listed, tried, _, *wanted = arguments
         machine = self.machine

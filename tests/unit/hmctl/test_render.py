@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hmcore.config.agent import parse_agent_config
+from hmcore.config.agent import agent_config_for, parse_agent_config
 from hmcore.config.inventory import Places, parse_inventory
 from hmcore.errors import PreflightFailed
 from hmctl import layout
-from hmctl.actions.desired import agent_config
 from hmctl.render import Renderer
 
 TEXT = """
@@ -25,7 +24,7 @@ hosts:
   - {name: node2, address: 10.0.0.2, role: worker}
 """
 INVENTORY = parse_inventory(TEXT, "cluster.yaml", {}, Places(Path("/"), Path("/root")))[0]
-CONFIG = agent_config(INVENTORY, INVENTORY.hosts[0], "b00t")
+CONFIG = agent_config_for(INVENTORY, INVENTORY.hosts[0], "b00t")
 
 
 def test_the_agent_reads_back_what_was_meant() -> None:

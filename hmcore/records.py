@@ -205,6 +205,7 @@ class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):
     init_seconds: float = 0.0
     error: str | None = None
     restarts: int = 0
+    fix: str | None = None  # the command that mends the error, to be run on the node
 
 
 class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,3 +261,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     unix_time: float = 0.0  # the node's wall clock, for skew
     checks: list[CheckReport] = []
     security: SecurityReport | None = None
+    mutes: list[Mute] = []  # as this node knows them

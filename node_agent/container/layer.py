@@ -80,15 +80,15 @@ class ContainerLayer:
             tasks.create_task(self._follow(self._engine), name="follow containers")
             await self._ended.wait()
             self._set(None)
-            raise LayerDown(f"Docker does not answer on {self._socket}")
+            raise LayerDown(f"Docker does not answer on {self._socket}", fix="systemctl start docker")
 
-    async def check(self) -> str | None:
+    async def check(self) -> str | LayerDown | None:
         assert self._engine is not None
         try:
             await self._ask(self._engine.ping)
         except LayerDown as error:
             self._set(None)
-            return error.message
+            return error
         if self._containers is None:
             self._changed.set()
         return None

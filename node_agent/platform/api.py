@@ -10,6 +10,7 @@ from hmcore.api import (
     FORM,
     FORMATION,
     MAINTAIN,
+    MUTE,
     PING,
     REPORT,
     STATE,
@@ -18,6 +19,7 @@ from hmcore.api import (
     Formation,
     FormRequest,
     MaintainRequest,
+    MuteRequest,
     PingReply,
     StateReply,
     StateRequest,
@@ -87,6 +89,9 @@ def routes(agent: Agent) -> Router:
     async def maintain(peer: Peer, request: MaintainRequest) -> ChangeReply:
         return await agent.changes.maintain(request, peer.identity)
 
+    async def mute(peer: Peer, request: MuteRequest) -> ChangeReply:
+        return await agent.changes.mute(request, peer.identity)
+
     return Router(
         {
             PING: (NODES + READERS, ping),
@@ -95,6 +100,7 @@ def routes(agent: Agent) -> Router:
             STATE: (NODES + READERS, state),
             FORM: (CHANGERS, form),
             MAINTAIN: (CHANGERS, maintain),
+            MUTE: (CHANGERS, mute),
         },
         denied=_denied,
     )

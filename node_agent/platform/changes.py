@@ -10,10 +10,11 @@ import difflib
 import re
 from collections.abc import Collection
 
-from hmcore.api import ChangeReply, MaintainRequest
+from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
-from node_agent.consensus.commands import Applied, Command, Refused, SetMaintenance, decode_result, encode
+from node_agent.consensus.commands import Applied, Command, MuteCheck, Refused, SetMaintenance, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 
 MAX_REASON = 500  # characters
@@ -60,6 +61,25 @@ class Changes:
         target = checked_target(request.target, self.leading(), on=request.on)
         command = SetMaintenance(target=target, on=request.on, reason=checked_reason(request.reason))
         return await self.carry_out(command, request=request.id, author=author)
+
+    async def mute(self, request: MuteRequest, author: Identity) -> ChangeReply:
+        """Mute a health check, or let it speak again. Raises what `carry_out` raises."""
+        checked_mute(request, self.leading())
+        command = MuteCheck(check=request.check, node=request.node, on=request.on, reason=checked_reason(request.reason))
+        return await self.carry_out(command, request=request.id, author=author)
+
+
+def checked_mute(request: MuteRequest, view: ClusterView) -> None:
+    """Raises InvalidRequest unless there is such a check, and such a node. What is muted may be unmuted even so."""
+    key = f"{request.check}@{request.node}" if request.node else request.check
+    if not request.on and key in view.mutes:
+        return
+    if request.check not in CHECKS:
+        raise InvalidRequest(f"no check is called {request.check[:100]!r}{near(request.check, CHECKS)}", fix="hmctl health")
+    if request.node and request.check.startswith(CLUSTER):
+        raise InvalidRequest(f"{request.check} is a check of the cluster, not of a node", fix=f"hmctl health mute {request.check}")
+    if request.node and request.node not in view.nodes:
+        raise InvalidRequest(f"no node is called {request.node[:100]!r}{near(request.node, view.nodes)}", fix="hmctl node ls")
 
 
 def checked_reason(reason: str) -> str:

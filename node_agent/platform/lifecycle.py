@@ -34,6 +34,14 @@ TRANSITIONS: Mapping[S, frozenset[S]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a component is degraded, in words for people, and the command on the node that mends it."""
+
+    reason: str
+    fix: str | None = None
+
+
 class Component(Protocol):
     """A layer of the agent. `serving` is False while it works but has nothing to do yet: it is then `ready`, not `running`."""
 
@@ -47,8 +55,9 @@ class Component(Protocol):
     async def run(self) -> None:
         """Work until cancelled. To return or to raise is a failure; LayerDown only means waiting until the layer is back."""
 
-    async def check(self) -> str | None:
-        """Why the component is degraded, in words for people; None when it is well. Raises when it must be restarted."""
+    async def check(self) -> str | HyperMeshError | None:
+        """Why the component is degraded, in words for people or as an error with its fix; None when it is well. Raises when it must be
+        restarted."""
 
     async def stop(self) -> None:
         """Let go of everything, also what a failed `initialize` left behind. Called after `run` was cancelled, maybe twice."""
@@ -85,6 +94,7 @@ class Managed:
         self.name = component.name
         self.state = S.UNINITIALIZED
         self.error: str | None = None
+        self.fix: str | None = None
         self.restarts = 0
         self.init_seconds = 0.0
         self._interval = check_interval
@@ -97,7 +107,9 @@ class Managed:
         self._task: asyncio.Task[None] | None = None
 
     def report(self) -> ComponentReport:
-        return ComponentReport(state=self.state, init_seconds=round(self.init_seconds, 4), error=self.error, restarts=self.restarts)
+        return ComponentReport(
+            state=self.state, init_seconds=round(self.init_seconds, 4), error=self.error, restarts=self.restarts, fix=self.fix
+        )
 
     def poke(self) -> None:
         """Something happened: check now instead of at the next interval."""
@@ -122,18 +134,18 @@ class Managed:
         if self.state is S.UNINITIALIZED:
             self._move(S.STOPPED)
             return
-        self._move(S.STOPPING, self.error)
+        self._move(S.STOPPING, Trouble(self.error, self.fix) if self.error else None)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=STOP_TIMEOUT)
         problem = await self._let_go()
-        self._move(S.ERROR if problem else S.STOPPED, problem)
+        self._move(S.ERROR if problem else S.STOPPED, Trouble(problem) if problem else None)
 
     async def _supervise(self, on_fatal: Callable[[HyperMeshError], None]) -> None:
         try:
             await self._keep_working()
         except FATAL as error:
-            self._move(S.ERROR, describe(error))
+            self._fail(S.ERROR, error)
             on_fatal(error)
 
     async def _keep_working(self) -> None:
@@ -150,9 +162,9 @@ class Managed:
                     return
                 self._failures = 1 if _now() - began >= self._backoff.forget else self._failures + 1
                 if isinstance(error, LayerMissing | LayerDown):
-                    self._move(S.DEGRADED, describe(error))
+                    self._fail(S.DEGRADED, error)
                 else:
-                    self._move(S.ERROR, describe(error), cause=None if isinstance(error, HyperMeshError) else error)
+                    self._fail(S.ERROR, error, cause=None if isinstance(error, HyperMeshError) else error)
             await self._recover()
 
     async def _work(self) -> None:
@@ -173,8 +185,13 @@ class Managed:
                     reason = await self.component.check()
             except TimeoutError:
                 reason = f"{self.name} did not answer its health check within {self._timeout:g} s"
-            healthy = S.RUNNING if self.component.serving else S.READY
-            self._move(S.DEGRADED if reason else healthy, reason)
+            match reason:
+                case None | "":
+                    self._move(S.RUNNING if self.component.serving else S.READY)
+                case HyperMeshError():
+                    self._fail(S.DEGRADED, reason)
+                case _:
+                    self._move(S.DEGRADED, Trouble(reason))
             await self._pause(self._interval)
 
     async def _recover(self) -> None:
@@ -206,11 +223,11 @@ class Managed:
             await self.component.initialize()
         except (LayerMissing, LayerDown) as error:
             self._failures += 1
-            self._move(S.DEGRADED, describe(error))
+            self._fail(S.DEGRADED, error)
             raise
         except Exception as error:
             self._failures += 1
-            self._move(S.ERROR, describe(error))
+            self._fail(S.ERROR, error)
             raise
         finally:
             self.init_seconds = _now() - began
@@ -239,13 +256,17 @@ class Managed:
             return
         self._poked.clear()
 
-    def _move(self, to: S, error: str | None = None, cause: Exception | None = None) -> None:
+    def _fail(self, to: S, error: BaseException, cause: Exception | None = None) -> None:
+        self._move(to, Trouble(describe(error), error.fix if isinstance(error, HyperMeshError) else None), cause)
+
+    def _move(self, to: S, trouble: Trouble | None = None, cause: Exception | None = None) -> None:
         """The only place that changes the state. The log gets one line a change, and a traceback when the cause is none of our errors."""
-        if to is self.state and error == self.error and cause is None:
+        error, fix = (trouble.reason, trouble.fix) if trouble is not None else (None, None)
+        if (to, error, fix) == (self.state, self.error, self.fix) and cause is None:
             return
         if to is not self.state and to not in TRANSITIONS[self.state]:
             raise RuntimeError(f"{self.name}: {self.state} may not become {to}")
-        self.state, self.error = to, error
+        self.state, self.error, self.fix = to, error, fix
         level = logging.ERROR if to is S.ERROR else logging.WARNING if to is S.DEGRADED else logging.INFO
         log.log(level, "%s is %s%s", self.name, to, f": {error}" if error else "", exc_info=cause)
         self._on_change()

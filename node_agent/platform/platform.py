@@ -25,6 +25,7 @@ from node_agent.platform.health import Health
 from node_agent.platform.layers import Layers
 from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.release import running_release
+from node_agent.platform.vitals import Vitals
 from node_agent.transport.identity import NodeIdentity, load_identity
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,13 @@ class HyperMeshPlatform:
         self._routes = routes(self)
         self._layers = Layers(config, self._release, identity=self._proof, health=self.health, service=self._routes, wall_clock=wall_clock)
         self._coordinator: Coordinator | None = None
+        self._vitals = Vitals(
+            config,
+            self._layers,
+            expires=lambda: self._identity.expires if self._identity else None,
+            timeline=lambda: self._coordinator.timeline if self._coordinator else (),
+            wall_clock=wall_clock,
+        )
 
     # --- life
 
@@ -169,7 +177,7 @@ class HyperMeshPlatform:
         return time.monotonic() - self._born
 
     def health(self) -> Health:
-        return health.judge(health.checks({name: managed.report() for name, managed in self._layers.managed.items()}))
+        return health.judge(self._vitals.checks())
 
     async def form(self, request: FormRequest) -> Formation:
         if self._layers.voter is None:
@@ -177,7 +185,8 @@ class HyperMeshPlatform:
         return await self._layers.voter.form(request)
 
     def report(self) -> NodeReport:
-        condition = self.health()
+        checks = self._vitals.checks()
+        condition = health.judge(checks)
         return NodeReport(
             cluster=self._config.cluster_id,
             name=self.name,
@@ -195,4 +204,6 @@ class HyperMeshPlatform:
             peers=self._layers.transport.reports(),
             phases=list(self._coordinator.timeline) if self._coordinator else [],
             unix_time=self.wall_clock(),
+            checks=checks,
+            mutes=[self.cluster.mutes[key] for key in sorted(self.cluster.mutes)],
         )

@@ -12,6 +12,7 @@ from hmcore.config.agent import AgentConfig
 from hmcore.errors import PeerUnreachable
 from hmcore.records import PeerReport
 from hmcore.stoq.endpoint import Credentials, Local, Service
+from hmcore.stoq.rpc import Observe
 from node_agent.transport.identity import NodeIdentity, expiry_reason
 from node_agent.transport.listener import AgentListener
 from node_agent.transport.pool import PeerAddress, Pool, Req, Res
@@ -33,13 +34,15 @@ class TransportLayer:
         on_up: Callable[[str], None],
         on_down: Callable[[str], None],
         on_message: Callable[[str, str, bytes], None],
+        observe: Observe = lambda method, outcome, seconds: None,
     ) -> None:
-        """`identity` is asked when the layer comes up, not before. The callbacks are the pool's."""
+        """`identity` is asked when the layer comes up, not before. The callbacks are the pool's; `observe` hears of each call it makes."""
         self._config = config
         self._release = release
         self._identity = identity
         self._service = service
         self._callbacks = (on_up, on_down, on_message)
+        self._observe = observe
         self._peers: Mapping[str, PeerAddress] = {}
         self._pool: Pool | None = None
         self._listener: AgentListener | None = None
@@ -62,6 +65,7 @@ class TransportLayer:
             on_up=on_up,
             on_down=on_down,
             on_message=on_message,
+            observe=self._observe,
         )
         pool.set_peers(self._peers)
         listener = AgentListener(
@@ -114,6 +118,11 @@ class TransportLayer:
         if self._pool is None:
             raise PeerUnreachable("this node is still starting", host=peer)
         return await self._pool.call(peer, method, request, timeout)
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The nodes that we want to be connected to."""
+        return frozenset(self._peers)
 
     @property
     def connected(self) -> frozenset[str]:

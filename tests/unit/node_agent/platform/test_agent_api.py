@@ -21,9 +21,11 @@ MAY = {
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
     "registry.maintain": {Kind.OPERATOR},
+    "health.mute": {Kind.OPERATOR},
 }
 BODIES = {
     "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
+    "health.mute": api.MuteRequest(id="request-2", check="disk"),
     "registry.maintain": api.MaintainRequest(id="request-1", target="node1/", on=True),
 }
 FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)

@@ -34,6 +34,13 @@ class PingReply(msgspec.Struct, frozen=True, kw_only=True):
     unix_time: float
 
 
+class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`members`: whether to say whom it knows as members, too. Whoever asks many nodes needs that of a few only: it grows with the
+    cluster."""
+
+    members: bool = True
+
+
 class Formation(msgspec.Struct, frozen=True, kw_only=True):
     """How far a node is in forming its cluster. `bootstrap` is the id that its configuration carries; `empty`: its journal holds nothing.
 
@@ -164,6 +171,7 @@ class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 1000
     wait: float = 0.0
     container: str = ""
+    kinds: list[str] = []  # only these; all when it is empty
     journal: int = 0
 
 
@@ -177,7 +185,7 @@ class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PING: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)
-REPORT: Method[Empty, NodeReport] = Method("node.report", Empty, NodeReport)
+REPORT: Method[ReportRequest, NodeReport] = Method("node.report", ReportRequest, NodeReport)
 FORMATION: Method[Empty, Formation] = Method("cluster.formation", Empty, Formation)
 FORM: Method[FormRequest, Formation] = Method("cluster.form", FormRequest, Formation)
 PROPOSE: Method[ProposeRequest, ProposeReply] = Method("cluster.propose", ProposeRequest, ProposeReply)

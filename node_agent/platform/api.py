@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from hmcore.api import (
     FORM,
     FORMATION,
@@ -21,6 +23,7 @@ from hmcore.api import (
     MaintainRequest,
     MuteRequest,
     PingReply,
+    ReportRequest,
     StateReply,
     StateRequest,
 )
@@ -59,8 +62,9 @@ def routes(agent: Agent) -> Router:
     async def ping(_peer: Peer, _request: Empty) -> PingReply:
         return PingReply(name=agent.name, unix_time=agent.wall_clock())
 
-    async def report(_peer: Peer, _request: Empty) -> NodeReport:
-        return agent.report()
+    async def report(_peer: Peer, request: ReportRequest) -> NodeReport:
+        said = agent.report()
+        return said if request.members else msgspec.structs.replace(said, members=[])
 
     async def formation(_peer: Peer, _request: Empty) -> Formation:
         return agent.cluster.formation()

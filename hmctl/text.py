@@ -63,6 +63,11 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
+def rate(per_second: float) -> str:
+    """1.2 MB/s; below one a second it is not nothing."""
+    return f"{size(round(per_second))}/s" if per_second >= 1 or not per_second else "<1 B/s"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from hmcore.errors import CommandFailed, HyperMeshError, Unreachable, UsageError
 
@@ -111,27 +111,34 @@ class Lines:
         return [line for line in whole if len(line) <= self._longest]
 
 
-class Window:
+class Ordered(Protocol):
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+E = TypeVar("E", bound=Ordered)
+
+
+class Window(Generic[E]):
     """Puts entries of several hosts in the order of their time, as far as that is possible without waiting longer than `hold`."""
 
     def __init__(self, hold: float = HOLD, most: int = QUEUED) -> None:
         self._hold = hold
         self._most = most
-        self._heap: list[Entry] = []
-        self._arrived: deque[tuple[float, Entry]] = deque()
-        self._ripe: Entry | None = None  # the newest that has waited long enough: nothing older than it needs to wait
+        self._heap: list[E] = []
+        self._arrived: deque[tuple[float, E]] = deque()
+        self._ripe: E | None = None  # the newest that has waited long enough: nothing older than it needs to wait
 
-    def add(self, entry: Entry, now: float) -> None:
+    def add(self, entry: E, now: float) -> None:
         heapq.heappush(self._heap, entry)
         self._arrived.append((now, entry))
 
-    def take(self, now: float) -> list[Entry]:
+    def take(self, now: float) -> list[E]:
         """What may be shown now: entries that have waited, everything older than them, and what exceeds the bound."""
         while self._arrived and now - self._arrived[0][0] >= self._hold:
             _, waited = self._arrived.popleft()
             self._ripe = waited if self._ripe is None else max(self._ripe, waited)
         taken = []
-        while self._heap and (len(self._heap) > self._most or (self._ripe is not None and self._heap[0] <= self._ripe)):
+        while self._heap and (len(self._heap) > self._most or (self._ripe is not None and not self._ripe < self._heap[0])):
             taken.append(heapq.heappop(self._heap))
         return taken
 
@@ -183,7 +190,7 @@ async def follow(
     """Shows what the journals get from now on, until cancelled. `cursors` says where each host's history ended. A host that is lost
     is tried again, and goes on where it stopped. `known`: hosts of which it was said already that they are lost."""
     queue: asyncio.Queue[Entry] = asyncio.Queue(QUEUED)
-    window, clock = Window(), asyncio.get_running_loop().time
+    window, clock = Window[Entry](), asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
         for host in hosts:
             group.create_task(_follow_one(host, connector, cursors, queue, lost, host.name in known), name=f"follow {host.name}")

@@ -44,6 +44,8 @@ COMMANDS = (
     Entry("status", "Nodes & cluster", "Is the cluster healthy? Verdict, checks with their fix, nodes"),
     Entry("node", "Nodes & cluster", "List nodes, look into one: components, start-up, peers"),
     Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
+    Entry("events", "Nodes & cluster", "What happened: nodes, changes, programs and connections; -f follows"),
+    Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),
     Entry("config", "Operations", "Validate, show and render the configuration; list the presets"),
     Entry("ca", "Operations", "Show, export or import the cluster's certificate authority"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),

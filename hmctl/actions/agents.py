@@ -1,0 +1,97 @@
+"""Connections to all agents, kept open between questions, for what asks them more than once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from hmcore.errors import HyperMeshError, PeerUnreachable
+from hmctl.client import SSH_TIMEOUT, Access, AgentClient, Via, ask_all, connect
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
+
+T = TypeVar("T")
+Question = Callable[[AgentClient], Awaitable[T]]
+
+DEADLINE = 2.0  # seconds that a node has for its answer, connecting included
+PATIENCE = 0.7  # and when most have answered
+
+
+class Agents:
+    """The agents of `hosts`. With `auto`, SSH is taken when nobody answers over QUIC, as `hmctl status` does it."""
+
+    def __init__(self, hosts: Sequence[Host], access: Access, *, via: Via = Via.AUTO, timeout: float | None = None) -> None:
+        from hmctl.remote.ssh import Connector
+
+        self.hosts = list(hosts)
+        self._access = access
+        self._undecided = via is Via.AUTO
+        self._via = Via.SSH if via is Via.SSH else Via.QUIC
+        self._timeout = timeout
+        self._connector = Connector(access.known_hosts)
+        self._clients: dict[str, AgentClient] = {}
+        self._connecting = {host.name: asyncio.Lock() for host in hosts}
+
+    async def __aenter__(self) -> Agents:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        clients, self._clients = self._clients, {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for client in clients.values():
+                    group.create_task(client.close(), name=f"close {client.name}")
+        finally:
+            await self._connector.close()
+
+    async def ask_all(self, question: Question[T], hosts: Sequence[Host] | None = None) -> dict[str, T | HyperMeshError]:
+        """What each of `hosts` (all of them) answers, or why it does not, at once and within the timeout."""
+        hosts = self.hosts if hosts is None else hosts
+        found = await self._ask_all(question, hosts)
+        if self._undecided and found and all(isinstance(answer, PeerUnreachable) for answer in found.values()):
+            self._via = Via.SSH
+            over_ssh = await self._ask_all(question, hosts)
+            if all(isinstance(answer, HyperMeshError) for answer in over_ssh.values()):
+                self._via = Via.QUIC
+                return {name: over_ssh[name] if isinstance(over_ssh[name], PeerUnreachable) else answer for name, answer in found.items()}
+            found = over_ssh
+        self._undecided = self._undecided and all(isinstance(answer, HyperMeshError) for answer in found.values())
+        return found
+
+    async def _ask_all(self, question: Question[T], hosts: Sequence[Host]) -> dict[str, T | HyperMeshError]:
+        patience = PATIENCE if self._timeout is None and self._via is Via.QUIC else None
+        return await ask_all(hosts, lambda host: self.ask(host, question), timeout=self._bound, patience=patience)
+
+    @property
+    def _bound(self) -> float:
+        bound = DEADLINE if self._timeout is None else self._timeout
+        return max(bound, SSH_TIMEOUT) if self._via is Via.SSH else bound  # logging in takes longer than a QUIC handshake
+
+    async def ask(self, host: Host, question: Question[T]) -> T:
+        """What one agent answers. A connection that failed is made anew the next time. Raises HyperMeshError."""
+        client = await self._client(host)
+        try:
+            return await question(client)
+        except HyperMeshError as error:
+            if not error_of_the_call(error) and self._clients.get(host.name) is client:
+                del self._clients[host.name]
+                await client.close()
+            raise
+
+    async def _client(self, host: Host) -> AgentClient:
+        async with self._connecting[host.name]:
+            known = self._clients.get(host.name)
+            if known is None:
+                known = await connect(host, self._access, via=self._via, timeout=self._bound, connector=self._connector)
+                self._clients[host.name] = known
+            return known
+
+
+def error_of_the_call(error: HyperMeshError) -> bool:
+    """Whether the agent itself refused: the connection is good then."""
+    from hmcore.errors import CallRefused
+
+    return isinstance(error, CallRefused)

@@ -1,0 +1,184 @@
+"""What happened, in the cluster and inside its containers, as one list by time. Pure; hmctl/actions/following.py asks the nodes.
+
+Two sources: the cluster's events, which are replicated and few, and each node's own (programs that began, connections), which are kept
+in its agent's memory and may be many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from hmcore.errors import UsageError
+from hmcore.records import Event, NodeEvent
+from hmctl.actions.flows import Problem
+from hmctl.text import plural
+
+NODE_KINDS = ("exec", "tcp")  # what nodes keep; every other kind is replicated
+LOST = "lost"  # our own: events that are not kept any more
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of `hmctl events`. `time` is RFC 3339 in UTC. `node` and `container`: where it happened; null for the cluster's own,
+    which are about `subject`, brought about by `author`."""
+
+    time: str | None
+    kind: str
+    node: str | None = None
+    container: str | None = None
+    subject: str | None = None
+    author: str | None = None
+    message: str
+    attributes: dict[str, str] = {}
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl events -o json`."""
+
+    events: list[EventView]
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Happened:
+    """An event in its place: by time; what has the same time in the order in which its source tells it."""
+
+    unix_time: float
+    source: str
+    number: int
+    part: int = 0
+    view: EventView = field(compare=False, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events. `nodes`, `kinds`: any when empty. `container` is NAME, NODE/NAME or an id. `since`: seconds since 1970."""
+
+    nodes: frozenset[str] = frozenset()
+    container: str = ""
+    kinds: tuple[str, ...] = ()
+    since: float | None = None
+
+    @property
+    def node_kinds(self) -> tuple[str, ...]:
+        """What the nodes themselves are to be asked for; none: they need not be asked."""
+        return tuple(kind for kind in NODE_KINDS if not self.kinds or kind in self.kinds)
+
+    @property
+    def of_cluster(self) -> bool:
+        """Whether the replicated events may hold something."""
+        return not self.kinds or any(kind not in NODE_KINDS for kind in self.kinds)
+
+    @property
+    def container_name(self) -> str:
+        return self.container.rpartition("/")[2]
+
+    def asks(self, node: str) -> bool:
+        """Whether a node may have events of its own that are wanted."""
+        of_node = self.container.rpartition("/")[0]
+        return bool(self.node_kinds) and (not self.nodes or node in self.nodes) and of_node in ("", node)
+
+    def cluster_event(self, event: Event) -> bool:
+        """A kind is wanted whole (`node.down`) or by its family (`node`); a node by the subject that it is, or that it runs."""
+        if self.since is not None and event.unix_time < self.since:
+            return False
+        if self.kinds and not any(event.kind == kind or event.kind.startswith(f"{kind}.") for kind in self.kinds):
+            return False
+        node, _, rest = event.subject.partition("/")
+        if self.nodes and node not in self.nodes:
+            return False
+        return not self.container or (self.container in (rest, event.subject) and bool(rest))
+
+
+def of_cluster(events: Iterable[Event], wanted: Wanted, *, after: int = -1) -> list[Happened]:
+    """The replicated events past the log's index `after`. One entry of the log may bring several."""
+    return [
+        Happened(
+            event.unix_time,
+            "",
+            event.index,
+            part,
+            view=EventView(
+                time=rfc3339(event.unix_time) if event.unix_time else None,
+                kind=event.kind,
+                subject=event.subject,
+                author=event.author or None,
+                message=event.message,
+            ),
+        )
+        for part, event in enumerate(events)
+        if event.index > after and wanted.cluster_event(event)
+    ]
+
+
+def of_node(events: Iterable[NodeEvent], wanted: Wanted) -> list[Happened]:
+    return [
+        Happened(
+            event.unix_time,
+            event.node,
+            event.sequence,
+            view=EventView(
+                time=rfc3339(event.unix_time),
+                kind=event.kind,
+                node=event.node,
+                container=event.container,
+                message=event.message,
+                attributes=event.attributes,
+            ),
+        )
+        for event in events
+        if wanted.since is None or event.unix_time >= wanted.since
+    ]
+
+
+def lost(node: str, count: int, *, before: float, last: int) -> Happened:
+    """A gap, as an event of its own: in the place where the missing ones would stand."""
+    view = EventView(time=rfc3339(before), kind=LOST, node=node, message=f"{plural(count, 'event')} lost", attributes={"count": str(count)})
+    return Happened(before, node, last, view=view)
+
+
+def merged(lists: Iterable[Sequence[Happened]], limit: int | None) -> list[Happened]:
+    """By time, the oldest first: the latest `limit` of them."""
+    found = sorted(event for events in lists for event in events)
+    return found if limit is None else found[len(found) - min(limit, len(found)) :]
+
+
+def rfc3339(unix_time: float) -> str:
+    """In UTC, with milliseconds. A clock that is far off is no reason to fail."""
+    try:
+        at = datetime.fromtimestamp(unix_time, UTC)
+    except (ValueError, OverflowError, OSError):
+        at = datetime.fromtimestamp(0, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+
+
+def local_time(time: str | None, now: datetime) -> str:
+    """For people, in the zone of `now`: 18:31:02.123, with its date when that is not today's."""
+    if time is None:
+        return "-"
+    at = datetime.fromisoformat(time).astimezone(now.tzinfo)
+    clock = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
+    return clock if at.date() == now.date() else f"{at:%Y-%m-%d} {clock}"
+
+
+_UNITS: dict[str, Any] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN = re.compile(r"(?:\d{1,6}\s*[smhdw]\s*)+")
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
+
+
+def since_time(text: str, now: datetime) -> float:
+    """Seconds since 1970 of 10m, 1h30m, 08:00 (today), 2026-11-22 08:00. Raises UsageError."""
+    try:
+        if _SPAN.fullmatch(text):
+            spans = re.findall(r"(\d+)\s*([smhdw])", text)
+            return (now - sum((timedelta(**{_UNITS[unit]: int(count)}) for count, unit in spans), timedelta())).timestamp()
+        at = datetime.fromisoformat(f"{now:%Y-%m-%d} {text.zfill(8 if text.count(':') == 2 else 5)}" if _CLOCK.fullmatch(text) else text)
+        return (at if at.tzinfo else at.replace(tzinfo=now.tzinfo)).timestamp()
+    except (ValueError, OverflowError) as error:
+        fix = "give it like 10m, 1h30m, 08:00 or '2026-11-22 08:00'"
+        raise UsageError(f"--since {text}: that is no time", fix=fix) from error

@@ -1,0 +1,65 @@
+"""Where our containers' cgroups lie: one parent above all of them, in the version 2 tree. Pure but for `containers`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = "hypermesh"
+_CONTAINER = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    point: Path
+    kind: str
+
+
+def parse_mounts(mountinfo: str) -> tuple[Mount, ...]:
+    """Of /proc/self/mountinfo (proc(5)), the mounts of a file system's root, in their order; a later one may cover an earlier one."""
+    found = []
+    for line in mountinfo.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if separator and len(fields) >= 5 and kind:
+            found.append(Mount(Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4])), kind[0]))
+    return tuple(found)
+
+
+def parent(mounts: tuple[Mount, ...], *, systemd: bool) -> Path | None:
+    """The parent of our containers, by the driver that Docker uses here: systemd's if the version 2 tree is the only one (and systemd
+    runs), else cgroupfs. None: there is no version 2 tree."""
+    points = [mount.point for mount in mounts if mount.kind == "cgroup2"]
+    if not points:
+        return None
+    alone = not any(mount.kind == "cgroup" for mount in mounts)
+    return points[0] / (f"{NAME}.slice" if alone and systemd else NAME)
+
+
+def has_bpffs(mounts: tuple[Mount, ...], point: Path) -> bool:
+    """Whether what is to be seen at `point` is a bpf file system."""
+    at = [mount.kind for mount in mounts if mount.point == point]
+    return bool(at) and at[-1] == "bpf"
+
+
+def container_id(directory: str) -> str | None:
+    """The container whose cgroup has this name: with the cgroupfs driver its id, with systemd's a scope."""
+    found = _CONTAINER.fullmatch(directory)
+    return found[1] if found else None
+
+
+def containers(parent: Path) -> Iterator[tuple[int, str]]:
+    """The containers' cgroup ids (in the version 2 tree: inode numbers) and ids, as they are now."""
+    try:
+        entries = list(parent.iterdir())
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        name = container_id(entry.name)
+        if name is not None:
+            try:
+                yield entry.stat().st_ino, name
+            except FileNotFoundError:  # gone meanwhile
+                continue

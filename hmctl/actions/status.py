@@ -134,7 +134,8 @@ def reports_of(answers: Answers) -> list[NodeReport]:
 
 
 def view_of(expected: Sequence[Expected], reports: Sequence[NodeReport]) -> View:
-    """Whom to believe: the highest term in which a leader is named; of it the leader's own report, else the one that applied most.
+    """Whom to believe: the highest term in which a leader is named; of it the leader's own report, else of those that were asked for
+    members the one that applied most.
 
     A candidate's term may run ahead of everybody's without anything having been decided in it.
     """
@@ -145,7 +146,7 @@ def view_of(expected: Sequence[Expected], reports: Sequence[NodeReport]) -> View
     leaders = sorted({report.raft.leader for report in current if report.raft.leader})
     best = max(
         current or reports,
-        key=lambda report: (report.raft.role == "leader", report.raft.applied_index),
+        key=lambda report: (report.raft.role == "leader", bool(report.members), report.raft.applied_index),
         default=None,
     )
     voters = tuple(best.raft.voters) if best is not None else ()

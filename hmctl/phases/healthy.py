@@ -68,7 +68,7 @@ def _members(reports: Mapping[str, NodeReport], leader: str | None) -> dict[str,
     """The members as the leader sees them, or as anybody does while the leader is not among those asked."""
     source = reports.get(leader) if leader else None
     if source is None:
-        source = max(reports.values(), key=lambda report: report.raft.applied_index, default=None)
+        source = max(reports.values(), key=lambda report: (bool(report.members), report.raft.applied_index), default=None)
     return {node.name: node.state for node in source.members} if source else {}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from hmcore.config import hostspec
 from hmcore.config.presets import Preset
 from hmcore.config.problems import FromEnvironment, Mistake, spell
-from hmcore.config.settings import catalogue
+from hmcore.config.settings import Settings, catalogue
 from hmcore.config.targets import Draft, SshTarget
 from hmcore.records import Role
 
@@ -16,10 +17,10 @@ SSH_PORT = 22
 MOST_CONTROL_NODES = 5
 
 
-def check_hosts(drafts: Sequence[Draft], preset: Preset | None, *, complete: bool) -> list[Mistake]:
+def check_hosts(drafts: Sequence[Draft], preset: Preset | None, settings: Settings, *, complete: bool) -> list[Mistake]:
     """Duplicates, ports, and roles. `complete` is False when something is wrong with hosts themselves: then nothing is said about counts,
     nor when the `preset` is not known."""
-    wrong = [*_duplicates(drafts), *_ports(drafts)]
+    wrong = [*_duplicates(drafts), *_ports(drafts, settings)]
     if len(drafts) > 1 or not complete:
         wrong += _loopback(drafts)
     if complete and drafts and preset is not None:
@@ -45,6 +46,14 @@ def check_unused(value: dict[str, Any]) -> Iterator[Mistake]:
         path = ("settings", *setting.path.split("."))
         if not setting.used and _holds(value, path):
             yield Mistake(path, "is not used by this release yet: setting it changes nothing", warning=True)
+
+
+def check_open(settings: Settings) -> Iterator[Mistake]:
+    """A warning for figures that strangers can read."""
+    metrics = settings.metrics
+    if metrics.tls == "off" and not ipaddress.ip_address(metrics.address).is_loopback:
+        message = f"whoever reaches TCP port {metrics.port} of a node can read its metrics"
+        yield Mistake(("settings", "metrics", "address"), message, "settings.metrics.tls: mutual", warning=True)
 
 
 def _holds(value: Any, path: Sequence[str]) -> bool:
@@ -79,7 +88,8 @@ def _endpoint(target: SshTarget) -> Hashable:
     return target.address, target.port or SSH_PORT, str(target.bastion)
 
 
-def _ports(drafts: Sequence[Draft]) -> Iterator[Mistake]:
+def _ports(drafts: Sequence[Draft], settings: Settings) -> Iterator[Mistake]:
+    metrics = settings.metrics.port
     for draft in drafts:
         host = draft.host
         if host.ssh.address == host.address and host.port == (host.ssh.port or SSH_PORT):
@@ -87,6 +97,12 @@ def _ports(drafts: Sequence[Draft]) -> Iterator[Mistake]:
             yield Mistake(
                 (*draft.place, "port"), message, "another port for the agent (default 7443): port: here, or settings.transport.port"
             )
+        if host.port == metrics != settings.transport.port:  # else the settings are at fault, and say so
+            message = f"port {host.port} is settings.metrics.port: the agent's TCP port is for bulk content"
+            yield Mistake((*draft.place, "port"), message, "another port here, or another settings.metrics.port")
+        if host.ssh.address == host.address and metrics == (host.ssh.port or SSH_PORT):
+            message = f"port {metrics}, settings.metrics.port, is where this host's SSH server listens"
+            yield Mistake(draft.place, message, "another settings.metrics.port")
 
 
 def _loopback(drafts: Sequence[Draft]) -> Iterator[Mistake]:

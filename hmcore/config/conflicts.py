@@ -10,7 +10,7 @@ from hmcore.config.settings import Settings
 
 def conflicts(settings: Settings) -> list[Mistake]:
     """Every combination that cannot work, with paths below `settings`."""
-    return [*_failure_detection(settings), *_election(settings), *_checks(settings), *_reconnection(settings)]
+    return [*_failure_detection(settings), *_election(settings), *_checks(settings), *_reconnection(settings), *_ports(settings)]
 
 
 def _mistake(path: str, message: str, hint: str) -> Mistake:
@@ -59,3 +59,9 @@ def _reconnection(settings: Settings) -> Iterator[Mistake]:
     if transport.reconnect_max < transport.reconnect_min:
         why = f"{transport.reconnect_max:g} s is under reconnect_min ({transport.reconnect_min:g} s)"
         yield _mistake("transport.reconnect_max", why, f"at least {transport.reconnect_min:g}")
+
+
+def _ports(settings: Settings) -> Iterator[Mistake]:
+    port = settings.metrics.port
+    if port == settings.transport.port:
+        yield _mistake("metrics.port", f"{port} is transport.port, whose TCP side is for bulk content", "another one, such as 7444")

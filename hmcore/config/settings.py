@@ -6,13 +6,13 @@ The models check each value by itself; conflicts.py checks the values against ea
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
-
 
 # What a change takes: agents restarted one by one; nothing, for only hmctl reads it; or it cannot be done.
 Effect = Literal["restart", "hmctl", "fixed"]
@@ -54,7 +54,15 @@ def _batch(value: object) -> int | str:
     raise PydanticCustomError("upgrade_batch", 'must be all, a number of nodes from 1, or a share such as "25%"')
 
 
+def _ip_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise PydanticCustomError("ip_address", "must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), Unit("s")]
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Batch = Annotated[int | str, PlainValidator(_batch)]
 
@@ -132,14 +140,30 @@ class Registry(Group):
 
 
 class Metrics(Group):
-    interval: Annotated[Seconds, Field(description="How often figures are collected."), NotUsedYet()] = 10.0
+    """/metrics of each agent, for Prometheus. Figures are collected when somebody asks for them."""
+
+    interval: Annotated[
+        Seconds,
+        Field(description="What cannot be read when asked (how late the event loop is, the room on the disk) is sampled this often."),
+    ] = 10.0
+    address: Annotated[
+        IpAddress,
+        Field(description="IP address that nodes serve /metrics on: loopback, or 0.0.0.0 (:: for IPv6, too) for all that a node has."),
+    ] = "127.0.0.1"
+    port: Annotated[Port, Field(description="TCP port of /metrics on every node.")] = 7444
+    tls: Annotated[
+        Literal["off", "mutual"],
+        Field(description="off: plain HTTP, for who can reach the address. mutual: only for holders of a certificate of the cluster."),
+    ] = "off"
 
 
 class Security(Group):
     mode: Annotated[
         Literal["off", "audit", "enforce"],
-        Field(description="Network policies in the kernel: not loaded, only reported, or enforced."),
-        NotUsedYet(),
+        Field(
+            description="eBPF programs in the kernel: off loads none, audit and enforce count flows and report events. The two differ only "
+            "once there are network policies: reported, or enforced. This release has none yet."
+        ),
     ] = "enforce"
 
 

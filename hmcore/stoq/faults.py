@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
-from hmcore.errors import CallRefused, HyperMeshError, InternalFault, InvalidRequest, NoQuorum, NotLeader, PermissionDenied
+import asyncio
+
+from hmcore.errors import (
+    Backpressure,
+    CallRefused,
+    CallTimeout,
+    ConnectionLost,
+    FrameError,
+    HyperMeshError,
+    InternalFault,
+    InvalidRequest,
+    NoQuorum,
+    NotLeader,
+    PeerUnreachable,
+    PermissionDenied,
+)
 from hmcore.stoq.frames import Fault
 
+OK = ""  # how a call ended that was answered; see `kind_of` for the others
+
 _KINDS: dict[str, type[CallRefused]] = {kind.kind: kind for kind in (PermissionDenied, InvalidRequest, NoQuorum, InternalFault)}
+
+
+def kind_of(error: BaseException) -> str:
+    """How a call ended that raised `error`, in a word of a bounded set: a fault's kind, or what kept it from being answered."""
+    match error:
+        case CallRefused():
+            return error.kind
+        case CallTimeout():
+            return "timeout"
+        case PeerUnreachable():
+            return "unreachable"
+        case ConnectionLost():
+            return "connection-lost"
+        case Backpressure():
+            return "backpressure"
+        case FrameError():
+            return "frame"
+        case asyncio.CancelledError():
+            return "cancelled"
+        case _:
+            return InternalFault.kind
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 from hmcore.api import Method
 from hmcore.errors import CallRefused, FrameError, HyperMeshError, InternalFault, InvalidRequest, PermissionDenied
 from hmcore.pki import Kind
+from hmcore.stoq.faults import OK, kind_of
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.messages import MessageStream
 
@@ -38,22 +40,44 @@ async def invoke(caller: Caller, method: Method[Req, Res], request: Req, *, time
 
 Routes = Mapping[Method[Any, Any], tuple[Collection[Kind], Handler[Any, Any]]]
 Denied = Callable[[Peer, str], None]
+Observe = Callable[[str, str, float], None]  # method, how it ended (see faults.kind_of), seconds
+
+UNKNOWN = "unknown"  # the method, to `Observe`, of calls of methods that are not here
 
 
 class Router:
     """A Service made of routes: for each method who may call it, and what answers.
 
-    `denied` hears of every call that its caller may not make. There are no streams: they are closed at once.
+    `denied` hears of every call that its caller may not make, `observe` how every call ended. There are no streams: they are closed at
+    once.
     """
 
-    def __init__(self, routes: Routes, *, denied: Denied = lambda peer, method: None) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        *,
+        denied: Denied = lambda peer, method: None,
+        observe: Observe = lambda method, outcome, seconds: None,
+    ) -> None:
         self._routes = {
             method.name: (frozenset(kinds), handler, msgspec.msgpack.Decoder(method.request)) for method, (kinds, handler) in routes.items()
         }
         self._denied = denied
+        self._observe = observe
 
     async def call(self, peer: Peer, method: str, body: bytes) -> bytes:
         """Answer a call. Raises only CallRefused and its kind."""
+        began = time.perf_counter()
+        outcome = OK
+        try:
+            return await self._answer(peer, method, body)
+        except BaseException as error:
+            outcome = kind_of(error)
+            raise
+        finally:
+            self._observe(method if method in self._routes else UNKNOWN, outcome, time.perf_counter() - began)
+
+    async def _answer(self, peer: Peer, method: str, body: bytes) -> bytes:
         found = self._routes.get(method)
         if found is None:
             raise InvalidRequest(f"no method {method[:100]!r} here")

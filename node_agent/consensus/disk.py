@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -65,7 +67,8 @@ def damaged(path: str, offset: int, message: str) -> StorageDamaged:
 
 
 class _AppendOnly:
-    def __init__(self, path: Path, flags: int) -> None:
+    def __init__(self, path: Path, flags: int, on_sync: Callable[[float], None]) -> None:
+        self._on_sync = on_sync
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
 
     def append(self, data: bytes) -> None:
@@ -77,7 +80,9 @@ class _AppendOnly:
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
+        began = time.perf_counter()
         os.fdatasync(self._fd)
+        self._on_sync(time.perf_counter() - began)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -101,10 +106,15 @@ def _make_durably(directory: Path) -> None:
 class Directory:
     """A real directory, made if missing, and locked: two agents on one journal would ruin it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, on_sync: Callable[[float], None] = lambda seconds: None) -> None:
+        """`on_sync` hears how many seconds each `sync` of a file took."""
         self._directory = directory
-        _make_durably(directory)
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._on_sync = on_sync
+        try:
+            _make_durably(directory)
+            self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConsensusError(f"{directory} cannot be used: {error.strerror or error}", fix=f"ls -ld {directory}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -121,10 +131,10 @@ class Directory:
             return None
 
     def create(self, name: str) -> File:
-        return _AppendOnly(self._directory / name, os.O_CREAT | os.O_TRUNC)
+        return _AppendOnly(self._directory / name, os.O_CREAT | os.O_TRUNC, self._on_sync)
 
     def open(self, name: str) -> File:
-        return _AppendOnly(self._directory / name, 0)
+        return _AppendOnly(self._directory / name, 0, self._on_sync)
 
     def rename(self, old: str, new: str) -> None:
         os.rename(self._directory / old, self._directory / new)

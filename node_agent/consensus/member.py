@@ -19,7 +19,7 @@ from node_agent.consensus.journal import Journal
 from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
 from node_agent.consensus.machine import State
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
-from node_agent.consensus.outlook import Outlook
+from node_agent.consensus.outlook import Figures, Outlook
 from node_agent.consensus.proposals import Done, Proposals
 from node_agent.consensus.replica import Replica
 from node_agent.consensus.rules import ALL, Protections
@@ -82,6 +82,8 @@ class Member:
         )
         self._leading: int | None = None  # the term in which we lead
         self._shown: State | None = None
+        self._stood: int | None = None  # the term of our latest vote for ourselves
+        self._elections = 0
         self._retry_at = 0.0
         self.full: StorageFull | None = None
         self.failure: HyperMeshError | None = None
@@ -93,6 +95,7 @@ class Member:
         snapshot = self.store.load()
         self.journal.open(snapshot.anchor if snapshot else None)
         self._seat()
+        self._stood = self._own_vote()
         self._start_if_entitled()
         self._after()
         if self.failure is not None:
@@ -251,6 +254,9 @@ class Member:
     def _after(self) -> None:
         """Draw the consequences of what pysyncobj just did."""
         self.failure = self.failure or self.transport.failure or self.store.failure or self.replica.failure
+        if (stood := self._own_vote()) is not None and stood != self._stood:
+            self._stood = stood
+            self._elections += 1
         full = self.transport.full or self.store.full
         if full is not None and self.full is None:
             self._retry_at = self._clock() + _RETRY
@@ -323,6 +329,14 @@ class Member:
             fault=self.failure or self.full,
             warning="no room for a snapshot: the journal keeps growing" if self.store.postponed else self.disregarded,
         )
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(len(self.journal), self.journal.command_bytes, self._elections)
+
+    def _own_vote(self) -> int | None:
+        """The current term, if this node voted for itself in it."""
+        return self.journal.getCurrentTerm() if self.journal.getVotedForNodeId() == self._name else None
 
     @property
     def disregarded(self) -> str | None:

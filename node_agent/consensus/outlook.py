@@ -9,6 +9,16 @@ from hmcore.records import RaftReport
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What is counted here. `entries` of the journal that no snapshot has replaced, and the `size` of their commands in bytes;
+    `elections` that this node stood for since its agent started."""
+
+    entries: int
+    size: int
+    elections: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """`enrolment` and `fault` say why this node does not (fully) take part, if so. `reachable` contains the node itself."""
 

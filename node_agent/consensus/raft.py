@@ -22,6 +22,7 @@ from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
 from node_agent.consensus.machine import State
 from node_agent.consensus.member import Member
+from node_agent.consensus.outlook import Figures
 from node_agent.consensus.transport import Links
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ _NAP = 1.0  # seconds between ticks at most
 class RaftNode:
     """Everything runs on the event loop's thread; nothing blocks it but the journal's fdatasync.
 
-    `on_applied` gets every new state; `on_fatal` what made this node stop for good, which `run` raises, too.
+    `on_applied` gets every new state; `on_fatal` what made this node stop for good, which `run` raises, too. `on_sync` hears how many
+    seconds each fdatasync of a file took.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class RaftNode:
         clock: Callable[[], float] = engine.now,
         wall_clock: Callable[[], float] = time.time,
         limits: Limits = DEFAULT_LIMITS,
+        on_sync: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._name = name
         self._voters = voters
@@ -62,6 +65,7 @@ class RaftNode:
         self._clock = clock
         self._wall_clock = wall_clock
         self._limits = limits
+        self._on_sync = on_sync
         self._awake = asyncio.Event()
         self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
         self._member: Member | None = None
@@ -70,7 +74,7 @@ class RaftNode:
 
     async def open(self) -> None:
         """Load snapshot and journal. Raises StorageDamaged, StorageFull, ConsensusError (the directory is in use)."""
-        disk = Directory(self._directory)
+        disk = Directory(self._directory, self._on_sync)
         self._awake = asyncio.Event()
         member = Member(
             name=self._name,
@@ -206,6 +210,10 @@ class RaftNode:
 
     def report(self) -> RaftReport:
         return self._opened().outlook.report()
+
+    @property
+    def figures(self) -> Figures | None:
+        return None if self._member is None else self._member.figures
 
     def _opened(self) -> Member:
         if self._member is None:

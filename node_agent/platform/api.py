@@ -30,7 +30,7 @@ from hmcore.api import (
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
-from hmcore.stoq.rpc import Router
+from hmcore.stoq.rpc import Observe, Router
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
 
@@ -56,8 +56,8 @@ class Agent(Protocol):
     async def form(self, request: FormRequest) -> Formation: ...
 
 
-def routes(agent: Agent) -> Router:
-    """The table, and what answers each call."""
+def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: None) -> Router:
+    """The table, and what answers each call. `observe` hears how each ended."""
 
     async def ping(_peer: Peer, _request: Empty) -> PingReply:
         return PingReply(name=agent.name, unix_time=agent.wall_clock())
@@ -107,6 +107,7 @@ def routes(agent: Agent) -> Router:
             MUTE: (CHANGERS, mute),
         },
         denied=_denied,
+        observe=observe,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from hmcore.health import NODE_WEIGHTS, component_check, reasons, score, with_mutes
-from hmcore.records import CheckReport, ComponentReport, Mute, Node, NodeState, PhaseReport
+from hmcore.records import CheckReport, ComponentReport, ComponentState, Mute, Node, NodeState
 
 LOW_MEMORY_SHARE = 0.05
 LOW_MEMORY_BYTES = 256 << 20  # both: five percent of a large machine is plenty
@@ -31,7 +31,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Observations:
     """What the checks judge. `disk`, `certificate`: what is wrong with them. `unlinked`: nodes that have had no connection with us for a
-    while. `events_lost`: in the last interval; None where no events are read. `metrics`: the phase, where the agent has it."""
+    while. `events_lost`: in the last interval; None where no events are read. `metrics`: how serving them goes."""
 
     components: Mapping[str, ComponentReport]
     leader: str | None = None
@@ -43,7 +43,7 @@ class Observations:
     certificate: str | None = None
     memory: Memory | None = None
     events_lost: int | None = None
-    metrics: PhaseReport | None = None
+    metrics: ComponentReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def events(lost: int) -> CheckReport:
     return _check("events", 0.5 if lost else 1.0, "the kernel drops events: containers start more programs or connections than can be told")
 
 
-def metrics(phase: PhaseReport) -> CheckReport:
-    """Whether /metrics is served."""
-    well = phase.outcome == "ok"
-    return _check("metrics", 1.0 if well else 0.0, f"no metrics: {phase.error or phase.outcome}", "systemctl restart hypermesh-agent")
+def metrics(report: ComponentReport) -> CheckReport:
+    """Whether /metrics is served. Not yet, or no longer, is nothing to complain of."""
+    well = report.state not in (ComponentState.DEGRADED, ComponentState.ERROR)
+    return _check("metrics", 1.0 if well else 0.0, report.error or "metrics are not served", report.fix)

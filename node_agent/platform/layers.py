@@ -20,6 +20,8 @@ from node_agent.platform.changes import Changes
 from node_agent.platform.health import Health
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.peers import control_nodes, peer_addresses
+from node_agent.platform.tally import Tally
+from node_agent.security.layer import SecurityLayer
 from node_agent.transport.identity import NodeIdentity
 from node_agent.transport.layer import TransportLayer
 
@@ -39,14 +41,25 @@ class Layers:
         health: Callable[[], Health],
         service: Service,
         wall_clock: Callable[[], float],
+        tally: Tally,
     ) -> None:
-        """`identity` is asked once the identity phase is over, `health` whenever a heartbeat goes out; `service` answers peers' calls."""
+        """`identity` is asked once the identity phase is over, `health` whenever a heartbeat goes out; `service` answers peers' calls.
+        `tally` counts what goes on."""
         self._config = config
+        self._tally = tally
         settings = config.settings
         self.transport = TransportLayer(
-            config, release, identity, service, on_up=self._peer_up, on_down=self._peer_down, on_message=self._message
+            config,
+            release,
+            identity,
+            service,
+            on_up=self._peer_up,
+            on_down=self._peer_down,
+            on_message=self._message,
+            observe=tally.made.add,
         )
         self.container = ContainerLayer(config.docker_socket, config.cluster_id, timeout=settings.health.timeout)
+        self.security = SecurityLayer(settings.security, node=config.node)
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
@@ -59,6 +72,7 @@ class Layers:
                 (self.transport, None),
                 (self.cluster, None),
                 (self.container, DOCKER_BACKOFF),
+                (self.security, None),
                 (self.orchestration, None),
             )
         }
@@ -82,6 +96,7 @@ class Layers:
             on_applied=lambda state: self._state_changed(),
             on_fatal=lambda error: None,  # `run` raises it, too
             wall_clock=wall_clock,
+            on_sync=self._tally.syncs.add,
         )
 
         def ask(name: str) -> Awaitable[Formation]:

@@ -23,8 +23,11 @@ from node_agent.platform.changes import Changes
 from node_agent.platform.coordinator import Coordinator, Phase
 from node_agent.platform.health import Health
 from node_agent.platform.layers import Layers
+from node_agent.platform.lifecycle import Managed
+from node_agent.platform.monitoring import Monitoring
 from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.release import running_release
+from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
 from node_agent.transport.identity import NodeIdentity, load_identity
 
@@ -45,14 +48,24 @@ class HyperMeshPlatform:
         self._socket: UnixListener | None = None
         self._stopping = asyncio.Event()
         self._failure: HyperMeshError | None = None
-        self._routes = routes(self)
-        self._layers = Layers(config, self._release, identity=self._proof, health=self.health, service=self._routes, wall_clock=wall_clock)
+        self._tally = Tally()
+        self._routes = routes(self, self._tally.served.add)
+        self._layers = Layers(
+            config,
+            self._release,
+            identity=self._proof,
+            health=self.health,
+            service=self._routes,
+            wall_clock=wall_clock,
+            tally=self._tally,
+        )
+        self._metrics = self._make_metrics()
         self._coordinator: Coordinator | None = None
         self._vitals = Vitals(
             config,
             self._layers,
-            expires=lambda: self._identity.expires if self._identity else None,
-            timeline=lambda: self._coordinator.timeline if self._coordinator else (),
+            expires=self._expires,
+            metrics=self._metrics.report,
             wall_clock=wall_clock,
         )
 
@@ -107,8 +120,9 @@ class HyperMeshPlatform:
 
     def _phases(self, tasks: asyncio.TaskGroup) -> list[Phase]:
         def layer(name: str, *needs: str, optional: bool = False) -> Phase:
-            managed = self._layers.managed[name]
+            return supervised(self._layers.managed[name], *needs, optional=optional)
 
+        def supervised(managed: Managed, *needs: str, optional: bool = False) -> Phase:
             async def start() -> None:
                 try:
                     await managed.initialize()
@@ -119,19 +133,21 @@ class HyperMeshPlatform:
                 managed.start(tasks, self._die)
 
             async def undo() -> None:
-                if name == "orchestration":
+                if managed.name == "orchestration":
                     self._layers.orchestration.say_good_bye()
                 await managed.stop()
 
-            return Phase(name, start, undo, needs, optional)
+            return Phase(managed.name, start, undo, needs, optional)
 
         return [
             Phase("identity", self._prove_identity),
             layer("transport", "identity"),
             layer("consensus", "transport"),
             layer("container", "identity", optional=True),
+            layer("security", "identity", optional=True),
             layer("orchestration", "consensus"),
             Phase("api", self._open_socket, self._close_socket, ("transport",)),
+            supervised(self._metrics, "identity", optional=True),
         ]
 
     async def _prove_identity(self) -> None:
@@ -139,7 +155,7 @@ class HyperMeshPlatform:
             try:
                 directory.mkdir(mode=mode, parents=True, exist_ok=True)
             except OSError as error:
-                raise InitializationFailed(f"{directory} cannot be made: {error.strerror}") from error
+                raise InitializationFailed(f"{directory} cannot be made: {error.strerror}", fix=f"ls -ld {directory}") from error
         self._identity = load_identity(
             self._config.pki_dir, cluster=self._config.cluster_id, node=self.name, now=datetime.fromtimestamp(self.wall_clock(), UTC)
         )
@@ -148,6 +164,22 @@ class HyperMeshPlatform:
     def _proof(self) -> NodeIdentity:
         assert self._identity is not None
         return self._identity
+
+    def _expires(self) -> datetime | None:
+        return self._identity.expires if self._identity else None
+
+    def _make_metrics(self) -> Managed:
+        settings = self._config.settings.health
+        monitoring = Monitoring(
+            self._config,
+            self._layers,
+            self._tally,
+            report=self.report,
+            expires=self._expires,
+            stopping=self._stopping.is_set,
+            started=self.wall_clock() - self.age(),
+        )
+        return Managed(monitoring, check_interval=settings.interval, check_timeout=settings.timeout)
 
     async def _open_socket(self) -> None:
         identity = Identity(self._config.cluster_id, Kind.NODE, self.name)
@@ -206,4 +238,5 @@ class HyperMeshPlatform:
             unix_time=self.wall_clock(),
             checks=checks,
             mutes=[self.cluster.mutes[key] for key in sorted(self.cluster.mutes)],
+            security=self._layers.security.report(),
         )

@@ -16,12 +16,13 @@ LIBRARIES = {
     "docker": "docker",
     "google-crc32c": "google_crc32c",
     "msgspec": "msgspec",
+    "prometheus-client": "prometheus_client",
     "pydantic": "pydantic",
     "pysyncobj": "pysyncobj",
     "pyyaml": "yaml",
     "uvloop": "uvloop",
 }
-OURS = ("node_agent.platform.platform", "node_agent.container.engine")
+OURS = ("node_agent.platform.platform", "node_agent.container.engine", "node_agent.platform.metrics")
 
 
 def running_release() -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hmcore.config.agent import AgentConfig
-from hmcore.records import CheckReport, PhaseReport
+from hmcore.records import CheckReport, ComponentReport
 from node_agent.consensus.layer import low_disk
 from node_agent.platform.health import Memory, Observations, checks
 from node_agent.platform.layers import Layers
@@ -28,15 +28,15 @@ class Vitals:
         layers: Layers,
         *,
         expires: Callable[[], datetime | None],
-        timeline: Callable[[], Sequence[PhaseReport]],
+        metrics: Callable[[], ComponentReport],
         wall_clock: Callable[[], float],
     ) -> None:
-        """`expires`: when the node's certificate does, once that is known. `timeline`: how the agent's start went."""
+        """`expires`: when the node's certificate does, once that is known. `metrics`: how serving them goes."""
         self._node = config.node
         self._directory = config.data_dir
         self._layers = layers
         self._expires = expires
-        self._timeline = timeline
+        self._metrics = metrics
         self._wall_clock = wall_clock
         self._links = Links(config.settings.membership.down)
         self._slow = Slow(interval=config.settings.health.interval, disk=lambda: low_disk(self._directory), events_lost=lambda: None)
@@ -60,7 +60,7 @@ class Vitals:
             certificate=expiry_reason(expires, datetime.fromtimestamp(self._wall_clock(), UTC)) if expires else None,
             memory=slow.memory,
             events_lost=slow.events_lost,
-            metrics=next((phase for phase in self._timeline() if phase.name == "metrics"), None),
+            metrics=self._metrics(),
         )
 
 

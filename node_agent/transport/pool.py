@@ -26,7 +26,8 @@ from hmcore.pki import Identity, Kind
 from hmcore.records import PeerReport
 from hmcore.stoq import endpoint
 from hmcore.stoq.endpoint import Connection, Credentials, Local, MessageStream, Peer, Service
-from hmcore.stoq.rpc import invoke
+from hmcore.stoq.faults import OK, kind_of
+from hmcore.stoq.rpc import Observe, invoke
 from node_agent.transport.circuit import Circuit, dials, pause
 
 Req = TypeVar("Req")
@@ -116,6 +117,7 @@ class Pool:
         dial: Dial = endpoint.dial,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        observe: Observe = lambda method, outcome, seconds: None,
     ) -> None:
         self._local = local
         self._credentials = credentials
@@ -128,6 +130,7 @@ class Pool:
         self._dial = dial
         self._clock = clock
         self._chance = chance
+        self._observe = observe
         self._links: dict[str, _Link] = {}
         self._group: asyncio.TaskGroup | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -172,6 +175,17 @@ class Pool:
 
         Raises PeerUnreachable (never sent), or what Connection.call raises.
         """
+        began = self._clock()
+        outcome = OK
+        try:
+            return await self._call(peer, method, request, timeout)
+        except BaseException as error:
+            outcome = kind_of(error)
+            raise
+        finally:
+            self._observe(method.name, outcome, self._clock() - began)
+
+    async def _call(self, peer: str, method: Method[Req, Res], request: Req, timeout: float | None) -> Res:
         timeout = self._calls.timeout if timeout is None else timeout
         deadline = self._clock() + timeout
         link = self._links.get(peer)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.health import NODE_WEIGHTS
-from hmcore.records import CheckReport, ComponentReport, Mute, Node, NodeState, PhaseReport, Role
+from hmcore.records import CheckReport, ComponentReport, Mute, Node, NodeState, Role
 from hmcore.records import ComponentState as S
 from node_agent.platform.health import LOW_MEMORY_BYTES, OWN_MEMORY_BYTES, Memory, Observations, checks, judge
 from node_agent.platform.vitals import Links, Slow, read_memory
@@ -35,12 +35,12 @@ def of(name: str, seen: Observations) -> CheckReport:
 
 
 def test_all_well_is_one():
-    health = judge(checks(seen(events_lost=0, metrics=PhaseReport(name="metrics", began_seconds=0, seconds=0, outcome="ok"))))
+    health = judge(checks(seen(events_lost=0, metrics=ComponentReport(state=S.RUNNING))))
     assert (health.score, health.reasons) == (1.0, ())
 
 
 def test_every_check_is_in_the_catalogue_with_its_weight():
-    everything = seen(events_lost=0, metrics=PhaseReport(name="metrics", began_seconds=0, seconds=0, outcome="ok"))
+    everything = seen(events_lost=0, metrics=ComponentReport(state=S.RUNNING))
     assert {check.name: check.weight for check in checks(everything)} == NODE_WEIGHTS
 
 
@@ -71,7 +71,7 @@ def test_nothing_known_is_not_well():
         ("events", {"events_lost": 7}, 0.5, "the kernel drops events"),
         (
             "metrics",
-            {"metrics": PhaseReport(name="metrics", began_seconds=0, seconds=0, outcome="degraded", error="in use")},
+            {"metrics": ComponentReport(state=S.DEGRADED, error="in use", fix="ss -ltnp")},
             0.0,
             "in use",
         ),

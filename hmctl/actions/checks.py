@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from hmcore.records import ComponentState, NodeReport, NodeState
+from hmcore.health import COMPONENT, cluster_checks, complaints, score
+from hmcore.records import CheckReport, NodeReport, NodeState
+from hmctl.actions.health import condition_of, explained, silenced
 from hmctl.actions.status import (
     Answer,
     Answers,
@@ -37,30 +39,49 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
     reports = reports_of(answers)
     view = view_of(expected, reports)
     nodes = node_statuses(expected, answers, view)
+    astray = clocks_astray(answers)
+    judged = cluster_health(expected, answers, view, nodes)
     checks = [
         check_quorum(view, answers),
         check_leader(view, answers),
         check_nodes(nodes, answers),
-        check_components(reports),
+        check_components(nodes),
         check_members(expected, view),
         check_releases(reports),
-        check_clocks(answers),
+        check_clocks(answers, astray),
         check_certificate(certificate_ends, now),
     ]
+    checks = [silenced(check, judged) for check in checks]
     return Status(
         cluster=cluster,
         health=health_of(checks),
+        health_score=score(judged),
         leader=view.leader,
         term=view.term,
         release=release_of(view, reports),
         checks=checks,
         nodes=nodes,
+        mutes=[view.mutes[key] for key in sorted(view.mutes)],
+        cluster_checks=explained(judged, checks),
     )
 
 
+def cluster_health(expected: Sequence[Expected], answers: Answers, view: View, nodes: Sequence[NodeStatus]) -> list[CheckReport]:
+    """The checks that the cluster's score is made of."""
+    condition = condition_of(
+        expected,
+        view,
+        nodes,
+        following=len(_following(view, answers)),
+        astray=_not_following(view, reports_of(answers)),
+        skewed=clocks_astray(answers),
+    )
+    return cluster_checks(condition, view.mutes)
+
+
 def health_of(checks: Sequence[Check]) -> Health:
-    """The worst check decides."""
-    verdicts = {check.status for check in checks}
+    """The worst check decides. Muted warnings do not count."""
+    verdicts = {check.status for check in checks if check.status is Verdict.ERROR or not check.muted}
     if Verdict.ERROR in verdicts:
         return Health.CRITICAL
     return Health.WARNING if Verdict.WARN in verdicts else Health.HEALTHY
@@ -134,11 +155,14 @@ def check_leader(view: View, answers: Answers) -> Check:
         return Check(
             name=name, status=Verdict.WARN, message=message, fix="look again in a moment: if it is gone, the others elect a new one"
         )
-    others = sorted(report.name for report in reports if report.raft.leader != view.leader)
-    if others:
+    if others := _not_following(view, reports):
         message = f"{leads}, but {listed(others)} {_does(others)} not follow it"
         return Check(name=name, status=Verdict.WARN, message=message, fix=f"hmctl node inspect {others[0]}")
     return Check(name=name, status=Verdict.OK, message=f"{leads}; all that answered agree")
+
+
+def _not_following(view: View, reports: Sequence[NodeReport]) -> list[str]:
+    return sorted(report.name for report in reports if report.raft.leader != view.leader)
 
 
 def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:
@@ -174,32 +198,37 @@ def _fix_of_lost(node: NodeStatus) -> str:
     return f"is the host up? ping {node.address}; if it is: hmctl logs {node.name}"
 
 
-def check_components(reports: Sequence[NodeReport]) -> Check:
-    """Whether all components run on every node that answered."""
+def check_components(nodes: Sequence[NodeStatus]) -> Check:
+    """Whether every node that answered finds itself well: its components, and what else its checks look at."""
     name = "components"
-    if not reports:
+    asked = [node for node in nodes if node.uptime_seconds is not None]
+    if not asked:
         return Check(name=name, status=Verdict.WARN, message=UNKNOWN)
-    ailing = [
-        f"{report.name}: {component} {status.state}" + (f" ({status.error})" if status.error else "")
-        for report in reports
-        for component, status in report.components.items()
-        if status.state is not ComponentState.RUNNING
-    ]
-    ailing += [
-        f"{report.name}: {reason}"
-        for report in reports
-        for reason in report.reasons
-        if all(status.state is ComponentState.RUNNING for status in report.components.values())
-    ]
+    ailing = [(node, check) for node in asked for check in complaints(node.checks)]
     if not ailing:
-        return Check(name=name, status=Verdict.OK, message="all running")
-    worst, _, what = ailing[0].partition(": ")
-    fix = (
-        f"on {worst}: systemctl start docker; then hmctl node inspect {worst}"
-        if what.startswith("container ")
-        else f"hmctl node inspect {worst}"
-    )
-    return Check(name=name, status=Verdict.WARN, message="; ".join(ailing[:MOST_SAID]), fix=fix)
+        quiet = [f"{check.name} on {node.name}" for node in asked for check in node.checks if check.muted and check.worth < 1.0]
+        return Check(
+            name=name, status=Verdict.OK, message=f"all running, but for what is muted: {listed(quiet)}" if quiet else "all running"
+        )
+    said = [f"{node.name}: {_ailment(node, check)}" for node, check in ailing]
+    more = f"; and {len(said) - MOST_SAID} more" if len(said) > MOST_SAID else ""
+    return Check(name=name, status=Verdict.WARN, message="; ".join(said[:MOST_SAID]) + more, fix=_remedy(*ailing[0]))
+
+
+def _ailment(node: NodeStatus, check: CheckReport) -> str:
+    component = check.name.removeprefix(COMPONENT)
+    status = node.components.get(component)
+    if status is None or component == check.name:
+        return check.reason or check.name
+    return f"{component} {status.state}" + (f" ({status.error})" if status.error else "")
+
+
+def _remedy(node: NodeStatus, check: CheckReport) -> str:
+    """Its own fix is to be run there, unless it is for hmctl."""
+    look = f"hmctl node inspect {node.name}"
+    if check.fix is None:
+        return look
+    return check.fix if check.fix.startswith("hmctl ") else f"on {node.name}: {check.fix}; then {look}"
 
 
 def check_members(expected: Sequence[Expected], view: View) -> Check:
@@ -233,14 +262,20 @@ def check_releases(reports: Sequence[NodeReport]) -> Check:
     return Check(name=name, status=Verdict.WARN, message=f"{len(by_release)} releases: {mix}", fix="hmctl deploy")
 
 
-def check_clocks(answers: Answers) -> Check:
+def clocks_astray(answers: Answers) -> dict[str, float]:
+    """Seconds by which the clocks of some nodes differ from most."""
+    offsets = {node: answer.offset_seconds for node, answer in answers.items() if isinstance(answer, Answer)}
+    middle = median(offsets.values()) if offsets else 0.0
+    return {node: offset - middle for node, offset in offsets.items() if abs(offset - middle) > MOST_SKEW_SECONDS}
+
+
+def check_clocks(answers: Answers, astray: Mapping[str, float]) -> Check:
     """Whether the nodes' clocks agree with each other and with ours."""
     name = "clocks"
-    offsets = {node: answer.offset_seconds for node, answer in answers.items() if isinstance(answer, Answer)}
+    offsets = [answer.offset_seconds for answer in answers.values() if isinstance(answer, Answer)]
     if not offsets:
         return Check(name=name, status=Verdict.WARN, message=UNKNOWN)
-    middle = median(offsets.values())
-    astray = {node: offset - middle for node, offset in offsets.items() if abs(offset - middle) > MOST_SKEW_SECONDS}
+    middle = median(offsets)
     if astray:
         said = [f"{node} is {duration(abs(offset))} {'ahead' if offset > 0 else 'behind'}" for node, offset in astray.items()]
         return Check(

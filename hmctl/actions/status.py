@@ -7,12 +7,13 @@ own attempt to reach it, and the verdict is the worst of the checks (hmctl/actio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
 
-from hmcore.records import ComponentState, Node, NodeReport, NodeState, Role
+from hmcore import health
+from hmcore.records import CheckReport, ComponentState, Mute, Node, NodeReport, NodeState, Role
 
 
 class Health(StrEnum):
@@ -34,6 +35,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     status: Verdict
     message: str
     fix: str | None = None
+    muted: bool = False  # a warning that does not count; an error always does
 
 
 class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     rtt_ms: float | None
     containers: int | None
     components: dict[str, ComponentStatus]
+    checks: list[CheckReport] = []
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +75,20 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """`hmctl status -o json`. `apps` is empty until the cluster can run some."""
+    """`hmctl status -o json`. `apps` is empty until the cluster can run some. The score is hmcore/health.py's,
+    made of `cluster_checks`."""
 
     cluster: str
     health: Health
+    health_score: float
     leader: str | None
     term: int
     release: str
     checks: list[Check]
     nodes: list[NodeStatus]
     apps: list[AppStatus] = []
+    mutes: list[Mute] = []
+    cluster_checks: list[CheckReport] = []
 
     @property
     def exit_code(self) -> int:
@@ -127,6 +134,7 @@ class View:
     voters: tuple[str, ...]
     members: Mapping[str, Node]
     rivals: tuple[str, ...] = ()  # more than one leader in one term: must never be
+    mutes: Mapping[str, Mute] = field(default_factory=dict)
 
 
 def reports_of(answers: Answers) -> list[NodeReport]:
@@ -156,6 +164,7 @@ def view_of(expected: Sequence[Expected], reports: Sequence[NodeReport]) -> View
         voters=voters or tuple(host.name for host in expected if host.role is Role.CONTROL),
         members={node.name: node for node in best.members} if best is not None else {},
         rivals=tuple(leaders) if len(leaders) > 1 else (),
+        mutes={mute.key: mute for mute in best.mutes} if best is not None else {},
     )
 
 
@@ -170,14 +179,15 @@ def _node_status(host: Expected, answer: Answer | Silence | None, view: View) ->
     member = view.members.get(host.name)
     if isinstance(answer, Answer):
         report = answer.report
-        state, extra = _state_of_answering(report, member, view)
+        checks = _checks_of(report, view)
+        state, extra = _state_of_answering(report, checks, member, view)
         return NodeStatus(
             name=host.name,
             address=report.address,
             role=report.role,
             state=state,
-            health_score=report.health_score,
-            reasons=[*extra, *report.reasons],
+            health_score=health.score(checks),
+            reasons=[*extra, *health.reasons(checks)],
             release=report.release,
             uptime_seconds=round(report.uptime_seconds, 3),
             rtt_ms=round(answer.rtt_seconds * 1000, 3),
@@ -186,6 +196,7 @@ def _node_status(host: Expected, answer: Answer | Silence | None, view: View) ->
                 name: ComponentStatus(state=component.state, init_seconds=component.init_seconds, error=component.error)
                 for name, component in report.components.items()
             },
+            checks=checks,
         )
     state, reasons = _state_of_silent(answer, member)
     return NodeStatus(
@@ -203,7 +214,13 @@ def _node_status(host: Expected, answer: Answer | Silence | None, view: View) ->
     )
 
 
-def _state_of_answering(report: NodeReport, member: Node | None, view: View) -> tuple[NodeState, list[str]]:
+def _checks_of(report: NodeReport, view: View) -> list[CheckReport]:
+    """The node's checks, muted by the newest word on mutes: a worker may not have heard it yet. Agents of the first release send none."""
+    found = report.checks or [health.component_check(name, component) for name, component in report.components.items()]
+    return health.with_mutes(found, report.name, view.mutes)
+
+
+def _state_of_answering(report: NodeReport, checks: Sequence[CheckReport], member: Node | None, view: View) -> tuple[NodeState, list[str]]:
     """The node's own report is fresher than the leader's word on its health; on its membership the leader's word counts."""
     if member is None and view.members:
         return NodeState.DEGRADED, ["is not a member of the cluster yet"]
@@ -211,8 +228,7 @@ def _state_of_answering(report: NodeReport, member: Node | None, view: View) -> 
         return member.state, [f"the leader does not hear it: {member.state_reason or 'no heartbeats'}"]
     if member is not None and member.state in {NodeState.DRAINING, NodeState.DRAINED}:
         return member.state, []
-    sound = all(component.state is ComponentState.RUNNING for component in report.components.values())
-    return (NodeState.READY if sound and not report.reasons else NodeState.DEGRADED), []
+    return (NodeState.READY if report.formed and not health.complaints(checks) else NodeState.DEGRADED), []
 
 
 def _state_of_silent(answer: Silence | None, member: Node | None) -> tuple[NodeState, list[str]]:

@@ -1,4 +1,4 @@
-"""What a shell offers for NODE when TAB is pressed: the inventory's nodes, or a lab's hosts. Never an error: a shell shows none."""
+"""What a shell offers when TAB is pressed: the inventory's nodes, a lab's hosts, names of checks. Never an error: a shell shows none."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def inventory_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
     except (HyperMeshError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)]
+
+
+def check_names(incomplete: str) -> list[str]:
+    """The health checks that can be muted."""
+    from hmcore.health import CHECKS
+
+    return [name for name in CHECKS if name.startswith(incomplete)]
 
 
 def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:

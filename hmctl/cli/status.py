@@ -80,6 +80,8 @@ def show(output: Output, status: Status) -> None:
     output.line(
         Styled(f"{status.cluster}: ", "strong"),
         Styled(str(status.health), HEALTH_STYLE[status.health]),
+        "  ",
+        score(status.health_score),
         Styled(
             f"   leader {status.leader or 'none'}, term {status.term}" + (f", release {status.release[:12]}" if status.release else ""),
             "dim",
@@ -88,6 +90,9 @@ def show(output: Output, status: Status) -> None:
     output.line()
     width = max(len(check.name) for check in status.checks)
     for check in status.checks:
+        if check.muted:
+            output.paragraph(Styled(f"- {check.name:<{width}}  ", "dim"), text=Styled(f"{check.message} (muted)", "dim"))
+            continue
         output.paragraph(_MARK[check.status], f" {check.name:<{width}}  ", text=check.message)
         if check.fix:
             output.paragraph(" " * (width + 4), Styled("fix: ", "accent"), text=check.fix)
@@ -127,9 +132,10 @@ def _row(node: NodeStatus, leader: str | None, mixed: bool) -> list[Cell]:
     return [*row, (node.release or "-")[:12]] if mixed else row
 
 
-def score(value: float) -> Styled:
-    style: Style = "good" if value >= 0.995 else "warning" if value >= 0.5 else "bad"
-    return Styled(f"{value:.0%}", style)
+def score(value: float, *, width: int = 0) -> Styled:
+    """In percent; 100 % only when nothing is missing."""
+    style: Style = "good" if value >= 1.0 else "warning" if value >= 0.5 else "bad"
+    return Styled(f"{value if value >= 1.0 else min(value, 0.99):.0%}".rjust(width), style)
 
 
 def component_style(state: ComponentState) -> Style | None:

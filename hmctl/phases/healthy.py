@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError
+from hmcore.health import COMPONENT
 from hmcore.records import ComponentState, NodeReport, NodeState
 from hmctl.phases.agents import Agents
 
@@ -48,7 +49,7 @@ def judge(hosts: Sequence[str], answers: Mapping[str, NodeReport | HyperMeshErro
         if not isinstance(answer, NodeReport):
             waiting[name] = answer.message if isinstance(answer, HyperMeshError) else "not asked"
             continue
-        bad = {part: found for part, found in answer.components.items() if found.state is not ComponentState.RUNNING}
+        bad = {part: found for part, found in answer.components.items() if not _well(part, found.state)}
         coming = {part: found for part, found in bad.items() if part not in OPTIONAL and found.state is not ComponentState.DEGRADED}
         needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in coming.items()]
         if not answer.formed:
@@ -59,8 +60,8 @@ def judge(hosts: Sequence[str], answers: Mapping[str, NodeReport | HyperMeshErro
             waiting[name] = needed[0]
         elif seen.get(name) not in (NodeState.READY, NodeState.DEGRADED):
             waiting[name] = f"the leader calls it {seen[name]}" if name in seen else "the leader has not taken it in yet"
-        elif bad:
-            degraded[name] = "; ".join(f"{part} is {found.state}{_why(found.error)}" for part, found in bad.items())
+        elif worrying := {part: found for part, found in bad.items() if part not in _muted(answer)}:
+            degraded[name] = "; ".join(f"{part} is {found.state}{_why(found.error)}" for part, found in worrying.items())
     return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded)
 
 
@@ -70,6 +71,15 @@ def _members(reports: Mapping[str, NodeReport], leader: str | None) -> dict[str,
     if source is None:
         source = max(reports.values(), key=lambda report: (bool(report.members), report.raft.applied_index), default=None)
     return {node.name: node.state for node in source.members} if source else {}
+
+
+def _well(part: str, state: ComponentState) -> bool:
+    """An optional layer that is up and has nothing to do (eBPF switched off) is well; the others are there to work."""
+    return state is ComponentState.RUNNING or (state is ComponentState.READY and part in OPTIONAL)
+
+
+def _muted(report: NodeReport) -> frozenset[str]:
+    return frozenset(check.name.removeprefix(COMPONENT) for check in report.checks if check.muted)
 
 
 def _why(error: str | None) -> str:

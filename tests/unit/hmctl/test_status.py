@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, PeerReport, RaftReport, Role
+from hmcore.health import CHECKS, component_check, score
+from hmcore.records import (
+    CheckReport,
+    ComponentReport,
+    ComponentState,
+    Mute,
+    Node,
+    NodeReport,
+    NodeState,
+    PeerReport,
+    RaftReport,
+    Role,
+)
 from hmctl.actions.checks import EXPIRES_SOON, judge
 from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
 
@@ -38,13 +50,16 @@ def report(
     applied: int = 10,
     release: str = "r1",
     components: Mapping[str, ComponentReport] = RUNNING,
-    reasons: tuple[str, ...] = (),
+    disk: str | None = None,
+    mutes: tuple[Mute, ...] = (),
     formed: bool = True,
     voters: tuple[str, ...] = NAMES,
     connected: tuple[str, ...] = (),
     uptime: float = 60.0,
 ) -> NodeReport:
     leads = name == leader
+    checks = [component_check(part, found) for part, found in components.items()]
+    checks.append(CheckReport(name="disk", weight=2.0, worth=0.5 if disk else 1.0, reason=disk))
     return NodeReport(
         cluster="hm-abc",
         name=name,
@@ -52,8 +67,10 @@ def report(
         role=Role.CONTROL,
         release=release,
         uptime_seconds=uptime,
-        health_score=0.5 if reasons else 1.0,
-        reasons=list(reasons),
+        health_score=score(checks),
+        reasons=[],
+        checks=checks,
+        mutes=list(mutes),
         containers=0,
         components=dict(components),
         raft=RaftReport(
@@ -271,18 +288,58 @@ def test_the_leaders_own_member_list_counts() -> None:
     assert states(found)["node3"] == "down"
 
 
+NO_DOCKER = {
+    **RUNNING,
+    "container": ComponentReport(state=ComponentState.DEGRADED, error="Docker does not answer", fix="systemctl start docker"),
+}
+
+
 def test_an_ailing_component_degrades_its_node() -> None:
-    ailing = {**RUNNING, "container": ComponentReport(state=ComponentState.DEGRADED, error="Docker does not answer")}
-    found = status(report("node1"), report("node2", components=ailing, reasons=("container: Docker does not answer",)), report("node3"))
+    found = status(report("node1"), report("node2", components=NO_DOCKER), report("node3"))
     assert found.health is Health.WARNING
     assert states(found)["node2"] == "degraded"
     assert check(found, "components").message == "node2: container degraded (Docker does not answer)"
     assert check(found, "components").fix == "on node2: systemctl start docker; then hmctl node inspect node2"
     assert found.nodes[1].components["container"].error == "Docker does not answer"
+    assert found.nodes[1].health_score < 1.0
+    assert found.health_score < 1.0
+
+
+@pytest.mark.parametrize(
+    ("mute", "healthy"),
+    [
+        (Mute(check="component.container"), True),
+        (Mute(check="component.container", node="node2"), True),
+        (Mute(check="component.container", node="node1"), False),
+        (Mute(check="disk"), False),
+    ],
+)
+def test_a_muted_check_is_in_sight_and_does_not_count(mute: Mute, healthy: bool) -> None:
+    found = status(report("node1", mutes=(mute,)), report("node2", components=NO_DOCKER), report("node3"))
+    assert found.health is (Health.HEALTHY if healthy else Health.WARNING)
+    assert states(found)["node2"] == ("ready" if healthy else "degraded")
+    assert (found.health_score, found.nodes[1].health_score) == (1.0, 1.0) if healthy else found.health_score < 1.0
+    assert ("muted: component.container on node2" in check(found, "components").message) == healthy
+    assert found.mutes == [mute]
+
+
+def test_a_muted_warning_of_the_cluster_does_not_count_but_a_lost_quorum_does() -> None:
+    mutes = (Mute(check="cluster.nodes"), Mute(check="cluster.quorum"), Mute(check="cluster.leader"))
+    members = (member("node1"), member("node2"), member("node3", NodeState.DOWN, "stopped"))
+    found = status(report("node1", mutes=mutes, members=members, reachable=("node1", "node2")), report("node2"), ("node3", SILENT))
+    assert found.health is Health.HEALTHY
+    assert (check(found, "nodes").status, check(found, "nodes").muted) == (Verdict.WARN, True)
+    alone = report("node1", None, mutes=mutes, reachable=("node1",))
+    assert status(alone, ("node2", SILENT), ("node3", SILENT)).health is Health.CRITICAL
+
+
+def test_an_optional_layer_that_is_switched_off_is_well() -> None:
+    off = {**RUNNING, "security": ComponentReport(state=ComponentState.READY)}
+    assert status(*(report(name, components=off) for name in NAMES)).health is Health.HEALTHY
 
 
 def test_a_node_whose_components_run_may_still_have_a_reason_to_worry() -> None:
-    found = status(report("node1"), report("node2", reasons=("disk 97 % full",)), report("node3"))
+    found = status(report("node1"), report("node2", disk="disk 97 % full"), report("node3"))
     assert check(found, "components").message == "node2: disk 97 % full"
     assert states(found)["node2"] == "degraded"
 
@@ -342,7 +399,7 @@ def test_certificate(ends: datetime | None, verdict: Verdict) -> None:
 def test_every_check_that_is_not_ok_says_what_mends_it() -> None:
     found = status(
         report("node1", reachable=("node1", "node2"), release="r2"),
-        report("node2", None, reasons=("disk 97 % full",)),
+        report("node2", None, disk="disk 97 % full"),
         ("node3", SILENT),
         hosts=("node1", "node2", "node3", "node4"),
         ends=NOW + timedelta(days=2),
@@ -377,7 +434,8 @@ def anything_a_node_may_say(draw: st.DrawFn, name: str) -> NodeReport:
         applied=draw(st.integers(0, 4)),
         release=draw(st.sampled_from(("r1", "r2"))),
         components=draw(COMPONENTS),
-        reasons=tuple(draw(st.lists(st.just("disk full"), max_size=1))),
+        disk=draw(st.none() | st.just("disk full")),
+        mutes=tuple(draw(st.lists(st.builds(Mute, check=st.sampled_from(CHECKS), node=st.sampled_from(("", "node1"))), max_size=2))),
         formed=draw(st.booleans()),
         voters=tuple(draw(st.lists(st.sampled_from(NAMES), unique=True))),
     )
@@ -388,13 +446,14 @@ def test_whatever_nodes_say_the_verdict_is_sound(data: st.DataObject) -> None:
     answering = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
     reports = {name: data.draw(anything_a_node_may_say(name)) for name in answering}
     found = status(*[reports.get(name) or (name, SILENT) for name in NAMES])
-    worst = {check.status for check in found.checks}
+    worst = {check.status for check in found.checks if not check.muted or check.status is Verdict.ERROR}
     assert found.health is (Health.CRITICAL if Verdict.ERROR in worst else Health.WARNING if Verdict.WARN in worst else Health.HEALTHY)
     assert [node.name for node in found.nodes][:3] == list(NAMES)
     assert len({node.name for node in found.nodes}) == len(found.nodes)
     assert all((check.fix is None) == (check.status is Verdict.OK) for check in found.checks if check.status is Verdict.OK)
     assert all(0 <= node.health_score <= 1 for node in found.nodes)
-    if found.health is Health.HEALTHY:
+    assert 0 <= found.health_score <= 1
+    if found.health is Health.HEALTHY and not found.mutes:
         assert found.leader is not None
         assert set(answering) == set(NAMES)
         assert {report.raft.leader for report in reports.values()} == {found.leader}

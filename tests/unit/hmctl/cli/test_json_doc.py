@@ -16,12 +16,14 @@ import pytest
 import typer
 
 from hmcore.config.inventory import Inventory, load_inventory
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.records import ComponentReport, ComponentState, Mute, Node, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
 from hmctl.actions.checks import judge
+from hmctl.actions.health import health_report
 from hmctl.actions.inspect import inspection
 from hmctl.actions.status import Answer, AppStatus, Expected, ServiceStatus, Silence, Status
 from hmctl.cli import main
 from hmctl.cli.context import current
+from hmctl.cli.health import Muting
 from hmctl.cli.logs import Line
 from hmctl.cli.node import NodeList
 from hmctl.document import Format, dump
@@ -76,6 +78,7 @@ def report() -> NodeReport:
         members=[Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", state=NodeState.READY)],
         peers=[PeerReport(name="node2", address="198.18.0.2:7443", state="connected", rtt_ms=0.5)],
         phases=[PhaseReport(name="identity", began_seconds=0.0, seconds=0.1, outcome="ok")],
+        mutes=[Mute(check="disk", node="node1", reason="a test", author="me", index=7)],
     )
 
 
@@ -85,6 +88,14 @@ def status() -> Status:
     found = judge(cluster="lab", expected=expected, answers=answers, certificate_ends=NOW, now=NOW)
     service = ServiceStatus(name="web", desired=2, running=1, healthy=1)
     return msgspec.structs.replace(found, apps=[AppStatus(name="shop", generation=1, services=[service])])
+
+
+def sample_health() -> object:
+    return health_report(status())
+
+
+def sample_mute() -> object:
+    return Muting(check="disk", node="node1", muted=True, changed=True, index=7)
 
 
 def inventory() -> Inventory:
@@ -144,6 +155,8 @@ def sample_releases() -> object:
 
 STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl status": status,
+    "hmctl health": sample_health,
+    "hmctl health mute": sample_mute,
     "hmctl node ls": sample_node_ls,
     "hmctl node inspect": sample_inspect,
     "hmctl deploy": sample_deploy,
@@ -215,8 +228,11 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
     assert main.run(["status", "-o", "json"]) == 4
     printed = json.loads(capsys.readouterr().out)
-    assert list(printed) == ["cluster", "health", "leader", "term", "release", "checks", "nodes", "apps"]
+    assert [key for key in printed if key not in ("health_score", "mutes", "cluster_checks")] == [
+        "cluster", "health", "leader", "term", "release", "checks", "nodes", "apps",
+    ]  # fmt: skip
     assert list(printed["nodes"][0]) == [
         "name", "address", "role", "state", "health_score", "reasons", "release", "uptime_seconds", "rtt_ms", "containers", "components",
+        "checks",
     ]  # fmt: skip
     assert printed["nodes"][0]["components"] == {"container": {"state": "degraded", "init_seconds": 0.2, "error": "Docker does not answer"}}

@@ -1,0 +1,114 @@
+"""The cluster's health as hmctl sees it, by hmcore/health.py's definition; and the document of `hmctl health`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from hmcore.health import CLUSTER, ClusterCondition, NodeCondition, mute_of
+from hmcore.records import CheckReport, Mute, NodeState
+from hmctl.actions.status import Check, Expected, Health, NodeStatus, Status, View
+
+
+class CheckHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A named check. `muted_by` and `muted_because` are null unless it is muted."""
+
+    name: str
+    weight: float
+    worth: float
+    reason: str | None
+    fix: str | None
+    muted: bool
+    muted_by: str | None = None
+    muted_because: str | None = None
+
+
+class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    state: NodeState
+    health_score: float
+    reasons: list[str]
+    checks: list[CheckHealth]
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl health -o json`. `checks` are the cluster's own."""
+
+    cluster: str
+    health: Health
+    health_score: float
+    checks: list[CheckHealth]
+    nodes: list[NodeHealth]
+    mutes: list[Mute]
+
+
+def condition_of(
+    expected: Sequence[Expected], view: View, nodes: Sequence[NodeStatus], *, following: int, astray: Sequence[str], skewed: Collection[str]
+) -> ClusterCondition:
+    """What the cluster's score is made of. `following`: how many voters stand behind the leader; `skewed`: whose clock is wrong."""
+    named = {host.name for host in expected}
+    members = set(view.members)
+    return ClusterCondition(
+        voters=len(view.voters),
+        following=following,
+        leader=view.leader,
+        nodes=[
+            NodeCondition(
+                node.name, node.state, node.health_score, node.release or "" if node.uptime_seconds is not None else "", node.name in skewed
+            )
+            for node in nodes
+            if node.name in named  # nobody asked the others
+        ],
+        astray=astray,
+        amiss=sorted(named ^ members) if members else (),
+    )
+
+
+def explained(checks: Sequence[CheckReport], said: Sequence[Check]) -> list[CheckReport]:
+    """The cluster's checks with what mends them: status knows, for it has asked everybody."""
+    fixes = {f"{CLUSTER}{check.name}": check.fix for check in said}
+    return [replace(check, fix=fixes.get(check.name)) if check.worth < 1.0 else check for check in checks]
+
+
+def silenced(check: Check, cluster: Sequence[CheckReport]) -> Check:
+    """A warning that the operators have muted. What stops the cluster from deciding anything cannot be muted away."""
+    muted = any(judged.muted for judged in cluster if judged.name == f"{CLUSTER}{check.name}")
+    return replace(check, muted=True) if muted else check
+
+
+def health_report(status: Status, only: str | None = None) -> HealthReport:
+    """The document, for all nodes or for `only` one."""
+    mutes = {mute.key: mute for mute in status.mutes}
+    return HealthReport(
+        cluster=status.cluster,
+        health=status.health,
+        health_score=status.health_score,
+        checks=[_told(check, mute_of(check.name, "", mutes)) for check in status.cluster_checks] if only is None else [],
+        nodes=[
+            NodeHealth(
+                name=node.name,
+                state=node.state,
+                health_score=node.health_score,
+                reasons=node.reasons,
+                checks=[_told(check, mute_of(check.name, node.name, mutes)) for check in node.checks],
+            )
+            for node in status.nodes
+            if only in (None, node.name)
+        ],
+        mutes=status.mutes,
+    )
+
+
+def _told(check: CheckReport, mute: Mute | None) -> CheckHealth:
+    return CheckHealth(
+        name=check.name,
+        weight=check.weight,
+        worth=round(check.worth, 3),
+        reason=check.reason,
+        fix=check.fix,
+        muted=check.muted,
+        muted_by=mute.author if mute else None,
+        muted_because=mute.reason if mute else None,
+    )

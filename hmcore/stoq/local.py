@@ -220,13 +220,13 @@ class UnixListener:
         wire.start(connection)
 
     async def start(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # of an agent that was killed; a living one holds the UDP port, which is taken first
         previous = os.umask(0o177)
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)  # of an agent that was killed; a living one holds the UDP port, which is taken first
             self._server = await asyncio.start_unix_server(self.accept, self.path)
         except OSError as error:
-            raise TransportError(f"cannot listen on {self.path}: {error.strerror or error}") from error
+            raise TransportError(f"cannot listen on {self.path}: {error.strerror or error}", fix=f"ls -ld {self.path}") from error
         finally:
             os.umask(previous)
 

@@ -26,6 +26,7 @@ CLUSTER = "hm-integrat10"
 BOOTSTRAP = "bootstrap-1"
 ROOT = Path(__file__).parents[2]
 QUICK: dict[str, object] = {
+    "security": {"mode": "off"},  # these agents run on the very machine of whoever tests: its kernel is not theirs to change
     "membership": {"heartbeat": 0.2, "suspect": 1.0, "down": 1.6},
     "raft": {"heartbeat": 0.1, "election_min": 0.6, "election_max": 1.0},
     "transport": {"reconnect_max": 0.3},
@@ -40,12 +41,13 @@ class AgentProcess:
         self.config = config
         self.name = config.node
         self.process: subprocess.Popen[bytes] | None = None
+        self.program = ("-m", "node_agent")
 
     def start(self) -> None:
         self.directory.joinpath("agent.yaml").write_text(dump_agent_config(self.config))
         with self.directory.joinpath("log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node_agent", "run", "--config", str(self.directory / "agent.yaml")],
+                [sys.executable, *self.program, "run", "--config", str(self.directory / "agent.yaml")],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stderr=log,
@@ -57,9 +59,18 @@ class AgentProcess:
         self.process.kill()
         self.process.wait(10)
 
-    def terminate(self) -> int:
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """SIGSTOP and SIGCONT make it deaf and dumb for a while, as a machine that hangs."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
+
+    def terminate(self) -> int:
+        self.send(signal.SIGTERM)
+        assert self.process is not None
         return self.process.wait(10)
 
     @property
@@ -89,7 +100,7 @@ class ClusterOfProcesses:
                     port=ports[name],
                     voters=voters,
                     preset="balanced",
-                    settings=settings_for("balanced", QUICK | overrides),
+                    settings=settings_for("balanced", merged(QUICK, overrides)),
                     data_dir=directory / name / "data",
                     pki_dir=directory / name / "pki",
                     socket=directory / name / "run" / "agent.sock",
@@ -121,8 +132,16 @@ class ClusterOfProcesses:
 
     def stop(self) -> None:
         for node in self.nodes.values():
-            if node.process is not None and node.process.poll() is None:
+            if node.alive:
                 node.kill()
+
+    def revive(self) -> None:
+        """Start those that do not run, wake those that are stopped."""
+        for node in self.nodes.values():
+            if node.alive:
+                node.send(signal.SIGCONT)
+            else:
+                node.start()
 
     @asynccontextmanager
     async def connect(self, name: str, kind: Kind = Kind.OPERATOR, timeout: float = 2.0) -> AsyncIterator[Connection]:
@@ -180,7 +199,11 @@ class ClusterOfProcesses:
         self.start()
         await self.until(lambda reports: len(reports) == len(self.nodes), what="all answer")
         await self.form()
-        return await self.until(lambda reports: whole(reports, len(self.nodes)), what="one leader, all members ready")
+        return await self.until_whole("formed")
+
+    async def until_whole(self, what: str, seconds: float = 20.0) -> dict[str, NodeReport]:
+        """The reports as soon as everybody is there and well."""
+        return await self.until(lambda reports: whole(reports, len(self.nodes)), seconds, what)
 
 
 def whole(reports: Mapping[str, NodeReport], size: int) -> bool:
@@ -193,6 +216,13 @@ def whole(reports: Mapping[str, NodeReport], size: int) -> bool:
         and None not in leaders
         and all(len(state) == size and all(condition in ("ready", "degraded") for _, condition in state) for state in states)
     )
+
+
+def merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+    """Settings `above` over those `below`, group by group."""
+    old = {key: below.get(key) for key in above}
+    groups = {key: {**was, **value} for key, value in above.items() if isinstance(value, dict) and isinstance(was := old[key], dict)}
+    return {**below, **above, **groups}
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,7 +1,10 @@
-"""hmctl config: is the inventory valid, what does it come to, what would each node get. Touches no host."""
+"""hmctl config: is the inventory valid, what does it come to, what would each node get; what do they run with, and change that."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +15,15 @@ from hmctl.text import Styled, plural
 
 if TYPE_CHECKING:
     from hmcore.errors import Problem
+    from hmctl.actions.config_apply import ConfigApply, Options
+    from hmctl.actions.config_diff import ConfigDiff
+    from hmctl.actions.config_report import ConfigReport
     from hmctl.output import Output
 
-app = group("Validate, show and render the configuration; list the presets.")
+Limit = Annotated[str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only nodes whose names match, e.g. 'node1' or 'web-*'.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts asked at the same time.")]
+
+app = group("Validate, show and render the configuration; compare it with a running cluster, and change that; list the presets.")
 
 
 @app.command()
@@ -103,3 +112,103 @@ def _show_presets(context: Context) -> None:
             later = "" if setting.used else " Not used by this release yet."
             text = f"{setting.description}{later} {EFFECTS[setting.effect]}"
             output.paragraph(Styled(f"{setting.path}: ", "strong"), text=text)
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    limit: Limit = None,
+    detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 10 when something differs.")] = False,
+    concurrency: Concurrency = 32,
+) -> int:
+    """Compare what the nodes run with with what the inventory says. Changes nothing.
+
+    Reads every node's file over SSH; shows what was changed by hand, too. Exit code 3: a node could not be read.
+    """
+    from hmctl.actions.config_apply import Options
+    from hmctl.cli.config_words import show_diff
+
+    context = current(ctx)
+    found = context.run(_diff(context, Options(limit=limit, at_once=concurrency)))
+    context.output.result(found, lambda: show_diff(context.output, found))
+    return found.exit_code(detailed=detailed_exitcode)
+
+
+@app.command()
+def apply(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, have it checked, and change nothing.")] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 10 when changes are pending.")
+    ] = False,
+    limit: Limit = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    skip_unreachable: Annotated[
+        bool, typer.Option("--skip-unreachable", help="Leave out nodes that are down, instead of refusing. Exit code 3.")
+    ] = False,
+    concurrency: Concurrency = 32,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long a node may take to be healthy.  [default: the preset's]"),
+    ] = None,
+) -> int:
+    """Change the settings of a running cluster: agents are restarted one by one, containers go on running.
+
+    If a node does not come back healthy, everything is taken back. Exit code 1: failed, or taken back; 3: a node was left out.
+    """
+    from hmctl.actions.config_apply import Options
+    from hmctl.cli.config_words import show_report
+
+    context = current(ctx)
+    options = Options(limit, dry_run, yes, concurrency, timeout, skip_unreachable)
+    report = context.run(_apply(context, options))
+    context.output.result(report, lambda: show_report(context.output, report))
+    return report.exit_code(detailed=detailed_exitcode)
+
+
+async def _diff(context: Context, options: Options) -> ConfigDiff:
+    async with _opened(context, options) as action:
+        return await action.diff()
+
+
+async def _apply(context: Context, options: Options) -> ConfigReport:
+    from contextlib import nullcontext
+
+    from hmctl.cli.config_words import show_report
+
+    store = context.store(context.inventory(warn=False))
+    with nullcontext() if options.dry_run else store.lock("config apply"):
+        async with _opened(context, options) as action:
+            try:
+                return await action.apply()
+            except asyncio.CancelledError:
+                if (report := action.interrupted) is not None:
+                    context.output.result(report, lambda: show_report(context.output, report))
+                else:
+                    context.output.note("nothing was changed")
+                raise
+
+
+@asynccontextmanager
+async def _opened(context: Context, options: Options) -> AsyncIterator[ConfigApply]:
+    from hmctl.actions.config_apply import ConfigApply
+    from hmctl.cli.config_words import show_plan
+    from hmctl.client import Access
+    from hmctl.phases.agents import LiveAgents
+    from hmctl.remote.ssh import Connector
+
+    inventory = context.inventory()
+    store = context.store(inventory)
+    connector = Connector(store.known_hosts, accept_new=options.yes, keep=options.yes and not options.dry_run)
+    try:
+        yield ConfigApply(
+            inventory=inventory,
+            store=store,
+            hosts=connector,
+            agents=lambda store, remotes: LiveAgents(Access.of(store), remotes),
+            output=context.output,
+            options=options,
+            show_plan=lambda diff, order: show_plan(context.output, diff, order),
+        )
+    finally:
+        await connector.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hmcore.errors import CommandFailed, InitializationFailed
 from hmctl import layout
 from hmctl.facts.agent import checksum
-from hmctl.phases.base import Say, Target
+from hmctl.phases.base import Known, Say, Target
 from hmctl.remote.base import Remote, Script, check
 
 # A start that failed says why in the journal, not on systemctl's stderr.
@@ -35,7 +35,7 @@ def stale(target: Target) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-async def restart(target: Target, remote: Remote, limit: float) -> None:
+async def restart(target: Known, remote: Remote, limit: float) -> None:
     """(Re)starts the agent and waits until systemd calls it up. `limit` is the agent's own for its start, in seconds."""
     try:
         await check(remote, START.argv(layout.UNIT), timeout=limit + _MARGIN)

@@ -1,0 +1,264 @@
+"""config diff and config apply: other settings for a cluster that runs, node by node, and back if a node does not come back.
+
+    connect, gather facts, compare     what differs? (all that diff does)
+    refuse                             what cannot be rolled; no quorum; a node that is down
+    ask each node's own agent          would it start with the new file? nothing has been changed yet
+    plan, consent, lock                as deploy does
+    roll                               hmctl/phases/reconfigure.py
+
+Run again, it finishes what was begun. What is not configuration is left to deploy (hmctl/actions/config_diff.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hmcore.errors import CommandFailed, HyperMeshError
+from hmctl import layout
+from hmctl.actions.config_diff import Comparison, ConfigDiff, Refusal, compare
+from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
+from hmctl.actions.deploy import Hosts, select
+from hmctl.output import Output, Progress
+from hmctl.phases import hostlock
+from hmctl.phases.agents import Agents
+from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.healthy import GRACE, PATIENCE, Verdict, judge, wait_healthy
+from hmctl.phases.reconfigure import Fate, Reconfiguration, Rewrite, order
+from hmctl.phases.runner import Timings
+from hmctl.remote.base import Remote, check
+from hmctl.render import Renderer
+from hmctl.text import listed, plural
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.state import OperatorStore
+
+_CHECK_TIMEOUT = 30.0  # seconds: Python starts, and reads one file
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`timeout`: how long a node may take to be healthy again, in seconds; None: as the settings have it. `skip_unreachable`: leave out
+    nodes that are down."""
+
+    limit: str | None = None
+    dry_run: bool = False
+    yes: bool = False
+    at_once: int = 32
+    timeout: float | None = None
+    skip_unreachable: bool = False
+
+
+@dataclass(slots=True)
+class ConfigApply:
+    """One run of either. The collaborators are handed in, so that tests can run it on hosts in memory."""
+
+    inventory: Inventory
+    store: OperatorStore
+    hosts: Hosts
+    agents: Callable[[OperatorStore, Mapping[str, Remote]], Agents]
+    output: Output
+    options: Options
+    show_plan: Callable[[ConfigDiff, Sequence[str]], None] = lambda diff, order: None
+    timings: Timings = field(default_factory=Timings)
+    renderer: Renderer = field(default_factory=Renderer)
+    interrupted: ConfigReport | None = None  # what an interrupted run came to, once it has taken back what it had begun
+
+    async def compare(self, reached: Reached, progress: Progress) -> Comparison:
+        """Reads every chosen node's file."""
+        chosen = select(self.inventory.hosts, self.options.limit)
+        await connect(chosen, self.hosts.connect, reached, progress, self.timings, at_once=self.options.at_once)
+        await gather_facts(chosen, reached, progress, self.timings, at_once=self.options.at_once)
+        for name in reached.facts:
+            progress.finish(name, "read its configuration")
+        return compare(self.inventory, chosen, reached.facts, reached.lost, self.store.known_bootstrap, self.renderer)
+
+    async def diff(self) -> ConfigDiff:
+        """What differs. Changes nothing."""
+        with self.output.progress() as progress:
+            return (await self.compare(Reached(), progress)).diff
+
+    async def apply(self) -> ConfigReport:
+        """Raises UsageError and Interrupted; what befalls a node, or the cluster, is in the report."""
+        began, reached = time.monotonic(), Reached()
+        with self.output.progress() as progress:
+            found = await self.compare(reached, progress)
+        draft = _Draft(self, found.diff, began)
+        agents = self.agents(self.store, reached.remotes)
+        try:
+            hosts = list(self.inventory.hosts)
+            before = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
+            draft.leader = before.leader
+            down = self._down(found.diff, before, hosts)
+            rewrites = {name: rewrite for name, rewrite in found.rewrites.items() if name not in down}
+            draft.left_out = down
+            if refused := self._refused(found.diff, rewrites, before, down):
+                return draft.finished(error=refused.message, fix=refused.fix)
+            if not rewrites:
+                return draft.finished(healthy=not before.waiting)
+            if refusals := await self._validate(list(rewrites.values()), reached):
+                draft.failed(refusals)
+                return draft.finished(error=f"{listed(list(refusals))}: refused by the agent there; nothing was changed")
+            settings = self.inventory.settings
+            workers = settings.upgrade.workers_at_once(len(self.inventory.worker_hosts))
+            batches = order(list(rewrites.values()), before.leader, workers)
+            turns = [" + ".join(rewrite.name for rewrite in batch) for batch in batches]
+            self.show_plan(found.diff, turns)
+            if self.options.dry_run:
+                return draft.finished()
+            self._warn(before, down)
+            self.output.confirm(f"Restart {plural(len(rewrites), 'agent')} with other settings, one after the other?", yes=self.options.yes)
+            well = [host for host in hosts if host.name not in before.waiting and host.name not in down]
+            return await self._roll(batches, well, reached, agents, draft)
+        finally:
+            await agents.close()
+
+    def _down(self, diff: ConfigDiff, before: Verdict, hosts: Sequence[Host]) -> dict[str, str]:
+        """Who is not as it must be before a cluster is touched, by name, whether it is to be changed or not."""
+        down = {node.name: node.error or node.status for node in diff.nodes if node.status in ("unreachable", "unreadable")}
+        fresh = {node.name for node in diff.nodes if node.status == "new"}
+        return down | {
+            host.name: before.waiting[host.name]
+            for host in hosts
+            if host.name in before.waiting and host.name not in down | dict.fromkeys(fresh, "")
+        }
+
+    def _refused(
+        self, diff: ConfigDiff, rewrites: Mapping[str, Rewrite], before: Verdict, down: Mapping[str, str]
+    ) -> HyperMeshError | None:
+        if diff.refusals:
+            first: Refusal = diff.refusals[0]
+            more = f" (and {plural(len(diff.refusals) - 1, 'more refusal')})" if len(diff.refusals) > 1 else ""
+            return HyperMeshError(f"{first.path}: {first.message}{more}; nothing was changed", fix=first.fix)
+        if all(node.status == "new" for node in diff.nodes):
+            return HyperMeshError("no node runs yet", fix="hmctl deploy")
+        if not rewrites and not down:
+            return None
+        if before.leader is None:
+            return HyperMeshError(
+                "the cluster has no leader, so nothing was changed: there is no telling what a restart would cost", fix="hmctl status"
+            )
+        if down and not self.options.skip_unreachable:
+            why = "; ".join(f"{name}: {reason}" for name, reason in down.items())
+            fix = "mend it (hmctl status; hmctl deploy starts what is stopped), or leave it out: --skip-unreachable"
+            return HyperMeshError(f"not every node is well, and each restart costs one more; nothing was changed ({why})", fix=fix)
+        return None
+
+    def _warn(self, before: Verdict, down: Mapping[str, str]) -> None:
+        control = [host.name for host in self.inventory.control_hosts]
+        up = [name for name in control if name not in before.waiting and name not in down]
+        if len(up) - 1 < len(control) // 2 + 1:
+            self.output.warn(
+                f"with {plural(len(up), 'control node')} up, the cluster decides nothing while one of them restarts: some seconds each"
+            )
+
+    async def _validate(self, rewrites: Sequence[Rewrite], reached: Reached) -> dict[str, HyperMeshError]:
+        """Each node's own release says whether it would start with the new file."""
+        refusals: dict[str, HyperMeshError] = {}
+        gate = asyncio.Semaphore(self.options.at_once)
+
+        async def one(rewrite: Rewrite) -> None:
+            async with gate:
+                try:
+                    argv = [layout.WRAPPER, "check-config", "-"]
+                    await check(reached.remotes[rewrite.name], argv, stdin=rewrite.config, timeout=_CHECK_TIMEOUT)
+                except CommandFailed as error:
+                    said = error.stderr.strip().splitlines()
+                    old = any("invalid choice: 'check-config'" in line for line in said)
+                    message = "its release is too old to check a configuration" if old else _words(said) or error.message
+                    fix = "hmctl deploy brings it this release" if old else "change the inventory; or, if the setting is new, hmctl deploy"
+                    refusals[rewrite.name] = HyperMeshError(message, host=rewrite.name, fix=fix)
+                except HyperMeshError as error:
+                    refusals[rewrite.name] = error
+
+        async with asyncio.TaskGroup() as group:
+            for rewrite in rewrites:
+                group.create_task(one(rewrite), name=f"validate {rewrite.name}")
+        return {rewrite.name: refusals[rewrite.name] for rewrite in rewrites if rewrite.name in refusals}
+
+    async def _roll(
+        self, batches: Sequence[Sequence[Rewrite]], well: Sequence[Host], reached: Reached, agents: Agents, draft: _Draft
+    ) -> ConfigReport:
+        settings = self.inventory.settings
+        rewrites = [rewrite for batch in batches for rewrite in batch]
+        patience = settings.initialization_timeout if self.options.timeout is None else self.options.timeout
+        with self.output.progress() as progress:
+            roll = Reconfiguration(
+                reached.remotes,
+                agents,
+                progress,
+                self.timings,
+                self.hosts.connect,
+                settings.initialization_timeout,
+                patience,
+                settings.upgrade.soak,
+            )
+            draft.roll = roll
+            try:
+                async with hostlock.held(rewrites, reached.remotes, "config apply") as refused:
+                    if refused:
+                        draft.failed(refused)
+                        return draft.finished(error=f"{listed(list(refused))} cannot be had; nothing was changed")
+                    why = await roll.roll(batches, well)
+            except asyncio.CancelledError:
+                self.interrupted = draft.finished(error="interrupted", fix=_after(roll.fates))
+                raise
+            if why is not None:
+                return draft.finished(error=f"the change was taken back: {why}", fix=_after(roll.fates))
+            verdict = await wait_healthy(well, agents, timeout=GRACE, grace=GRACE)
+        draft.leader = verdict.leader
+        draft.problems = tuple(f"{name}: {said}" for name, said in {**verdict.degraded, **verdict.waiting}.items())
+        return draft.finished(healthy=verdict.healthy)
+
+
+def _after(fates: Mapping[str, Fate]) -> str:
+    """What mends a change that was taken back, or was not."""
+    stuck = [name for name, fate in fates.items() if fate.state == "stuck"]
+    if stuck:
+        return f"hmctl logs {' '.join(stuck)} says why; put the old values back in the inventory, then: hmctl deploy"
+    failed = next((name for name, fate in fates.items() if fate.error), None)
+    return f"hmctl logs {failed}; change the inventory, then apply again" if failed else "hmctl config apply begins anew"
+
+
+def _words(said: Sequence[str]) -> str:
+    return " ".join(said).removeprefix("hypermesh-agent: ")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The report while it is being written."""
+
+    apply: ConfigApply
+    diff: ConfigDiff
+    began: float
+    leader: str | None = None
+    problems: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    errors: dict[str, HyperMeshError] = field(default_factory=dict)
+    roll: Reconfiguration | None = None
+
+    def failed(self, errors: Mapping[str, HyperMeshError]) -> None:
+        self.errors |= errors
+
+    def finished(self, *, healthy: bool | None = None, error: str | None = None, fix: str | None = None) -> ConfigReport:
+        fates = self.roll.fates if self.roll else {}
+        dry_run = self.apply.options.dry_run
+        nodes: tuple[NodeOutcome, ...] = outcomes(self.diff, fates, self.errors, self.left_out, dry_run=dry_run)
+        return ConfigReport(
+            cluster=self.apply.inventory.name,
+            dry_run=dry_run,
+            changed=any(node.status in ("changed", "planned", "stuck") for node in nodes),
+            rolled_back=bool(self.roll and self.roll.undone),
+            healthy=healthy,
+            leader=self.leader,
+            nodes=nodes,
+            refusals=self.diff.refusals,
+            problems=self.problems,
+            error=error,
+            fix=fix,
+            seconds=round(time.monotonic() - self.began, 3),
+        )

@@ -1,0 +1,230 @@
+"""What the inventory says and the nodes do not run with yet: setting by setting, node by node. Pure.
+
+Settings, labels and the preset's name are configuration: `hmctl config apply` brings them to a running cluster. Everything else that
+agent.yaml holds says who a node is, and is deploy's business: it is named here and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from hmcore.config.agent import AgentConfig, agent_config_for, parse_agent_config
+from hmcore.config.mixtures import unrollable
+from hmcore.config.problems import spell
+from hmcore.config.settings import catalogue, value_at
+from hmcore.config.targets import PYTHON
+from hmcore.errors import ConfigError, HyperMeshError
+from hmctl import layout
+from hmctl.facts.agent import checksum
+from hmctl.facts.gather import HostFacts
+from hmctl.phases.ownership import cluster_of
+from hmctl.phases.reconfigure import Rewrite
+from hmctl.render import Renderer, edited
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+
+DEPLOY = "hmctl deploy"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`path` as in the inventory: `settings.raft.heartbeat`, `labels.zone`, `preset`. None: there is none."""
+
+    path: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.path} {_shown(self.old)} -> {_shown(self.new)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A change that cannot be rolled, why, and what to do instead."""
+
+    path: str
+    message: str
+    fix: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDiff:
+    """`changes`: its file against the inventory. `drift`: what somebody did behind hmctl's back. `elsewhere`: differences that are
+    deploy's business. `restart`: its agent must be restarted to run with what the inventory says."""
+
+    name: str
+    status: Literal["same", "differs", "new", "unreadable", "unreachable"]
+    changes: tuple[Change, ...] = ()
+    drift: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    restart: bool = False
+    error: str | None = None
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDiff:
+    """`common`: changes that every node that could be compared has; they stand in `nodes[].changes`, too."""
+
+    cluster: str
+    changed: bool
+    common: tuple[Change, ...]
+    nodes: tuple[NodeDiff, ...]
+    refusals: tuple[Refusal, ...]
+
+    def exit_code(self, *, detailed: bool) -> int:
+        """Design section 10."""
+        if not any(node.status in ("same", "differs") for node in self.nodes):
+            return 1
+        if any(node.status in ("unreachable", "unreadable") for node in self.nodes):
+            return 3
+        return 10 if detailed and self.changed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The document, and what apply would do: `rewrites` by node, only of nodes where something is to be done."""
+
+    diff: ConfigDiff
+    rewrites: Mapping[str, Rewrite]
+
+
+def compare(
+    inventory: Inventory,
+    hosts: Sequence[Host],
+    facts: Mapping[str, HostFacts],
+    lost: Mapping[str, HyperMeshError],
+    bootstrap: str | None,
+    renderer: Renderer,
+) -> Comparison:
+    """Every one of `hosts` against the inventory."""
+    nodes, rewrites, present, refusals = list[NodeDiff](), dict[str, Rewrite](), list[AgentConfig](), list[Refusal]()
+    for host in hosts:
+        if host.name not in facts:
+            error = lost.get(host.name)
+            message, fix = (error.message, error.fix) if error else ("it was not asked", None)
+            nodes.append(NodeDiff(host.name, "unreachable", error=message, fix=fix))
+            continue
+        known = facts[host.name]
+        config, why_not = _present(inventory, known)
+        if config is None:
+            nodes.append(why_not)
+            continue
+        present.append(config)
+        node, rewrite, why = _node(inventory, host, known, config, bootstrap, renderer)
+        nodes.append(node)
+        refusals += why
+        if rewrite is not None:
+            rewrites[host.name] = rewrite
+    compared = [node for node in nodes if node.status in ("same", "differs")]
+    common = tuple(change for change in compared[0].changes if all(change in node.changes for node in compared)) if compared else ()
+    mistakes = unrollable([config.settings for config in present], inventory.settings)
+    refusals += [Refusal(spell(("settings", *mistake.path)), mistake.message, mistake.hint) for mistake in mistakes]
+    diff = ConfigDiff(inventory.name, bool(rewrites) or bool(refusals), common, tuple(nodes), tuple(refusals))
+    return Comparison(diff, rewrites)
+
+
+def _present(inventory: Inventory, facts: HostFacts) -> tuple[AgentConfig | None, NodeDiff]:
+    """What the node's file says; or why there is nothing to compare."""
+    name = facts.name
+    if facts.agent.config is None:
+        return None, NodeDiff(name, "new", error="it has no agent yet", fix=DEPLOY)
+    if (cluster := cluster_of(facts)) not in (None, inventory.id):
+        return None, NodeDiff(name, "unreadable", error=f"it belongs to another cluster, {cluster}", fix="take it out of the inventory")
+    try:
+        return parse_agent_config(facts.agent.config, layout.CONFIG), NodeDiff(name, "same")
+    except ConfigError as error:
+        first = f"{error.problems[0]}{f' (and {more} more)' if (more := len(error.problems) - 1) else ''}"
+        return None, NodeDiff(
+            name, "unreadable", error=f"its file is none that an agent starts with: {first}", fix=f"{DEPLOY} writes it anew"
+        )
+
+
+def _node(
+    inventory: Inventory, host: Host, facts: HostFacts, config: AgentConfig, bootstrap: str | None, renderer: Renderer
+) -> tuple[NodeDiff, Rewrite | None, tuple[Refusal, ...]]:
+    agent, meant = facts.agent, agent_config_for(inventory, host, bootstrap or config.bootstrap)
+    changes = tuple(_changes(config, meant))
+    # Who the node is stays as it stands in its file; and so does the port, which no setting can move.
+    port = config.settings.transport.port
+    settings = meant.settings.model_copy(update={"transport": meant.settings.transport.model_copy(update={"port": port})})
+    wanted = config.model_copy(update={"settings": settings, "preset": meant.preset, "labels": meant.labels})
+    by_hand = edited(agent.config or b"")
+    file = renderer.agent_yaml(wanted) if changes or by_hand else agent.config or b""
+    python = facts.python.executable if facts.python else PYTHON
+    unit, elsewhere, refusals = agent.unit_file or b"", list(_elsewhere(config, meant)), tuple[Refusal, ...]()
+    if unit == renderer.unit(config, python):
+        unit = renderer.unit(wanted, python)  # initialization_timeout stands there, too
+    else:
+        elsewhere.append("its unit is not the one that this hmctl writes")
+        if settings.initialization_timeout != config.settings.initialization_timeout:
+            why = f"the unit of {host.name} bounds the start, too, and is not the one that this hmctl writes"
+            refusals = (Refusal("settings.initialization_timeout", why, DEPLOY),)
+    words = tuple(map(str, changes)) or (("the file as hmctl writes it",) if by_hand else ())
+    if unit != agent.unit_file:
+        words += (f"{layout.UNIT}: TimeoutStartSec",)
+    outdated = agent.unit.running and agent.started.get(layout.CONFIG) != checksum(file)
+    rewrite = Rewrite(host, facts, file, unit, words) if words or outdated else None
+    status: Literal["same", "differs"] = "differs" if rewrite is not None else "same"
+    drift = tuple(_drift(facts, file))
+    return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), restart=rewrite is not None), rewrite, refusals
+
+
+def _changes(present: AgentConfig, meant: AgentConfig) -> Iterator[Change]:
+    if present.preset != meant.preset:
+        yield Change("preset", present.preset, meant.preset)
+    for setting in catalogue():
+        old, new = value_at(present.settings, setting.path), value_at(meant.settings, setting.path)
+        if setting.effect == "restart" and old != new:
+            yield Change(f"settings.{setting.path}", old, new)
+    for key in sorted(present.labels.keys() | meant.labels.keys()):
+        was, shall = present.labels.get(key), meant.labels.get(key)
+        if was != shall:
+            yield Change(f"labels.{key}", was, shall)
+
+
+def _elsewhere(present: AgentConfig, meant: AgentConfig) -> Iterator[str]:
+    for name in ("cluster_name", "role", "address", "port", "bootstrap"):
+        old, new = getattr(present, name), getattr(meant, name)
+        if old != new:
+            yield f"{name} {old} -> {new}"
+    if set(present.voters) != set(meant.voters):
+        yield f"voters {_voters(present)} -> {_voters(meant)}"
+
+
+def _voters(config: AgentConfig) -> str:
+    return ",".join(sorted(f"{voter.name}({voter.address}:{voter.port})" for voter in config.voters))
+
+
+def _drift(facts: HostFacts, file: bytes) -> Iterator[str]:
+    agent = facts.agent
+    if agent.config is not None and edited(agent.config):
+        yield f"{layout.CONFIG} was edited by hand since hmctl wrote it"
+    if not agent.unit.running:
+        yield f"its agent does not run: it is {agent.unit.active}"
+        return
+    started = agent.started.get(layout.CONFIG)
+    if agent.config is not None and started is not None and started != checksum(agent.config):
+        what = "with what the inventory says, not with" if started == checksum(file) else "with other settings than"
+        yield f"its agent runs {what} what its file says: the file was changed after the agent had started"
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "(none)"
+        case float():
+            return f"{value:g}"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def outside_common(node: NodeDiff, common: Iterable[Change]) -> tuple[Change, ...]:
+    """The node's own differences."""
+    shared = set(common)
+    return tuple(change for change in node.changes if change not in shared)

@@ -5,6 +5,8 @@ from __future__ import annotations
 UNIT = "hypermesh-agent.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 WRAPPER = "/usr/local/bin/hypermesh-agent"
+SLICE = "hypermesh.slice"  # keeps the common cgroup of our containers where Docker uses systemd's driver
+SLICE_FILE = f"/etc/systemd/system/{SLICE}"
 
 ETC = "/etc/hypermesh"
 CONFIG = f"{ETC}/agent.yaml"
@@ -25,6 +27,7 @@ JOURNAL = f"{STATE}/raft"
 RUN = "/run/hypermesh"
 STARTED = f"{RUN}/started"  # what the running agent was started with: checksums of its files, and its release
 SOCKET = f"{RUN}/agent.sock"
+PINS = "/sys/fs/bpf/hypermesh"  # our programs in the kernel live by these pins
 LOCK = "/run/hypermesh-deploy.lock"  # held while an hmctl changes the host
 
 # What an agent reads once, at its start: if one of these changed since, it must be restarted.

@@ -15,10 +15,14 @@ _TIMEOUT = 120.0  # seconds: stopping takes up to 15, deleting what a slow disk 
 # An agent that does not stop within systemd's own limit is killed by it. The lock's file goes last: until then we hold it.
 REMOVE = Script(
     "hm-remove",
-    'set -e; unit="$1"; file="$2"; wrapper="$3"; lock="$4"; shift 4; '
+    'set -e; unit="$1"; file="$2"; wrapper="$3"; lock="$4"; slice="$5"; slicefile="$6"; pins="$7"; cgroups="$8"; shift 8; '
     'if [ -e "$file" ] || systemctl is-active -q "$unit"; then '
     'systemctl disable --quiet --now "$unit" 2>/dev/null || systemctl stop "$unit"; fi; '
-    'rm -rf -- "$file" "$file.d" "$wrapper"; systemctl daemon-reload; systemctl reset-failed "$unit" 2>/dev/null || true; '
+    # Stopping a slice stops what runs in it: our containers are not ours to stop here. What is pinned stays in the kernel until the pins go.
+    '[ ! -e "$slicefile" ] || ls -d "$cgroups/$slice"/*/ >/dev/null 2>&1 || systemctl stop "$slice" 2>/dev/null || true; '
+    'rm -rf -- "$file" "$file.d" "$wrapper" "$slicefile" "$slicefile.d" "$pins"; '
+    'rmdir "$cgroups/hypermesh" "$cgroups/unified/hypermesh" 2>/dev/null || true; '
+    'systemctl daemon-reload; systemctl reset-failed "$unit" 2>/dev/null || true; '
     'rm -rf -- "$@" "$lock"',
 )
 PURGE = Script(
@@ -69,7 +73,8 @@ class RemoveAll:
         if self.packages and agent.packages:  # first: the list of them goes with the rest
             say("packages")
             await check(remote, PURGE.argv(*agent.packages), timeout=900.0)
-        argv = REMOVE.argv(layout.UNIT, layout.UNIT_FILE, layout.WRAPPER, layout.LOCK, *_DIRECTORIES)
+        ours = (layout.UNIT, layout.UNIT_FILE, layout.WRAPPER, layout.LOCK, layout.SLICE, layout.SLICE_FILE, layout.PINS)
+        argv = REMOVE.argv(*ours, "/sys/fs/cgroup", *_DIRECTORIES)
         await check(remote, argv, timeout=_TIMEOUT)
         return None
 

@@ -1,4 +1,4 @@
-"""The systemd unit and the command `hypermesh-agent`."""
+"""The systemd units (the agent's, and the slice above our containers) and the command `hypermesh-agent`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from hmctl.remote.base import Remote, check, put
 
 _MOST = 12
 
+# Where Docker uses systemd's driver for cgroups, this is the parent of our containers: programs attached there last as long as it does.
+SLICE = b"""# Written by `hmctl deploy`; changes made here are overwritten by the next one.
+[Unit]
+Description=HyperMesh containers
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class InstallUnits:
@@ -20,6 +26,7 @@ class InstallUnits:
     def plan(self, target: Target) -> tuple[str, ...]:
         agent, desired = target.facts.agent, target.desired
         steps = [*_changes(layout.UNIT_FILE, agent.unit_file, desired.unit), *_changes(layout.WRAPPER, agent.wrapper, desired.wrapper)]
+        steps += _changes(layout.SLICE_FILE, agent.slice_file, SLICE)
         if agent.unit_file == desired.unit and agent.unit.stale:
             steps.append("have systemd read the unit again")
         if not agent.unit.enabled:
@@ -32,6 +39,8 @@ class InstallUnits:
             await put(remote, desired.wrapper, layout.WRAPPER, mode=0o755)
         if agent.unit_file != desired.unit:
             await put(remote, desired.unit, layout.UNIT_FILE, mode=0o644)
+        if agent.slice_file != SLICE:
+            await put(remote, SLICE, layout.SLICE_FILE, mode=0o644)
         await check(remote, ["systemctl", "daemon-reload"], timeout=60.0)
         if not agent.unit.enabled:
             await check(remote, ["systemctl", "--quiet", "enable", layout.UNIT], timeout=60.0)

@@ -235,7 +235,7 @@ def facts(machine: Machine) -> str:
     """What the facts script would print there."""
     unit = "unit" if layout.UNIT_FILE in machine.files else ""
     names = {"config": layout.CONFIG, "ca": layout.CA, "certificate": layout.CERTIFICATE, "unit": layout.UNIT_FILE}
-    names |= {"wrapper": layout.WRAPPER, "packages": layout.PACKAGES, "tried": layout.TRIED}
+    names |= {"wrapper": layout.WRAPPER, "slice": layout.SLICE_FILE, "packages": layout.PACKAGES, "tried": layout.TRIED}
     agent = [f"file_{name}={b64encode(machine.files[path]).decode()}" for name, path in names.items() if path in machine.files]
     agent += ["key=yes"] * bool(machine.key) + ["journal=yes"] * machine.journal
     agent += [f"present={path}" for path in machine.directories()]

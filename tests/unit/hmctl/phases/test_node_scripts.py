@@ -114,18 +114,39 @@ def test_removing_takes_everything_and_may_be_repeated(tmp_path: Path) -> None:
     log = tmp_path / "log"
     path = stub(tmp_path / "bin", "systemctl", f'echo "$@" >> {log}')
     unit, wrapper, lock = tmp_path / "u.service", tmp_path / "wrapper", tmp_path / "lock"
+    slice_file, pins, cgroups = tmp_path / "u.slice", tmp_path / "pins", tmp_path / "cgroups"
     folders = [tmp_path / name for name in ("opt", "etc", "state")]
-    argv = REMOVE.argv("u.service", str(unit), str(wrapper), str(lock), *map(str, folders))
+    ours = (unit, wrapper, lock)
+    argv = REMOVE.argv("u.service", *map(str, ours), "u.slice", str(slice_file), str(pins), str(cgroups), *map(str, folders))
+    (cgroups / "u.slice").mkdir(parents=True)
     for _ in range(2):
-        for file in (unit, wrapper, lock):
+        for file in (*ours, slice_file):
             file.write_text("x")
+        (pins / "node1").mkdir(parents=True)
+        (cgroups / "unified" / "hypermesh").mkdir(parents=True)
         for folder in folders[:2]:
             (folder / "deep").mkdir(parents=True)
         (tmp_path / "u.service.d").mkdir()
         assert sh(argv, path=path).returncode == 0
-        assert sorted(os.listdir(tmp_path)) == ["bin", "log"]
+        assert sorted(os.listdir(tmp_path)) == ["bin", "cgroups", "log"]
+        assert os.listdir(cgroups / "unified") == []
+        (cgroups / "unified").rmdir()
     assert "disable --quiet --now u.service" in log.read_text()
+    assert "stop u.slice" in log.read_text()
     assert sh(argv, path=path).returncode == 0
+
+
+def test_removing_leaves_containers_in_the_slice_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    path = stub(tmp_path / "bin", "systemctl", f'echo "$@" >> {log}')
+    (tmp_path / "u.slice").write_text("x")
+    (tmp_path / "cgroups" / "u.slice" / "docker-1.scope").mkdir(parents=True)
+    names = ("unit", "wrapper", "lock")
+    argv = REMOVE.argv(
+        "u", *(str(tmp_path / name) for name in names), "u.slice", *(str(tmp_path / n) for n in ("u.slice", "pins", "cgroups"))
+    )
+    assert sh(argv, path=path).returncode == 0
+    assert "stop u.slice" not in log.read_text()
 
 
 def test_an_agent_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -32,10 +32,11 @@ class ObserverLayer:
         *,
         control_nodes: Callable[[], Sequence[str]],
         connected: Callable[[], frozenset[str]],
-        ask: Callable[[str, StateRequest], Awaitable[StateReply]],
+        ask: Callable[[StateRequest, Sequence[str]], Awaitable[StateReply]],
         on_applied: Callable[[], None],
     ) -> None:
-        """`ask` a control node for the state. `on_applied` is called when it has changed."""
+        """`ask` a control node that is fit for the state; while none is known to be, those of the list in turn. `on_applied` is called when
+        it has changed."""
         self._me = me
         self._cluster = cluster
         self._bootstrap = bootstrap
@@ -80,14 +81,12 @@ class ObserverLayer:
             return
         # Each worker begins with another one: hundreds of them must not all ask the leader.
         first = sum(self._me.encode()) % len(reachable)
-        for name in reachable[first:] + reachable[:first]:
-            try:
-                said = await self._ask(name, StateRequest(since=self.index if self._said else -1))
-            except HyperMeshError as error:
-                self._trouble = f"control node {name} does not tell the state: {error.message}"
-                continue
-            self._take(said)
+        try:
+            said = await self._ask(StateRequest(since=self.index if self._said else -1), reachable[first:] + reachable[:first])
+        except HyperMeshError as error:
+            self._trouble = f"no control node tells the state: {error}"
             return
+        self._take(said)
 
     def _take(self, said: StateReply) -> None:
         self._trouble = None if said.leader or not (said.nodes or said.unchanged) else "the control nodes have no leader"

@@ -143,8 +143,10 @@ class Leader:
         propose_timeout: float,
         request_prefix: Callable[[], str],
         clock: Callable[[], float],
+        on_renewal: Callable[[str, int, int], None] = lambda name, incarnation, revision: None,
     ) -> None:
-        """`formation` is what the first leader of all proposes first. `request_prefix` makes request ids unique to this start."""
+        """`formation` is what the first leader of all proposes first. `request_prefix` makes request ids unique to this start.
+        `on_renewal` hears which instances a node's heartbeat renews, and of which start they are."""
         self.trouble: str | None = None
         self._formation = formation
         self._cluster = cluster
@@ -152,6 +154,7 @@ class Leader:
         self._timeout = propose_timeout
         self._prefix = request_prefix
         self._clock = clock
+        self._on_renewal = on_renewal
         self._hearing = Hearing(me, clock(), heartbeat=timing.heartbeat, suspect=timing.suspect)
         self._decoder = msgspec.msgpack.Decoder(Heartbeat)
         self._news = asyncio.Event()
@@ -170,7 +173,14 @@ class Leader:
             return
         self.noted(peer, beat)
 
+    def now(self) -> float:
+        """The time by a clock that stands still while this agent does."""
+        return self._hearing.clock(self._clock())
+
     def noted(self, name: str, beat: Heartbeat) -> None:
+        if beat.registry is not None:
+            self._on_renewal(name, beat.incarnation, beat.registry)
+            beat = msgspec.structs.replace(beat, registry=None)  # says nothing about the node: no news for whoever judges that
         if self._hearing.hear(name, beat, self._clock()) or self._cluster.is_leader != self._leading:
             self._news.set()
 

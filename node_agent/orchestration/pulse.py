@@ -76,12 +76,19 @@ class Pulse:
     """Makes and sends heartbeats; encodes only what has changed."""
 
     def __init__(
-        self, me: Myself, incarnation: Incarnation, condition: Callable[[], Condition], send: Callable[[str, str, bytes], bool]
+        self,
+        me: Myself,
+        incarnation: Incarnation,
+        condition: Callable[[], Condition],
+        send: Callable[[str, str, bytes], bool],
+        renewal: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """`renewal`: the revision of our instances when the next heartbeat is to renew them."""
         self._me = me
         self._incarnation = incarnation
         self._condition = condition
         self._send = send
+        self._renewal = renewal
         self._last: Heartbeat | None = None
         self._payload = b""
 
@@ -100,6 +107,7 @@ class Pulse:
             reasons=list(condition.reasons),
             labels=dict(self._me.labels),
             leaving=leaving,
+            registry=None if leaving else self._renewal(),
         )
         if beat != self._last:
             self._last, self._payload = beat, msgspec.msgpack.encode(beat)

@@ -9,20 +9,29 @@ from typing import Protocol
 import msgspec
 
 from hmcore.api import (
+    EVENTS,
+    FLOWS,
     FORM,
     FORMATION,
+    INSTANCES,
     MAINTAIN,
     MUTE,
     PING,
+    REGISTRY,
     REPORT,
     STATE,
     ChangeReply,
     Empty,
+    EventsReply,
+    EventsRequest,
+    FlowsReply,
     Formation,
     FormRequest,
+    InstancesReply,
     MaintainRequest,
     MuteRequest,
     PingReply,
+    RegistryReply,
     ReportRequest,
     StateReply,
     StateRequest,
@@ -33,6 +42,8 @@ from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Observe, Router
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
+from node_agent.security.chronicle import Chronicle
+from node_agent.registry.layer import RegistryLayer
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +61,10 @@ class Agent(Protocol):
     def cluster(self) -> ClusterView: ...
     @property
     def changes(self) -> Changes: ...
+    @property
+    def registry(self) -> RegistryLayer: ...
+    @property
+    def chronicle(self) -> Chronicle: ...
     @property
     def wall_clock(self) -> Callable[[], float]: ...
     def report(self) -> NodeReport: ...
@@ -90,11 +105,23 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             mutes=[view.mutes[key] for key in sorted(view.mutes)],
         )
 
+    async def instances(_peer: Peer, _request: Empty) -> InstancesReply:
+        return agent.registry.instances()
+
+    async def registry(_peer: Peer, _request: Empty) -> RegistryReply:
+        return agent.registry.everything()
+
     async def maintain(peer: Peer, request: MaintainRequest) -> ChangeReply:
         return await agent.changes.maintain(request, peer.identity)
 
     async def mute(peer: Peer, request: MuteRequest) -> ChangeReply:
         return await agent.changes.mute(request, peer.identity)
+
+    async def flows(_peer: Peer, _request: Empty) -> FlowsReply:
+        return await agent.chronicle.flows()
+
+    async def events(_peer: Peer, request: EventsRequest) -> EventsReply:
+        return await agent.chronicle.events(request)
 
     return Router(
         {
@@ -102,7 +129,11 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             REPORT: (NODES + READERS, report),
             FORMATION: (NODES + READERS, formation),
             STATE: (NODES + READERS, state),
+            FLOWS: (READERS, flows),
+            EVENTS: (READERS, events),
             FORM: (CHANGERS, form),
+            INSTANCES: (NODES, instances),
+            REGISTRY: (READERS, registry),
             MAINTAIN: (CHANGERS, maintain),
             MUTE: (CHANGERS, mute),
         },

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from hmcore.api import FORMATION, STATE, Empty, Formation, StateReply, StateRequest
+from hmcore.api import FORMATION, INSTANCES, STATE, Empty, Formation, InstancesReply, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import Role
+from hmcore.records import ComponentReport, Role
+from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.commands import FormCluster
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
@@ -21,7 +22,13 @@ from node_agent.platform.health import Health
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.tally import Tally
+from node_agent.registry.directory import Directory
+from node_agent.registry.layer import RegistryLayer
+from node_agent.registry.own import PLATFORM, Place
+from node_agent.registry.replication import Replication
+from node_agent.security.chronicle import Chronicle
 from node_agent.security.layer import SecurityLayer
+from node_agent.security.maps import Record
 from node_agent.transport.identity import NodeIdentity
 from node_agent.transport.layer import TransportLayer
 
@@ -58,21 +65,32 @@ class Layers:
             on_message=self._message,
             observe=tally.made.add,
         )
-        self.container = ContainerLayer(config.docker_socket, config.cluster_id, timeout=settings.health.timeout)
-        self.security = SecurityLayer(settings.security, node=config.node)
+        self.container = ContainerLayer(
+            config.docker_socket, config.cluster_id, timeout=settings.health.timeout, on_change=self._containers_changed
+        )
+        self.security = SecurityLayer(settings.security, node=config.node, on_records=self._security_records)
+        self.chronicle = Chronicle(
+            config.node, self.security, began=int(wall_clock() * 1e6), trouble=self._security_trouble, wall_clock=wall_clock
+        )
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
+        self.directory = Directory(
+            config.node, catalogue=lambda: self.registry.catalogue, call=self.transport.call, connected=lambda: self.transport.connected
+        )
+        self._leader = self._make_leader() if self.voter is not None else None
+        self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
         self.managed = {
-            layer.name: Managed(layer, check_interval=interval, check_timeout=timeout, backoff=backoff)
+            layer.name: Managed(layer, check_interval=interval, check_timeout=timeout, backoff=backoff, on_change=self.registry.changed)
             for layer, backoff in (
                 (self.transport, None),
                 (self.cluster, None),
                 (self.container, DOCKER_BACKOFF),
                 (self.security, None),
+                (self.registry, None),
                 (self.orchestration, None),
             )
         }
@@ -105,8 +123,17 @@ class Layers:
         return VoterLayer(config, raft, ask, self.transport.reconnect)
 
     def _make_observer(self) -> ObserverLayer:
-        def ask(name: str, request: StateRequest) -> Awaitable[StateReply]:
-            return self.transport.call(name, STATE, request, timeout=TIMEOUT)
+        def ask(request: StateRequest, names: Sequence[str]) -> Awaitable[StateReply]:
+            return self.directory.call(
+                f"{PLATFORM}consensus",
+                STATE,
+                request,
+                timeout=TIMEOUT,
+                strategy=Strategy.CONSISTENT_HASH,  # each worker its own: hundreds of them must not all ask one
+                key=self._config.node,
+                repeatable=True,
+                bootstrap=names,
+            )
 
         return ObserverLayer(
             self._config.node,
@@ -118,29 +145,75 @@ class Layers:
             on_applied=self._state_changed,
         )
 
+    def _make_leader(self) -> Leader:
+        config, settings = self._config, self._config.settings
+        assert self.voter is not None
+        return Leader(
+            me=config.node,
+            formation=FormCluster(id=config.cluster_id, bootstrap=config.bootstrap),
+            cluster=self.voter,
+            timing=settings.membership,
+            propose_timeout=2 * settings.raft.election_max,
+            request_prefix=self._request_prefix,
+            clock=time.monotonic,
+            on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),
+        )
+
+    def _request_prefix(self) -> str:
+        return f"{self._config.node}-{self.incarnation.value}"
+
+    def _make_registry(self, release: str) -> RegistryLayer:
+        config, settings = self._config, self._config.settings
+        replication = None
+        if self.voter is not None:
+            assert self._leader is not None
+            replication = Replication(
+                cluster=self.voter,
+                ttl=settings.registry.ttl,
+                pull=self._pull_instances,
+                propose_timeout=2 * settings.raft.election_max,
+                request_prefix=self._request_prefix,
+                clock=self._leader.now,
+            )
+        return RegistryLayer(
+            Place(config.node, config.address, config.port, release),
+            refresh=settings.registry.refresh,
+            cluster=self.cluster,
+            components=self.reports,
+            containers=lambda: None if self.container.running is None else self.container.containers(),
+            incarnation=lambda: self.incarnation.value,
+            latency_ms=self.directory.latency_ms,
+            replication=replication,
+        )
+
+    async def _pull_instances(self, name: str) -> InstancesReply:
+        if name == self._config.node:
+            return self.registry.instances()
+        return await self.directory.call(
+            f"{PLATFORM}registry",
+            INSTANCES,
+            Empty(),
+            timeout=self._config.settings.calls.timeout,
+            node=name,
+            allow_unknown=True,  # it has just told us of itself, that is why we ask
+            bootstrap=[name],
+        )
+
+    def reports(self) -> dict[str, ComponentReport]:
+        return {name: managed.report() for name, managed in self.managed.items()}
+
     def _make_orchestration(self, release: str, health: Callable[[], Health]) -> Orchestration:
         config, settings = self._config, self._config.settings
         me = Myself(config.node, config.address, config.port, config.role, release, config.labels)
-        leader = None
-        if self.voter is not None:
-            leader = Leader(
-                me=config.node,
-                formation=FormCluster(id=config.cluster_id, bootstrap=config.bootstrap),
-                cluster=self.voter,
-                timing=settings.membership,
-                propose_timeout=2 * settings.raft.election_max,
-                request_prefix=lambda: f"{config.node}-{self.incarnation.value}",
-                clock=time.monotonic,
-            )
         return Orchestration(
             me=me,
             incarnation=self.incarnation,
-            pulse=Pulse(me, self.incarnation, health, self.transport.send),
+            pulse=Pulse(me, self.incarnation, health, self.transport.send, self.registry.renewal),
             cluster=self.cluster,
             control_nodes=self._control_nodes,
             timing=settings.membership,
-            leader=leader,
-            on_leader_change=lambda: self.managed["consensus"].poke(),
+            leader=self._leader,
+            on_leader_change=self._leader_changed,
         )
 
     # --- what the connections say
@@ -172,6 +245,23 @@ class Layers:
             case "heartbeat":
                 self.orchestration.heard(peer, payload)
 
+    def _containers_changed(self) -> None:
+        self.registry.changed()
+        self.chronicle.containers_changed(self.container.containers())
+
+    def _security_records(self, records: list[Record]) -> None:
+        self.chronicle.received(records)
+
+    def _security_trouble(self) -> tuple[str, str | None] | None:
+        if not self.security.serving:
+            return "the eBPF layer is switched off (security.mode)", "hmctl config explain security.mode"
+        said = self.managed["security"].report()
+        return None if said.error is None else (said.error, said.fix)
+
+    def _leader_changed(self) -> None:
+        self.managed["consensus"].poke()
+        self.registry.poke()
+
     # --- who there is
 
     def _control_nodes(self) -> list[str]:
@@ -179,6 +269,7 @@ class Layers:
 
     def _state_changed(self) -> None:
         self.set_peers()
+        self.registry.records_changed()
         self.managed["consensus"].poke()
 
     def set_peers(self) -> None:

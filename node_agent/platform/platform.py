@@ -29,6 +29,8 @@ from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.release import running_release
 from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
+from node_agent.registry.layer import RegistryLayer
+from node_agent.security.chronicle import Chronicle
 from node_agent.transport.identity import NodeIdentity, load_identity
 
 log = logging.getLogger(__name__)
@@ -145,7 +147,8 @@ class HyperMeshPlatform:
             layer("consensus", "transport"),
             layer("container", "identity", optional=True),
             layer("security", "identity", optional=True),
-            layer("orchestration", "consensus"),
+            layer("registry", "consensus"),
+            layer("orchestration", "registry"),
             Phase("api", self._open_socket, self._close_socket, ("transport",)),
             supervised(self._metrics, "identity", optional=True),
         ]
@@ -204,6 +207,14 @@ class HyperMeshPlatform:
     @property
     def changes(self) -> Changes:
         return self._layers.changes
+
+    @property
+    def registry(self) -> RegistryLayer:
+        return self._layers.registry
+
+    @property
+    def chronicle(self) -> Chronicle:
+        return self._layers.chronicle
 
     def age(self) -> float:
         return time.monotonic() - self._born

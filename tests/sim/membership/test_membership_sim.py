@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hmcore.api import Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.records import NodeState, Role
-from node_agent.consensus.machine import SetNodeState, State, apply, encode
+from node_agent.consensus.machine import Entry, SetNodeState, State, apply, encode
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.membership import decide, next_change
 
@@ -178,7 +178,7 @@ class World:
         for command in decide(self.state.nodes, view, clock, TIMING):
             self.commands += 1
             self._must_be_true(command, agent)
-            self.state, _ = apply(self.state, encode(command), self.state.index + 1)
+            self.state, _ = apply(self.state, encode(command), Entry(self.state.index + 1))
         assert decide(self.state.nodes, view, clock, TIMING) == []
         alarm = next_change(self.state.nodes, view, clock, TIMING)
         self.alarm = None if alarm is None else self.now + max(alarm - clock, 0.01)

@@ -21,6 +21,8 @@ MAY = {
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
     "registry.maintain": {Kind.OPERATOR},
+    "registry.instances": {Kind.NODE},
+    "registry.list": {Kind.OPERATOR, Kind.VIEWER},
     "health.mute": {Kind.OPERATOR},
 }
 BODIES = {
@@ -58,10 +60,19 @@ class Log(View):
         return 8, encode_result(Applied())
 
 
+class Registry:
+    def instances(self) -> api.InstancesReply:
+        return api.InstancesReply(revision=1, incarnation=1, instances=[])
+
+    def everything(self) -> api.RegistryReply:
+        return api.RegistryReply(index=7, instances=[])
+
+
 class Agent:
     name = "node1"
     cluster = View()
     changes = Changes("node1", View(), Log(), timeout=1)
+    registry = Registry()
     formed: str | None = None
 
     def wall_clock(self) -> float:

@@ -1,0 +1,152 @@
+"""This node's own instances: every component of its agent, and every container of ours. Pure.
+
+Nothing here is written by us alone: names and labels come from whoever started a container. They are cut to a tight grammar before they
+reach the replicated state, and none of them can take the platform's own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+from msgspec.structs import replace
+
+from hmcore.records import ComponentReport, ComponentState, Instance, InstanceHealth
+from node_agent.container.info import ContainerInfo
+
+PLATFORM = "hypermesh/"  # begins the names of the components' services
+TAGS = "hypermesh.tags"
+MOST_BYTES = 900_000  # of a node's encoded list: with the command round it, it stays below what an entry of the log may have (1 MiB)
+MOST_TAGS = 16
+REASON_LENGTH = 200
+
+_SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}(/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})?")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+_TAG = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:=-]{0,62}")
+_VERSION_LENGTH = 128
+_IMAGE_LENGTH = 256
+
+_deterministic = msgspec.msgpack.Encoder(order="deterministic")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the instances are."""
+
+    node: str
+    address: str
+    port: int  # STOQ's
+    release: str
+
+
+def component_instances(place: Place, reports: Mapping[str, ComponentReport]) -> list[Instance]:
+    """All of them answer on the one port of STOQ."""
+    return [
+        Instance(
+            id=f"{place.node}/{name}",
+            service=PLATFORM + name,
+            node=place.node,
+            address=place.address,
+            port=place.port,
+            version=place.release[:12],
+            health=_component_health(report.state),
+            reason=(report.error or "")[:REASON_LENGTH],
+        )
+        for name, report in reports.items()
+    ]
+
+
+def _component_health(state: ComponentState) -> InstanceHealth:
+    match state:
+        case ComponentState.RUNNING | ComponentState.READY:
+            return InstanceHealth.HEALTHY
+        case ComponentState.DEGRADED:
+            return InstanceHealth.DEGRADED
+        case ComponentState.UNINITIALIZED | ComponentState.INITIALIZING:
+            return InstanceHealth.UNKNOWN
+        case ComponentState.ERROR | ComponentState.STOPPING | ComponentState.STOPPED:
+            return InstanceHealth.UNHEALTHY
+
+
+def container_instances(place: Place, containers: Iterable[ContainerInfo], taken: Iterable[str]) -> list[Instance]:
+    """One for each container. `taken`: ids that are others' already; a container that is called so is told apart by its own id."""
+    ids = set(taken)
+    found = []
+    for info in sorted(containers, key=lambda info: (info.name, info.id)):
+        name = info.name if _NAME.fullmatch(info.name) else info.id[:12]
+        id = f"{place.node}/{name}"
+        if id in ids:
+            id = f"{id[:242]}-{info.id[:12]}"
+        ids.add(id)
+        health, reason = _container_health(info)
+        found.append(
+            Instance(
+                id=id,
+                service=_service(info, name),
+                node=place.node,
+                address=info.address or place.address,
+                port=info.port,
+                version=info.version[:_VERSION_LENGTH],
+                weight=info.weight,
+                priority=info.priority,
+                tags=_tags(info.labels.get(TAGS, "")),
+                attributes={"container": info.id[:12], "image": info.image[:_IMAGE_LENGTH]},
+                health=health,
+                reason=reason,
+            )
+        )
+    return found
+
+
+def _service(info: ContainerInfo, name: str) -> str:
+    """What it is registered under: its label, unless that is no name or one of the platform's."""
+    wanted = info.service
+    return wanted if _SERVICE.fullmatch(wanted) and not wanted.startswith(PLATFORM) else name
+
+
+def _tags(label: str) -> list[str]:
+    tags = {tag.strip() for tag in label.split(",")}
+    return sorted(tag for tag in tags if _TAG.fullmatch(tag))[:MOST_TAGS]
+
+
+def _container_health(info: ContainerInfo) -> tuple[InstanceHealth, str]:
+    match info.state, info.health:
+        case "running", "" | "healthy":
+            return InstanceHealth.HEALTHY, ""
+        case "running", "starting":
+            return InstanceHealth.UNKNOWN, "its health check has not passed yet"
+        case "running", _:
+            return InstanceHealth.UNHEALTHY, "its health check fails"
+        case "created", _:
+            return InstanceHealth.UNKNOWN, "it has not been started"
+        case state, _:
+            return InstanceHealth.UNHEALTHY, f"it is {state[:32] or 'in no state that is known'}"
+
+
+def unanswered(instances: Iterable[Instance]) -> list[Instance]:
+    """Containers as they were last seen, while Docker does not answer: they may run on, but nobody can tell."""
+    return [replace(instance, health=InstanceHealth.UNKNOWN, reason="Docker does not answer") for instance in instances]
+
+
+def bounded(instances: Sequence[Instance], most: int = MOST_BYTES) -> tuple[tuple[Instance, ...], int]:
+    """As many of the first ones as one command can carry, and how many are left out."""
+    size = 0
+    for number, instance in enumerate(instances):
+        size += len(_deterministic.encode(instance))
+        if size > most:
+            return tuple(instances[:number]), len(instances) - number
+    return tuple(instances), 0
+
+
+def revision(instances: Iterable[Instance]) -> int:
+    """A digest of 63 bits, never 0: equal lists have equal ones on every node and after every start."""
+    digest = blake2b(_deterministic.encode(list(instances)), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1 or 1
+
+
+def differ(before: Sequence[Instance], now: Sequence[Instance]) -> bool:
+    """Whether there is anything to tell. Other words for the same health are not: they may change all the time."""
+    return len(before) != len(now) or any(replace(new, reason=old.reason) != old for old, new in zip(before, now, strict=True))

@@ -18,7 +18,7 @@ REMOVE = Script(
     'set -e; unit="$1"; file="$2"; wrapper="$3"; lock="$4"; slice="$5"; slicefile="$6"; pins="$7"; cgroups="$8"; shift 8; '
     'if [ -e "$file" ] || systemctl is-active -q "$unit"; then '
     'systemctl disable --quiet --now "$unit" 2>/dev/null || systemctl stop "$unit"; fi; '
-    # Stopping a slice stops what runs in it: our containers are not ours to stop here. What is pinned stays in the kernel until the pins go.
+    # Stopping a slice would stop the containers in it. What is pinned stays in the kernel until the pins go.
     '[ ! -e "$slicefile" ] || ls -d "$cgroups/$slice"/*/ >/dev/null 2>&1 || systemctl stop "$slice" 2>/dev/null || true; '
     'rm -rf -- "$file" "$file.d" "$wrapper" "$slicefile" "$slicefile.d" "$pins"; '
     'rmdir "$cgroups/hypermesh" "$cgroups/unified/hypermesh" 2>/dev/null || true; '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hmcore.records import ComponentReport, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.records import CheckReport, ComponentReport, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
 from hmctl.actions.status import NodeStatus
 
 
@@ -25,6 +25,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     phases: list[PhaseReport]
     peers: list[PeerReport]
     raft: RaftReport
+    checks: list[CheckReport] = []
 
 
 def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
@@ -44,4 +45,5 @@ def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
         phases=sorted(report.phases, key=lambda phase: (phase.began_seconds, phase.seconds, phase.name)),
         peers=sorted(report.peers, key=lambda peer: peer.name),
         raft=report.raft,
+        checks=node.checks,
     )

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from hmcore.errors import HyperMeshError
+from hmcore.health import COMPONENT
 from hmcore.records import PeerReport, PhaseReport
 from hmctl.actions.inspect import Inspection, inspection
 from hmctl.actions.status import Answer, NodeStatus, Silence
@@ -98,18 +99,22 @@ def _show_components(output: Output, node: Inspection) -> None:
         Column("RESTARTS", right=True),
         Column("WHY", wraps=True),
     ]
+    muted = {check.name.removeprefix(COMPONENT) for check in node.checks if check.muted}
     rows: list[list[Cell]] = [
         [
             name,
             Styled(str(component.state), component_style(component.state)),
             duration(component.init_seconds),
             str(component.restarts),
-            component.error or "",
+            (component.error or "") + (" (muted)" if component.error and name in muted else ""),
         ]
         for name, component in node.components.items()
     ]
     output.table(columns, rows)
-    output.line(Styled("health ", "dim"), score(node.health_score))
+    for name, component in node.components.items():
+        if component.fix:
+            output.paragraph(Styled("fix: ", "accent"), text=f"{name}, on {node.name}: {component.fix}")
+    output.line(Styled("health ", "dim"), score(node.health_score), Styled(f"; its checks: hmctl health {node.name}", "dim"))
 
 
 def _show_phases(output: Output, phases: list[PhaseReport]) -> None:

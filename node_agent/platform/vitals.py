@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hmcore.config.agent import AgentConfig
-from hmcore.records import CheckReport, ComponentReport
+from hmcore.records import CheckReport, ComponentReport, ComponentState
 from node_agent.consensus.layer import low_disk
 from node_agent.platform.health import Memory, Observations, checks
 from node_agent.platform.layers import Layers
@@ -39,7 +39,9 @@ class Vitals:
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._links = Links(config.settings.membership.down)
-        self._slow = Slow(interval=config.settings.health.interval, disk=lambda: low_disk(self._directory), events_lost=lambda: None)
+        self._slow = Slow(
+            interval=config.settings.health.interval, disk=lambda: low_disk(self._directory), events_lost=self._count_events_lost
+        )
 
     def checks(self) -> list[CheckReport]:
         return checks(self._observe(time.monotonic()), self._node, self._layers.cluster.mutes)
@@ -62,6 +64,11 @@ class Vitals:
             events_lost=slow.events_lost,
             metrics=self._metrics(),
         )
+
+    def _count_events_lost(self) -> int | None:
+        """None while the kernel tells us of no events: then none are lost."""
+        layer = self._layers.managed["security"]
+        return self._layers.security.totals().events_lost if layer.state is ComponentState.RUNNING else None
 
 
 class Links:

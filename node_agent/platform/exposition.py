@@ -44,11 +44,11 @@ class Proof:
 
 
 class Exposition:
-    """Serves `answer()` on `settings.address` and `settings.port`. `open`, then `serve` until cancelled, then `close`."""
+    """Serves `answer()` on `metrics.address` and `metrics.port`. `open`, then `serve` until cancelled, then `close`."""
 
-    def __init__(self, settings: Metrics, proof: Proof, answer: Callable[[], Response]) -> None:
+    def __init__(self, metrics: Metrics, proof: Proof, answer: Callable[[], Response]) -> None:
         """`answer` is called on the event loop for each scrape. A HyperMeshError of it is a 503 with its words."""
-        self._settings = settings
+        self._metrics = metrics
         self._proof = proof
         self._answer = answer
         self._authority = b""
@@ -64,10 +64,10 @@ class Exposition:
 
     def open(self) -> None:
         """Listen. Raises LayerDown when the port is taken, PkiError when the certificate cannot be used."""
-        if self._settings.tls == "mutual":
+        if self._metrics.tls == "mutual":
             self._context = self._tls()
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._socket = listen(self._settings.address, self._settings.port)
+        self._socket = listen(self._metrics.address, self._metrics.port)
 
     async def serve(self) -> None:
         assert self._socket is not None

@@ -18,9 +18,10 @@ from prometheus_client.registry import Collector
 
 from hmcore.records import ComponentState, InstanceHealth, NodeReport, NodeState, PeerReport, Role
 from node_agent.consensus.outlook import Figures
-from node_agent.platform.snapshot import Snapshot, Totals
+from node_agent.platform.snapshot import Snapshot
 from node_agent.platform.tally import Calls, Histogram
 from node_agent.platform.usage import Room, Usage
+from node_agent.security.maps import Totals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "hypermesh_"

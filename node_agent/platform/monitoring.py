@@ -108,6 +108,7 @@ class Monitoring:
             instances=self._instances(),
             containers=None if layers.container.running is None else Counter(each.state for each in layers.container.containers().values()),
             log=self._figures(),
+            totals=None if report.security is None or report.security.mode == "off" else layers.security.totals(),
             certificate_expires=expires.timestamp() if expires else None,
             loop_lag=self._lag.worst,
             room=self._room,

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from hmcore.records import Instance, NodeReport
 from node_agent.consensus.outlook import Figures
 from node_agent.platform.tally import Tally
 from node_agent.platform.usage import Room, Usage
-
-
-class Totals(Protocol):
-    """What the containers of this node did since it booted, as the security layer counts it."""
-
-    @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
-    @property
-    def packets_in(self) -> int: ...
-    @property
-    def packets_out(self) -> int: ...
-    @property
-    def connections_in(self) -> int: ...
-    @property
-    def connections_out(self) -> int: ...
-    @property
-    def execs(self) -> int: ...
-    @property
-    def events(self) -> int: ...
-    @property
-    def events_lost(self) -> int: ...
+from node_agent.security.maps import Totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Observe, Router
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
-from node_agent.security.chronicle import Chronicle
 from node_agent.registry.layer import RegistryLayer
+from node_agent.security.chronicle import Chronicle
 
 log = logging.getLogger(__name__)
 

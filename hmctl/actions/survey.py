@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError, NothingListens, PeerUnreachable, RemoteError
 from hmcore.pki import valid_until
+from hmcore.records import Role
 from hmctl.actions.checks import judge
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
-from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
+from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, Via, ask_all, connect
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 DEADLINE = 2.0  # seconds that a node has for its answer
+OTHER_WITNESSES = 5  # workers that are asked for the members
 PATIENCE = 0.7  # and when most have answered: time for a lost packet to be sent once more
 
 
@@ -61,24 +63,35 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
 
 async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float | None) -> dict[str, Answer | HyperMeshError]:
     bound = DEADLINE if timeout is None else timeout
+    knowing = _knowing(hosts)
     if via is Via.QUIC:
         patience = PATIENCE if timeout is None else None
-        return await ask_all(hosts, lambda host: ask(host, access, Via.QUIC, bound), timeout=bound, patience=patience)
+        return await ask_all(
+            hosts, lambda host: ask(host, access, Via.QUIC, bound, members=host.name in knowing), timeout=bound, patience=patience
+        )
     from hmctl.remote.ssh import Connector
 
-    connector = Connector(access.known_hosts)
+    connector = Connector(access.known_hosts, limit=AT_ONCE)
     bound = max(bound, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
     try:
-        return await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector), timeout=bound)
+        return await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector, members=host.name in knowing), timeout=bound)
     finally:
         await connector.close()
 
 
-async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None) -> Answer:
+def _knowing(hosts: Sequence[Host]) -> set[str]:
+    """Who is asked for the members, too: the control nodes, one of which leads, and a few others for the case that none of them answers.
+    If every node listed every node, that would be most of the work in a large cluster."""
+    control = [host.name for host in hosts if host.role is Role.CONTROL]
+    others = [host.name for host in hosts if host.role is not Role.CONTROL]
+    return {*control, *others[:OTHER_WITNESSES]}
+
+
+async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None, *, members: bool = True) -> Answer:
     """One agent's report, with how far away it is and how its clock stands."""
     async with await connect(host, access, via=via, timeout=timeout, connector=connector) as agent:
         sent, began = time.time(), time.monotonic()
-        report = await agent.report()
+        report = await agent.report(members=members)
         took = time.monotonic() - began
         again = time.monotonic()
         await agent.ping()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hmcore.api import Formation, FormRequest
 from hmcore.errors import HyperMeshError
-from hmcore.records import NodeReport
+from hmcore.records import NodeReport, Role
 from hmctl.remote.base import Remote
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class LiveAgents:
         return await self._ask(hosts, lambda client: client.form(request), timeout)
 
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
-        return await self._ask(hosts, lambda client: client.report(), timeout)
+        control = {host.name for host in hosts if host.role is Role.CONTROL}  # whoever leads is one of them, and knows the members best
+        return await self._ask(hosts, lambda client: client.report(members=not control or client.name in control), timeout)
 
     async def close(self) -> None:
         for name in list(self._clients):

@@ -1,11 +1,11 @@
-"""Hosts over SSH, and the only home of asyncssh. One connection a host; bastions are shared; host keys are always verified."""
+"""Hosts over SSH, and the only home of asyncssh. One connection a host at most; bastions are shared; host keys are always verified."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from hmcore.errors import AuthenticationFailed, HostKeyMismatch, RemoteError, Un
 from hmctl.remote import hostkeys
 from hmctl.remote.base import Completed, FirstContact, shown
 from hmctl.remote.identity import command_line, login_options, mend, offered, own_keys
+from hmctl.remote.pool import Pool
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, SshTarget
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
 CHUNK = 256 * 1024
 REACH_TIMEOUT = 4.0  # seconds for the network to carry us there: three attempts of TCP; logging in may take longer on a busy host
+CLOSING = 1.0  # seconds for connections to end
 KEEPALIVE = 10.0  # seconds; three unanswered ones end the connection
 
 
@@ -44,28 +46,68 @@ class _Visit:
 
 
 @dataclass(slots=True)
+class _Vouched:
+    """Lines of known_hosts files, as asyncssh understands them."""
+
+    lines: set[str] = field(default_factory=set)
+    known: asyncssh.SSHKnownHosts = field(default_factory=asyncssh.SSHKnownHosts)
+
+    def learn(self, lines: Iterable[str]) -> None:
+        for text in lines:
+            self.lines.add(text)
+            with suppress(ValueError):  # as OpenSSH does: a line that nobody can read vouches for nobody
+                self.known.load(text)
+
+
+async def _closed(connection: asyncssh.SSHClientConnection) -> None:
+    """Ends a connection that nobody uses; back when it is closed, or does not answer."""
+    connection.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSING):
+            await connection.wait_closed()
+
+
+@dataclass(slots=True)
 class Connector:
     """Opens connections. `pins` is the operator's own known_hosts; `accept_new` accepts the keys of hosts met for the first time.
 
     A key that was accepted is pinned once a login with it has succeeded; without `keep` never, and it counts for this run only.
+    `limit`: connections open at once, those to bastions included; a host whose connection had to go is connected to again when it is
+    needed (docs/adr/0061).
     """
 
     pins: Path
     accept_new: bool = False
     keep: bool = True
+    limit: int | None = None
     home: Path = field(default_factory=Path.home)
     timeout: float = 15.0  # for one connection, seconds
+    ended: bool = False
     met: list[FirstContact] = field(default_factory=list)  # hosts met for the first time, accepted unseen, and logged in to
     _accepted: set[str] = field(default_factory=set)  # lines that the operator has accepted
-    _pinned: set[str] = field(default_factory=set)
+    _pinned: dict[str, None] = field(default_factory=dict)  # of this run, whether kept or not
     _bastions: dict[SshTarget, asyncssh.SSHClientConnection] = field(default_factory=dict)
-    _open: list[asyncssh.SSHClientConnection] = field(default_factory=list)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one connection a bastion, whoever comes first
+    _pool: Pool[asyncssh.SSHClientConnection] = field(init=False)
+    _vouched: dict[tuple[Path, ...], _Vouched] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._pool = Pool(self.limit, _closed)
 
     async def connect(self, host: Host) -> SshRemote:
         """Raises Unreachable, AuthenticationFailed, HostKeyMismatch (FirstContact when the key is merely unknown)."""
-        connection = await self._connect(host.ssh, host.name)
-        return SshRemote(host, connection)
+        remote = SshRemote(host, self)
+        self.release(host, await self.lease(host))
+        return remote
+
+    async def lease(self, host: Host) -> asyncssh.SSHClientConnection:
+        """A connection to `host` that stays open until it is released. Raises what `connect` raises."""
+        if host.ssh.bastion:
+            await self._bastion(host.ssh.bastion, host.name)
+        return await self._pool.take(host.name, lambda: self._connect(host.ssh, host.name))
+
+    def release(self, host: Host, connection: asyncssh.SSHClientConnection) -> None:
+        self._pool.give_back(host.name, connection)
 
     def trust(self, contact: FirstContact) -> None:
         """Accepts a key that the operator has seen; connecting again succeeds, and pins it."""
@@ -76,13 +118,14 @@ class Connector:
 
     async def close(self) -> None:
         """Ends all connections: hosts first, then the bastions that they came through."""
-        for connection in reversed(self._open):
+        self.ended = True
+        connections = [*self._pool.forget(), *reversed(self._bastions.values())]
+        for connection in connections:
             connection.abort()
         with suppress(TimeoutError):  # nobody waits for a host that no longer answers
-            async with asyncio.timeout(1.0):
-                for connection in self._open:
+            async with asyncio.timeout(CLOSING):
+                for connection in connections:
                     await connection.wait_closed()
-        self._open.clear()
         self._bastions.clear()
 
     async def _connect(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
@@ -106,13 +149,12 @@ class Connector:
                     connect_timeout=None,  # the timeout around us covers everything
                     login_timeout=None,
                 )
-        self._open.append(connection)
         if visit.met is not None and visit.met.line not in self._pinned:
             self._remember(visit.met)
         return connection
 
     def _remember(self, contact: FirstContact) -> None:
-        self._pinned.add(contact.line)
+        self._pinned[contact.line] = None
         if self.keep:
             hostkeys.pin(self.pins, [contact.line])
         if contact.line not in self._accepted:
@@ -121,6 +163,7 @@ class Connector:
     async def _bastion(self, target: SshTarget, name: str) -> asyncssh.SSHClientConnection:
         async with self._lock:
             if target not in self._bastions:
+                await self._pool.reserve()
                 try:
                     self._bastions[target] = await self._connect(target, name)
                 except RemoteError as error:
@@ -129,20 +172,25 @@ class Connector:
             return self._bastions[target]
 
     def _lines(self, target: SshTarget) -> list[hostkeys.Line]:
-        return hostkeys.read(hostkeys.files(target.known_hosts, self.home, self.pins))
+        """Of the files, and of this run: who was accepted at first must not be another when we come again."""
+        met = [] if self.keep else [hostkeys.Line(self.pins, number, text) for number, text in enumerate(self._pinned, start=1)]
+        return hostkeys.read(hostkeys.files(target.known_hosts, self.home, self.pins)) + met
 
     def _known(self, target: SshTarget) -> asyncssh.SSHKnownHosts:
-        known = asyncssh.SSHKnownHosts()
-        for line in self._lines(target):
-            try:
-                known.load(line.text)
-            except ValueError:
-                continue  # as OpenSSH does: a line that nobody can read vouches for nobody
-        return known
+        """What the files say now. A line is parsed once, not once for each of hundreds of hosts."""
+        files = tuple(hostkeys.files(target.known_hosts, self.home, self.pins))
+        texts = dict.fromkeys(line.text for line in self._lines(target))
+        vouched = self._vouched.get(files)
+        if vouched is None or not vouched.lines <= texts.keys():
+            vouched = self._vouched[files] = _Vouched()
+        vouched.learn(text for text in texts if text not in vouched.lines)
+        return vouched.known
 
     def vouching(self, target: SshTarget, host: str, address: str, port: int) -> list[hostkeys.Line]:
         """The lines that name this host, whatever key they give."""
-        found = []
+        found = list[hostkeys.Line]()
+        if not any(self._known(target).match(host, address, port if port != 22 else None)):
+            return found
         for line in self._lines(target):
             try:
                 keys = asyncssh.import_known_hosts(line.text).match(host, address, port if port != 22 else None)
@@ -201,12 +249,12 @@ def changed(name: str, place: str, offered: str, known: Sequence[hostkeys.Line])
 
 
 class SshRemote:
-    """A host over one SSH connection."""
+    """A host over SSH, one connection at a time. Once a connection was lost while it was used, the host counts as gone."""
 
-    def __init__(self, host: Host, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, host: Host, connector: Connector) -> None:
         self.host = host
-        self._connection = connection
-        self._root = connection.get_extra_info("username") == "root"
+        self._connector = connector
+        self._gone = False
 
     async def run(
         self,
@@ -217,27 +265,54 @@ class SshRemote:
         timeout: float,
         sent: Callable[[int], None] | None = None,
     ) -> Completed:
-        with self._lost(argv, timeout):
-            async with asyncio.timeout(timeout):
-                process = await self._start(argv, sudo)
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(_feed(process, stdin, sent), name=f"feed {self.host.name}")
-                        out = group.create_task(process.stdout.read(), name=f"stdout {self.host.name}")
-                        err = group.create_task(process.stderr.read(), name=f"stderr {self.host.name}")
-                    await process.wait_closed()
-                finally:
-                    process.close()
-        return Completed(_status(process), out.result(), err.result().decode(errors="replace"))
+        connection = await self._lease(argv)
+        try:
+            with self._lost(argv, timeout):
+                async with asyncio.timeout(timeout):
+                    return await self._run(connection, argv, stdin, sudo, sent)
+        finally:
+            self._connector.release(self.host, connection)
 
     async def open_process(self, argv: Sequence[str], *, sudo: bool = False, timeout: float) -> SshProcess:
-        with self._lost(argv, timeout):
-            async with asyncio.timeout(timeout):
-                return SshProcess(self, argv, await self._start(argv, sudo))
+        connection = await self._lease(argv)
+        try:
+            with self._lost(argv, timeout):
+                async with asyncio.timeout(timeout):
+                    process = await self._start(connection, argv, sudo)
+        except BaseException:
+            self._connector.release(self.host, connection)
+            raise
+        return SshProcess(self, argv, process, lambda: self._connector.release(self.host, connection))
 
-    async def _start(self, argv: Sequence[str], sudo: bool) -> asyncssh.SSHClientProcess[bytes]:
-        command, preamble = command_line(self.host.ssh, argv, sudo and not self._root)
-        process = await self._connection.create_process(command, encoding=None)
+    async def _lease(self, argv: Sequence[str]) -> asyncssh.SSHClientConnection:
+        """Waits for its turn without a limit: every other use of a connection ends by its own."""
+        if self._gone or self._connector.ended:
+            raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name)
+        return await self._connector.lease(self.host)
+
+    async def _run(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        argv: Sequence[str],
+        stdin: bytes | Path | None,
+        sudo: bool,
+        sent: Callable[[int], None] | None,
+    ) -> Completed:
+        process = await self._start(connection, argv, sudo)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_feed(process, stdin, sent), name=f"feed {self.host.name}")
+                out = group.create_task(process.stdout.read(), name=f"stdout {self.host.name}")
+                err = group.create_task(process.stderr.read(), name=f"stderr {self.host.name}")
+            await process.wait_closed()
+        finally:
+            process.close()
+        return Completed(_status(process), out.result(), err.result().decode(errors="replace"))
+
+    async def _start(self, connection: asyncssh.SSHClientConnection, argv: Sequence[str], sudo: bool) -> asyncssh.SSHClientProcess[bytes]:
+        root = connection.get_extra_info("username") == "root"
+        command, preamble = command_line(self.host.ssh, argv, sudo and not root)
+        process = await connection.create_process(command, encoding=None)
         if preamble:
             process.stdin.write(preamble)
         return process
@@ -250,11 +325,13 @@ class SshRemote:
         except TimeoutError as error:
             raise Unreachable(f"`{shown(argv)}` has not ended within {timeout:g} s", host=self.host.name) from error
         except (asyncssh.Error, OSError) as error:
+            self._gone = True
             raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from error
         except ExceptionGroup as group:
             lost, other = group.split((asyncssh.Error, OSError))
             if other is not None:
                 raise
+            self._gone = True
             raise Unreachable(f"the SSH connection was lost during `{shown(argv)}`", host=self.host.name) from lost
 
 
@@ -308,12 +385,15 @@ def _broken() -> Iterator[None]:
 
 
 class SshProcess:
-    """A remote command that is talked with."""
+    """A remote command that is talked with. Its connection is its own until it was waited for or killed."""
 
-    def __init__(self, remote: SshRemote, argv: Sequence[str], process: asyncssh.SSHClientProcess[bytes]) -> None:
+    def __init__(
+        self, remote: SshRemote, argv: Sequence[str], process: asyncssh.SSHClientProcess[bytes], release: Callable[[], None]
+    ) -> None:
         self._remote = remote
         self._argv = argv
         self._process = process
+        self._release: Callable[[], None] | None = release
         self.stdout = _Reader(process.stdout)
         self.stdin = _Writer(process.stdin)
 
@@ -323,10 +403,17 @@ class SshProcess:
                 out = await self._process.stdout.read()
                 err = await self._process.stderr.read()
                 await self._process.wait_closed()
+        self._over()
         return Completed(_status(self._process), out, err.decode(errors="replace"))
 
     def kill(self) -> None:
         self._process.close()
+        self._over()
+
+    def _over(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
 
 async def _feed(process: asyncssh.SSHClientProcess[bytes], content: bytes | Path | None, sent: Callable[[int], None] | None) -> None:

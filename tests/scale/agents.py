@@ -85,7 +85,7 @@ class World:
             for name, agent in sorted(self.agents.items())
         ]
 
-    def report(self, agent: Agent) -> NodeReport:
+    def report(self, agent: Agent, members: bool) -> NodeReport:
         leader, voters, control = self.leader(), self.voters, agent.config.role is Role.CONTROL
         others = self.agents if control else voters
         role = "leader" if leader == agent.name else "follower" if control else "observer"
@@ -110,7 +110,7 @@ class World:
                 reachable_voters=[name for name in voters if name in self.agents] if role == "leader" else [],
             ),
             formed=self.formed is not None,
-            members=self.members(),
+            members=self.members() if members else [],
             peers=[PeerReport(name=name, address="10.0.0.1:7443", state="connected", rtt_ms=0.3) for name in others if name != agent.name],
             phases=[PhaseReport(name=name, began_seconds=0.1, seconds=0.1, outcome="ok") for name in PHASES],
             unix_time=time.time(),
@@ -120,9 +120,9 @@ class World:
         async def ping(_peer: Peer, _request: api.Empty) -> api.PingReply:
             return api.PingReply(name=agent.name, unix_time=time.time())
 
-        async def report(_peer: Peer, _request: api.Empty) -> NodeReport:
+        async def report(_peer: Peer, request: api.ReportRequest) -> NodeReport:
             agent.calls += 1
-            return self.report(agent)
+            return self.report(agent, request.members)
 
         async def formation(_peer: Peer, _request: api.Empty) -> api.Formation:
             return self.formation(agent)

@@ -363,7 +363,7 @@ async def test_a_bastion_is_verified_and_shared(tmp_path: Path) -> None:
         with pytest.raises(FirstContact):
             await box.connector(accept_new=False).connect(box.host(bastion=bastion))
         connector = box.connector()
-        await asyncio.gather(*(connector.connect(box.host(bastion=bastion)) for _ in range(3)))
+        await asyncio.gather(*(connector.connect(replace(box.host(bastion=bastion), name=f"node{n}")) for n in range(3)))
         assert (box.logins, box.forwards) == (4, 3)
         await connector.close()
 

@@ -212,9 +212,8 @@ async def test_nobody_else_may(tmp_path, authority):
 async def test_who_never_finishes_the_handshake_loses_its_place(tmp_path, authority, monkeypatch):
     monkeypatch.setattr(exposition, "DEADLINE", 0.3)
     proof = issue(authority, Identity(CLUSTER, Kind.VIEWER, "prometheus"), datetime.now(UTC))
-    async with serving(tls="mutual", directory=tmp_path) as server:
-        async with crowd(server.port):
-            assert b"200 OK" in await ask(server.port, context=client(tmp_path, authority, proof))
+    async with serving(tls="mutual", directory=tmp_path) as server, crowd(server.port):
+        assert b"200 OK" in await ask(server.port, context=client(tmp_path, authority, proof))
 
 
 async def test_a_certificate_that_is_none(tmp_path, authority):

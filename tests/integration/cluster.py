@@ -19,6 +19,7 @@ from hmcore.errors import HyperMeshError
 from hmcore.pki import Identity, KeyPair, Kind, create_authority, create_request, issue, sign_request
 from hmcore.records import NodeReport, Role
 from hmcore.stoq.endpoint import Connection, Credentials, Local, dial
+from hmcore.stoq.local import connect_unix
 from hmcore.stoq.rpc import invoke
 from node_agent.transport.identity import node_key
 
@@ -30,6 +31,19 @@ QUICK: dict[str, object] = {
     "membership": {"heartbeat": 0.2, "suspect": 1.0, "down": 1.6},
     "raft": {"heartbeat": 0.1, "election_min": 0.6, "election_max": 1.0},
     "transport": {"reconnect_max": 0.3},
+}
+
+# Each phase, and the one that must be over before it begins.
+NEEDS: Mapping[str, str | None] = {
+    "identity": None,
+    "transport": "identity",
+    "consensus": "transport",
+    "container": "identity",
+    "security": "identity",
+    "registry": "consensus",
+    "orchestration": "registry",
+    "api": "transport",
+    "metrics": "identity",
 }
 
 
@@ -86,6 +100,8 @@ class ClusterOfProcesses:
         self.authority = create_authority(CLUSTER, self.now)
         names = [f"node{number + 1}" for number in range(controls + workers)]
         ports = dict(zip(names, free_ports(len(names)), strict=True))
+        metrics = dict(zip(names, free_ports(len(names), socket.SOCK_STREAM), strict=True))
+        wanted = merged(QUICK, overrides)
         voters = tuple(Voter(name=name, address="127.0.0.1", port=ports[name]) for name in names[:controls])
         self.nodes = {
             name: AgentProcess(
@@ -100,7 +116,7 @@ class ClusterOfProcesses:
                     port=ports[name],
                     voters=voters,
                     preset="balanced",
-                    settings=settings_for("balanced", merged(QUICK, overrides)),
+                    settings=settings_for("balanced", merged({"metrics": {"port": metrics[name]}}, wanted)),
                     data_dir=directory / name / "data",
                     pki_dir=directory / name / "pki",
                     socket=directory / name / "run" / "agent.sock",
@@ -167,6 +183,14 @@ class ClusterOfProcesses:
         except HyperMeshError:
             return None
 
+    async def local_report(self, name: str) -> NodeReport:
+        """The same by the node's socket, which needs no transport."""
+        connection = await connect_unix(str(self.nodes[name].config.socket))
+        try:
+            return await invoke(connection, REPORT, Empty(), timeout=2.0)
+        finally:
+            await connection.close()
+
     async def reports(self) -> dict[str, NodeReport]:
         """Of all that answer."""
         answers = await asyncio.gather(*(self.report(name) for name in self.nodes))
@@ -188,11 +212,13 @@ class ClusterOfProcesses:
                     reports = await self.reports()
                     if condition(reports):
                         return reports
+                    if not any(node.alive for node in self.nodes.values()):
+                        raise TimeoutError
                     await asyncio.sleep(0.05)
         except TimeoutError:
             logs = "\n".join(f"--- {name}\n{node.log[-3000:]}" for name, node in self.nodes.items())
             said = "\n".join(f"{name}: {report}" for name, report in reports.items())
-            raise AssertionError(f"not within {seconds} s: {what}\n{said}\n{logs}") from None
+            raise AssertionError(f"not within {seconds} s, or nobody is alive: {what}\n{said}\n{logs}") from None
 
     async def bring_up(self) -> dict[str, NodeReport]:
         """Start, form, and wait until everybody is in."""
@@ -225,8 +251,8 @@ def merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str
     return {**below, **above, **groups}
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[int]:
+    sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     ports = [each.getsockname()[1] for each in sockets]

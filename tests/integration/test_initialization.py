@@ -7,21 +7,11 @@ import os
 import socket
 import stat
 
-from cluster import ClusterOfProcesses
+from cluster import NEEDS, whole
+from docker_socket import DockerSocket
 
-from hmcore.api import REPORT, Empty
 from hmcore.records import ComponentState as S
 from hmcore.records import NodeReport
-from hmcore.stoq.local import connect_unix
-from hmcore.stoq.rpc import invoke
-
-
-async def local_report(cluster: ClusterOfProcesses) -> NodeReport:
-    connection = await connect_unix(str(cluster.nodes["node1"].config.socket))
-    try:
-        return await invoke(connection, REPORT, Empty(), timeout=2)
-    finally:
-        await connection.close()
 
 
 async def test_a_cluster_of_one_forms_leads_and_tells_systemd(lone, tmp_path, monkeypatch):
@@ -34,7 +24,7 @@ async def test_a_cluster_of_one_forms_leads_and_tells_systemd(lone, tmp_path, mo
         said = [await asyncio.to_thread(manager.recv, 100) for _ in range(2)]
         assert set(said) == {b"READY=1", b"WATCHDOG=1"}
 
-        report = await local_report(lone)  # ready means that it answers
+        report = await lone.local_report("node1")  # ready means that it answers
         assert report.components["consensus"].state is S.READY
         assert (report.raft.role, report.formed) == ("unformed", False)
         assert "no leader" not in " ".join(report.reasons)
@@ -56,12 +46,78 @@ async def test_the_socket_is_for_root_alone(lone):
 async def test_phases_begin_after_what_they_need_and_components_run(cluster):
     for report in (await cluster.reports()).values():
         phases = {phase.name: phase for phase in report.phases}
-        assert set(phases) == {"identity", "transport", "consensus", "container", "security", "orchestration", "api"}
-        for name, need in [("transport", "identity"), ("consensus", "transport"), ("orchestration", "consensus"), ("api", "transport")]:
-            assert phases[name].began_seconds >= phases[need].began_seconds + phases[need].seconds - 0.001
+        assert set(phases) == set(NEEDS)
+        for name, need in NEEDS.items():
+            if need is not None:
+                assert phases[name].began_seconds >= phases[need].began_seconds + phases[need].seconds - 0.001
         assert {name: phase.outcome for name, phase in phases.items() if phase.outcome != "ok"} == {"container": "degraded"}
         states = {name: component.state for name, component in report.components.items()}
-        running = dict.fromkeys(("transport", "consensus", "orchestration"), S.RUNNING)
+        running = dict.fromkeys(("transport", "consensus", "registry", "orchestration"), S.RUNNING)
         assert states == {**running, "container": S.DEGRADED, "security": S.READY}  # its mode is off here
         assert report.reasons == [f"Docker is not installed: there is no {cluster.nodes[report.name].config.docker_socket} and no dockerd"]
         assert 0.8 <= report.health_score < 1
+
+
+async def test_a_layer_that_hangs_keeps_nobody_waiting(alone):
+    """Docker's socket is there and nobody answers on it: the node is in the cluster long before that is known."""
+    slow = alone(health={"interval": 5.0, "timeout": 5.0})
+    docker = DockerSocket(slow.nodes["node1"].config.docker_socket)
+    docker.start()
+    docker.hang()
+    try:
+        slow.start()
+        reports = await slow.until(lambda reports: "node1" in reports, what="it answers")
+        await slow.form()
+        reports = await slow.until(lambda reports: whole(reports, 1) and not starting(reports["node1"]) - {"container"}, what="others run")
+        report = reports["node1"]
+        assert report.components["container"].state is S.INITIALIZING
+        assert {phase.name for phase in report.phases} == set(NEEDS) - {"container"}, (
+            "a phase that is not over has no place in the timeline"
+        )
+        assert "node node1 is up after" in slow.nodes["node1"].log
+        docker.go_on()
+        await slow.until(lambda reports: reports["node1"].components["container"].state is S.RUNNING, what="Docker has answered")
+    finally:
+        docker.go_on()
+        docker.stop()
+
+
+async def test_ready_waits_for_the_layers_that_may_refuse(alone):
+    """Where a missing layer keeps the agent from starting, nobody is told that it has started before that is known."""
+    strict = alone(optional_layers="refuse", health={"interval": 5.0, "timeout": 5.0})
+    docker = DockerSocket(strict.nodes["node1"].config.docker_socket)
+    docker.start()
+    docker.hang()
+    try:
+        strict.start()
+        await strict.until(
+            lambda reports: "node1" in reports and len(reports["node1"].phases) >= len(NEEDS) - 1, what="the others are done"
+        )
+        assert "node node1 is up after" not in strict.nodes["node1"].log
+        docker.go_on()
+        await strict.until(lambda reports: "node node1 is up after" in strict.nodes["node1"].log, what="it is ready")
+    finally:
+        docker.go_on()
+        docker.stop()
+
+
+async def test_all_six_components_run_within_three_seconds(lone, docker):
+    docker.start()
+    lone.start()
+    await lone.until(lambda reports: "node1" in reports, what="it answers")
+    await lone.form()
+    await lone.until(lambda reports: whole(reports, 1), what="it leads")
+    assert lone.nodes["node1"].terminate() == 0
+    lone.start()
+    reports = await lone.until(lambda reports: whole(reports, 1) and not starting(reports["node1"]), what="all components run")
+    report = reports["node1"]
+    assert set(report.components) == {"transport", "consensus", "container", "security", "registry", "orchestration"}
+    assert report.uptime_seconds < 3
+    assert all(component.init_seconds < 3 for component in report.components.values()), report.components
+    assert report.phases == sorted(report.phases, key=lambda phase: phase.began_seconds + phase.seconds), "in the order of their ends"
+    assert all(phase.began_seconds + phase.seconds <= report.uptime_seconds for phase in report.phases)
+
+
+def starting(report: NodeReport) -> set[str]:
+    """Components that do not run. Security is off here, and then has nothing to do."""
+    return {name for name, component in report.components.items() if component.state is not S.RUNNING} - {"security"}

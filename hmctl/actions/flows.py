@@ -161,11 +161,15 @@ COUNTERS = ("bytes_in", "bytes_out", "packets_in", "packets_out", "connections_i
 
 
 def rates(before: Sample, after: Sample, time: str) -> list[FlowRate]:
-    """What moved between two samples of a node. Counters that went back began anew: the node was restarted, or the flow was forgotten."""
+    """What moved between two samples of a node. Counters that went back began anew: the node was restarted, or the flow was forgotten.
+
+    A flow without a container was there before: its container is gone, and its agent, restarted, has forgotten the name.
+    """
     seconds = after.at - before.at
     if seconds <= 0:
         return []
-    moved = [(flow, _moved(before.flows.get(key), flow)) for key, flow in after.flows.items()]
+    alive = [(key, flow) for key, flow in after.flows.items() if flow.container_id or key in before.flows]
+    moved = [(flow, _moved(before.flows.get(key), flow)) for key, flow in alive]
     return [_rate(flow, counts, time, seconds) for flow, counts in moved if any(counts.values())]
 
 

@@ -20,6 +20,7 @@ from hmctl.text import Cell, Style, Styled
 
 DEFAULT_LIMIT = 100
 FOLLOW_LIMIT = 10
+KIND_WIDTH = 4  # of those that are many; the others may stand out, for a column that is wide enough for them costs every line its end
 STYLES: dict[str, Style] = {
     "node.down": "bad",
     "node.suspect": "warning",
@@ -102,7 +103,7 @@ class _Lines:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._when = self._where = self._kind = 0
+        self._when = self._where = 0
 
     def history(self, found: Sequence[Happened]) -> None:
         now = datetime.now().astimezone()
@@ -115,18 +116,17 @@ class _Lines:
         now = datetime.now().astimezone()
         self._widen(event.view, now)
         view = event.view
-        self._output.item(view, *self._head(view, now), _message(view), Styled(f"  by {view.author}" if view.author else "", "dim"))
+        self._output.item(view, *self._head(view, now), *_tail(view))
 
     def _widen(self, view: EventView, now: datetime) -> None:
         self._when = max(self._when, len(local_time(view.time, now)))
         self._where = max(self._where, len(_where(view)))
-        self._kind = max(self._kind, len(view.kind))
 
     def _head(self, view: EventView, now: datetime) -> list[Cell]:
         return [
             Styled(f"{local_time(view.time, now):>{self._when}}  ", "dim"),
             f"{_where(view):<{self._where}}  ",
-            Styled(f"{view.kind:<{self._kind}}  ", STYLES.get(view.kind)),
+            Styled(f"{view.kind:<{KIND_WIDTH}}", STYLES.get(view.kind)),
         ]
 
 
@@ -136,7 +136,8 @@ def _where(view: EventView) -> str:
     return f"{view.node}/{view.container}" if view.container else view.node
 
 
-def _message(view: EventView) -> Cell:
-    """Without what the columns before it say already."""
+def _tail(view: EventView) -> list[Cell]:
+    """The message, without what the columns before it say already."""
     text = view.message.removeprefix(f"{view.kind} ")
-    return Styled(text, "warning") if view.kind == LOST else text
+    message: list[Cell] = ["  ", Styled(text, "warning") if view.kind == LOST else text] if text else []
+    return [*message, Styled(f"  by {view.author}", "dim")] if view.author else message

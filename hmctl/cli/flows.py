@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from hmctl.output import Column, Output
 from hmctl.text import Cell, Styled, plural, rate, size
 
 DEFAULT_LIMIT = 50
+WIDE = 100  # columns of a terminal
 
 NodesOption = Annotated[
     list[str] | None, typer.Option("--node", metavar="NODE", help="Only these nodes.", show_default=False, autocompletion=inventory_nodes)
@@ -136,7 +138,8 @@ def _show(output: Output, found: FlowList) -> None:
     if not found.flows:
         output.note("no flows: nothing that was asked for has talked yet")
         return
-    services = any(flow.service not in ("", flow.container) for flow in found.flows)
+    # A narrow terminal would break every name for it; into a pipe it always goes, so that columns stay where they are.
+    services = not output.terminal or shutil.get_terminal_size().columns >= WIDE
     columns: list[Column | str] = [
         Column("CONTAINER", wraps=True),
         *([Column("SERVICE", wraps=True)] if services else []),
@@ -145,8 +148,7 @@ def _show(output: Output, found: FlowList) -> None:
         Column("IN", right=True),
         Column("OUT", right=True),
         Column("PACKETS", right=True),
-        Column("CONN IN", right=True),
-        Column("OUT", right=True),
+        "CONNECTIONS",
     ]
     output.table(columns, [_row(flow, services) for flow in found.flows])
     if found.omitted:
@@ -162,8 +164,7 @@ def _row(flow: FlowView, services: bool) -> list[Cell]:
         size(flow.bytes_in),
         size(flow.bytes_out),
         str(flow.packets_in + flow.packets_out),
-        _count(flow.connections_in),
-        _count(flow.connections_out),
+        _connections(flow),
     ]
 
 
@@ -171,8 +172,9 @@ def _peer(peer: str, name: str | None) -> Cell:
     return peer if name is None else Styled(name, "accent")
 
 
-def _count(value: int) -> Cell:
-    return str(value) if value else Styled("-", "dim")
+def _connections(flow: FlowView) -> Cell:
+    counts = (("in", flow.connections_in), ("out", flow.connections_out))
+    return " ".join(f"{count} {way}" for way, count in counts if count) or Styled("-", "dim")
 
 
 def _speed(flow: FlowRate, sort: Sort) -> float:
@@ -196,5 +198,5 @@ def _rate_line(flow: FlowRate, width: int, peers: int) -> list[Cell]:
         " " * (peers - len(flow.peer_name or flow.peer) + 2),
         f"{flow.protocol:<5}",
         f" in {rate(flow.bytes_in_per_second):>10}  out {rate(flow.bytes_out_per_second):>10}",
-        Styled(f"  {connections:.3g} conn/s", "dim") if connections else "",
+        Styled(f"  {connections:.1f} conn/s", "dim") if connections else "",
     ]

@@ -254,7 +254,7 @@ class Layers:
 
     def _security_trouble(self) -> tuple[str, str | None] | None:
         if not self.security.serving:
-            return "the eBPF layer is switched off (security.mode)", "hmctl config explain security.mode"
+            return "the eBPF layer is switched off", "set security.mode to audit or enforce in the inventory, then hmctl config apply"
         said = self.managed["security"].report()
         return None if said.error is None else (said.error, said.fix)
 

@@ -19,6 +19,8 @@ MAY = {
     "node.report": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.formation": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "security.flows": {Kind.OPERATOR, Kind.VIEWER},
+    "node.events": {Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
     "registry.maintain": {Kind.OPERATOR},
     "registry.instances": {Kind.NODE},
@@ -68,8 +70,17 @@ class Registry:
         return api.RegistryReply(index=7, instances=[])
 
 
+class Events:
+    async def flows(self) -> api.FlowsReply:
+        return api.FlowsReply(flows=[], unix_time=1234.5)
+
+    async def events(self, request: api.EventsRequest) -> api.EventsReply:
+        return api.EventsReply(events=[], last=request.limit)
+
+
 class Agent:
     name = "node1"
+    chronicle = Events()
     cluster = View()
     changes = Changes("node1", View(), Log(), timeout=1)
     registry = Registry()

@@ -1,6 +1,6 @@
 """Packages that a host lacks: Docker's engine, and what the kernel-side layers need. Installed by the host's own package manager.
 
-Docker and nftables first, then what this release can do without, each by itself: one name that the host's package lists do not know must
+Docker and nftables first, then what BPF programs are compiled with, each by itself: one name that the host's package lists do not know must
 not keep the engine out. What could not be had is written down on the host with its kernel, and not asked for again until that kernel is
 another: a host without a way to a package mirror has "no changes" the second time, and a row in the preflight table instead.
 """
@@ -20,7 +20,7 @@ from hmctl.text import listed
 
 ENGINE = "docker.io"
 HEADERS = "linux-headers"  # stands for the package that fits the running kernel; only the host's package lists know its name
-FOR_BPF = frozenset({"python3-bpfcc", HEADERS})  # no layer of this release loads BPF programs: without them there is a warning, no more
+FOR_BPF = frozenset({"python3-bpfcc", HEADERS})  # what the security layer loads its programs with; its mode `off` does without
 _TIMEOUT = 900.0  # seconds: a slow mirror and a slow disk
 
 # Arguments: the file that lists what we installed (reset --packages reads it), the file that lists what could not be had (`KERNEL NAME`),
@@ -101,10 +101,11 @@ def command(names: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InstallPackages:
-    """`missing` says what to do where Docker or nftables cannot be installed: go without (the layers that need them degrade), or refuse
-    the host."""
+    """`missing` says what to do where something cannot be installed: go without (the layers that need it degrade), or refuse the host.
+    `bpf`: whether the security layer will want what BPF programs are compiled with."""
 
     missing: Literal["degrade", "refuse"]
+    bpf: bool = True
     title = "Install packages"
     doing = "installing packages"
 
@@ -124,7 +125,7 @@ class InstallPackages:
         if not lacks:
             return None
         message = f"{listed(list(lacks))} cannot be installed: {'; '.join(dict.fromkeys(lacks.values()))}"
-        if self.missing == "degrade" or lacks.keys() <= FOR_BPF:
+        if self.missing == "degrade" or (not self.bpf and lacks.keys() <= FOR_BPF):
             return message
         raise LayerMissing(message, host=target.name, fix=f"on {target.name}: {command(tuple(lacks))}")
 

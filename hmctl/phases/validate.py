@@ -109,12 +109,13 @@ def _packages(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Ch
         yield Check(host.name, "packages", "ok", "nothing is missing")
         return
     refuse = inventory.settings.optional_layers == "refuse"
+    optional = FOR_BPF if inventory.settings.security.mode == "off" else frozenset[str]()
     fix = f"on {host.name}: {command(lacks)}"
     if inventory.packages == "require":
         yield Check(host.name, "packages", "error", f"{listed(lacks)} missing, and the inventory says packages: require", fix)
     elif facts.packages.manager is None:
         message = f"{listed(lacks)} missing, and {facts.system.os_name or 'its system'} has no apt-get to install them with"
-        bad = refuse and not FOR_BPF.issuperset(lacks)
+        bad = refuse and not optional.issuperset(lacks)
         yield Check(host.name, "packages", "error" if bad else "warn", message, f"install on {host.name} what brings them")
     else:
         vain, planned = given_up(facts), to_install(facts)
@@ -122,7 +123,7 @@ def _packages(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Ch
             message = (
                 f"{listed(vain)} missing: an earlier deploy could not install {'it' if len(vain) == 1 else 'them'}, and does not try again"
             )
-            bad = refuse and not FOR_BPF.issuperset(vain)
+            bad = refuse and not optional.issuperset(vain)
             yield Check(host.name, "packages", "error" if bad else "warn", message, f"on {host.name}: {command(vain)}")
         if planned:
             yield Check(host.name, "packages", "ok", f"{listed(planned)} will be installed")
@@ -151,29 +152,28 @@ def _kernel(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Chec
         yield Check(host.name, "cgroups", "warn", "there are no control groups: containers cannot be limited", "mount cgroup2")
     elif kernel.cgroup2 is None:
         yield Check(
-            host.name, "cgroups", "warn", "cgroup2 is not mounted: network policies cannot be loaded", "boot with the unified hierarchy"
+            host.name, "cgroups", "warn", "cgroup2 is not mounted: what containers do cannot be counted", "boot with the unified hierarchy"
         )
     else:
         yield Check(host.name, "cgroups", "ok", f"{kernel.cgroups}, at {kernel.cgroup2}")
-    yield _bpf(host, facts)
+    yield _bpf(inventory, host, facts)
 
 
-def _bpf(host: Host, facts: HostFacts) -> Check:
-    """What network policies will want of the kernel. No layer of this release loads any: never more than a warning."""
-    kernel, lacks, fixes = facts.kernel, list[str](), list[str]()
+def _bpf(inventory: Inventory, host: Host, facts: HostFacts) -> Check:
+    """What the security layer wants of the kernel. (Its packages have a row of their own.)"""
+    kernel = facts.kernel
+    if inventory.settings.security.mode == "off":
+        return Check(host.name, "bpf", "ok", "not used: settings.security.mode is off")
     if kernel.bpffs is None:
-        lacks.append("no bpf file system is mounted")
-        fixes.append("mount -t bpf bpf /sys/fs/bpf")
-    if kernel.headers is None and HEADERS not in lacking(facts):  # some are installed, but of another kernel
-        lacks.append(f"there are no headers of its kernel {facts.system.kernel}")
-        fixes.append(f"{command((HEADERS,))} (or boot the kernel whose headers are there)")
-    if kernel.bpftool is None:
-        lacks.append("there is no bpftool")
-        fixes.append(f"apt-get install {'linux-tools-generic' if facts.system.os_id == 'ubuntu' else 'bpftool'}")
-    if not lacks:
-        return Check(host.name, "bpf", "ok", f"bpffs at {kernel.bpffs}, headers {kernel.headers or 'missing'}, bpftool at {kernel.bpftool}")
-    message = f"{listed(lacks)}: for network policies, which this release does not load yet"
-    return Check(host.name, "bpf", "warn", message, f"on {host.name}: {'; '.join(fixes)}")
+        status: Literal["error", "warn"] = "error" if inventory.settings.optional_layers == "refuse" else "warn"
+        message = "no bpf file system is mounted: the security layer cannot load its programs"
+        return Check(host.name, "bpf", status, message, f"on {host.name}: mount -t bpf bpf /sys/fs/bpf")
+    if kernel.headers is None and HEADERS not in lacking(facts):  # some are installed, but of another kernel: they will mostly do
+        message = f"there are no headers of its kernel {facts.system.kernel}: programs are compiled with the newest that are installed"
+        return Check(
+            host.name, "bpf", "warn", message, f"on {host.name}: {command((HEADERS,))} (or boot the kernel whose headers are there)"
+        )
+    return Check(host.name, "bpf", "ok", f"bpffs at {kernel.bpffs}, headers {kernel.headers or 'to be installed'}")
 
 
 def _clock(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Check]:

@@ -30,11 +30,15 @@ async def test_what_cannot_be_had_is_asked_for_once_and_warned_of_ever_after(tmp
     assert dry.exit_code(detailed=True) == 0
 
 
-async def test_where_every_layer_is_required_a_host_without_docker_is_refused_but_not_one_without_bpf(tmp_path: Path) -> None:
-    bed = make(tmp_path, extra="settings: {optional_layers: refuse}\n")
+@pytest.mark.parametrize(("mode", "second"), [("off", "changed"), ("audit", "failed")])
+async def test_where_every_layer_is_required_a_host_that_cannot_have_its_packages_is_refused(
+    tmp_path: Path, mode: str, second: str
+) -> None:
+    """What BPF programs are compiled with is needed as long as the security layer is on."""
+    bed = make(tmp_path, extra=f"settings: {{optional_layers: refuse, security: {{mode: {mode}}}}}\n")
     bed.world.machines["node1"].docker, bed.world.machines["node1"].unknown = "missing", {"docker.io"}
     bed.world.machines["node2"].bcc, bed.world.machines["node2"].unknown = False, {"python3-bpfcc"}
     report = await bed.deploy()
-    assert [host.status for host in report.hosts] == ["failed", "changed", "changed"]
+    assert [host.status for host in report.hosts] == ["failed", second, "changed"]
     assert "docker.io cannot be installed" in (report.hosts[0].error or "")
     assert report.hosts[0].fix == "on node1: apt-get install docker.io"

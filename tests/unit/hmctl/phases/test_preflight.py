@@ -87,7 +87,6 @@ UNFIT = {
     "no cgroup2": (replace(GOOD, kernel=Kernel("v1", None, "/sys/fs/bpf", "/h", "/b")), "cgroups", "warn", "cgroup2"),
     "no bpffs": (replace(GOOD, kernel=replace(GOOD.kernel, bpffs=None)), "bpf", "warn", "bpf file system"),
     "no headers": (replace(GOOD, kernel=replace(GOOD.kernel, headers=None)), "bpf", "warn", "no headers of its kernel 6.1.0"),
-    "no bpftool": (replace(GOOD, kernel=replace(GOOD.kernel, bpftool=None)), "bpf", "warn", "no bpftool"),
     "no machine-id": (replace(GOOD, system=replace(GOOD.system, machine_id="")), "machine-id", "warn", "unknown"),
     "no hostname": (replace(GOOD, system=replace(GOOD.system, hostname="")), "hostname", "warn", "unknown"),
     "no addresses told": (replace(GOOD, system=replace(GOOD.system, addresses=())), "address", "warn", "unknown whether 10.0.0.1"),
@@ -105,6 +104,12 @@ def test_what_makes_a_host_unfit_is_named(case: str) -> None:
     assert [(check.host, check.status) for check in checks][:1] == [("node1", status)]
     assert words in checks[0].message
     assert len({check.name for check in examined(found)}) == 1  # nothing else is blamed
+
+
+@pytest.mark.parametrize(("settings", "status"), [("{optional_layers: refuse}", ["error"]), ("{security: {mode: off}}", [])])
+def test_what_bpf_wants_is_required_as_the_settings_have_it(settings: str, status: list[str]) -> None:
+    bare = replace(GOOD, kernel=replace(GOOD.kernel, bpffs=None))
+    assert [check.status for check in examined(bare, extra=f"settings: {settings}\n") if check.name == "bpf"] == status
 
 
 def test_errors_come_with_what_mends_them() -> None:
@@ -190,8 +195,12 @@ def test_what_could_not_be_installed_is_a_warning_until_the_kernel_is_another() 
     tried = frozenset({("6.1.0", "docker.io"), ("6.1.0", "linux-headers"), ("5.10.0", "nftables")})
     later = replace(bare, agent=replace(bare.agent, tried=tried))
     assert (given_up(later), to_install(later)) == (("linux-headers",), ("docker.io", "nftables"))  # the engine is always tried again
-    for extra in ("", "settings: {optional_layers: refuse}\n"):  # no layer needs the headers
-        checks = examined(later, extra=extra)
-        assert [(check.name, check.status) for check in checks] == [("packages", "warn")]
+    for settings, status in (
+        ("{}", "warn"),
+        ("{optional_layers: refuse}", "error"),
+        ("{optional_layers: refuse, security: {mode: off}}", "warn"),
+    ):
+        checks = examined(later, extra=f"settings: {settings}\n")
+        assert [(check.name, check.status) for check in checks] == [("packages", status)]
         assert "apt-get install linux-headers-$(uname -r)" in (checks[0].fix or "")
     assert given_up(replace(later, system=replace(later.system, kernel="6.6.0"))) == ()

@@ -96,7 +96,7 @@ class Deploy:
         """What is done to a host, in order."""
         settings = self.inventory.settings
         return (
-            InstallPackages(settings.optional_layers),
+            InstallPackages(settings.optional_layers, bpf=settings.security.mode != "off"),
             UploadRelease(),
             IssueCertificates(self.inventory.id, self.store.authority, self.now),
             WriteConfiguration(),

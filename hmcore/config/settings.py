@@ -134,9 +134,8 @@ class Registry(Group):
     ttl: Annotated[
         Seconds,
         Field(description="An instance that is not renewed for this long gets no traffic. Longer survives slow nodes."),
-        NotUsedYet(),
     ] = 60.0
-    refresh: Annotated[Seconds, Field(description="Each node renews its instances this often."), NotUsedYet()] = 20.0
+    refresh: Annotated[Seconds, Field(description="Each node renews its instances this often.")] = 20.0
 
 
 class Metrics(Group):

@@ -118,7 +118,7 @@ class _Change:
         said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
         if not said:
             failures = [answer for answer in answers.values() if isinstance(answer, HyperMeshError)]
-            raise _nobody(failures)
+            raise nobody_answers(failures)
         return newest_leader(said)
 
     async def _state(self, host: Host) -> api.StateReply:
@@ -136,7 +136,7 @@ def newest_leader(said: Mapping[str, api.StateReply]) -> str | None:
     return max(named)[1] if named else None
 
 
-def _nobody(failures: Sequence[HyperMeshError]) -> HyperMeshError:
+def nobody_answers(failures: Sequence[HyperMeshError]) -> HyperMeshError:
     """A refusal is a better reason than silence: it is what the operator can do something about."""
     for error in failures:
         if not isinstance(error, PeerUnreachable | ConnectionLost | CallTimeout | NoQuorum):

@@ -44,6 +44,7 @@ COMMANDS = (
     Entry("status", "Nodes & cluster", "Is the cluster healthy? Verdict, checks with their fix, nodes"),
     Entry("node", "Nodes & cluster", "List nodes, look into one: components, start-up, peers"),
     Entry("health", "Nodes & cluster", "Health score and the checks behind it; mute a check"),
+    Entry("service", "Nodes & cluster", "Services and who gets the next call; out of traffic and back"),
     Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
     Entry("events", "Nodes & cluster", "What happened: nodes, changes, programs and connections; -f follows"),
     Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),

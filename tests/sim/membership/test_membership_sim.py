@@ -109,7 +109,7 @@ class World:
         agent = self.agents[name]
         if agent.cut:
             agent.cut = False
-            agent.troubled_until = self.now
+            agent.troubled_until = max(self.now, agent.frozen_until)
 
     def freeze(self, name: str, seconds: float) -> None:
         """The machine stands still: nothing runs, and it does not know. A leader stays one only if its voters do not notice."""

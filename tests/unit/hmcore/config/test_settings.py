@@ -108,7 +108,7 @@ def test_every_setting_is_acted_upon_or_marked_as_not_used_yet():
 
 def test_what_is_not_used_yet_is_the_next_release():
     unused = {setting.path for setting in catalogue() if not setting.used}
-    assert unused == {"registry.ttl", "registry.refresh", "security.mode"}
+    assert unused == set()
 
 
 def test_overrides_change_what_they_name_and_nothing_else():

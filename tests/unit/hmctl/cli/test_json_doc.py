@@ -16,7 +16,19 @@ import pytest
 import typer
 
 from hmcore.config.inventory import Inventory, load_inventory
-from hmcore.records import ComponentReport, ComponentState, Mute, Node, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.records import (
+    ComponentReport,
+    ComponentState,
+    Instance,
+    Mute,
+    Node,
+    NodeReport,
+    NodeState,
+    PeerReport,
+    PhaseReport,
+    RaftReport,
+    Role,
+)
 from hmctl.actions.checks import judge
 from hmctl.actions.health import health_report
 from hmctl.actions.inspect import inspection
@@ -153,12 +165,46 @@ def sample_releases() -> object:
     return [{"release": sample_release(), "current": True}]
 
 
+def seen() -> object:
+    from hmcore.api import RegistryReply
+    from hmctl.actions.service import Seen
+
+    web = Instance(id="node1/web", service="shop/web", node="node1", address="10.0.0.1", tags=["a"], attributes={"image": "web"})
+    return Seen(told_by="node1", leader=True, reply=RegistryReply(index=7, instances=[web]))
+
+
+def sample_services() -> object:
+    from hmctl.actions.service import listing
+
+    found: Any = seen()
+    document = listing(found)
+    service = msgspec.structs.replace(document.services[0], versions=["v1"])
+    return msgspec.structs.replace(document, services=[service])
+
+
+def sample_resolution() -> object:
+    from hmcore.selection import Filter, Strategy
+    from hmctl.actions.service import resolution
+
+    found: Any = seen()
+    return msgspec.structs.replace(resolution(found, "shop/web", Filter(), Strategy.WEIGHTED), chosen=["node1/web"])
+
+
+def sample_maintenance() -> object:
+    from hmctl.actions.service import MaintenanceChange
+
+    return MaintenanceChange(target="node1/", on=True, changed=True, index=7, instances=["node1/web"])
+
+
 STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl status": status,
     "hmctl health": sample_health,
     "hmctl health mute": sample_mute,
     "hmctl node ls": sample_node_ls,
     "hmctl node inspect": sample_inspect,
+    "hmctl service ls": sample_services,
+    "hmctl service resolve": sample_resolution,
+    "hmctl service maintain": sample_maintenance,
     "hmctl deploy": sample_deploy,
     "hmctl reset": sample_deploy,
     "hmctl bundle build": sample_release,

@@ -1,0 +1,253 @@
+"""What the registry holds, as `hmctl service` shows it (docs/json.md). The registry is read from the leader, or from whoever knows most.
+
+The documents are made purely; choosing an instance is hmcore/selection.py's, just as the agents do it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hmcore import api
+from hmcore.errors import HyperMeshError, UsageError
+from hmcore.records import InstanceHealth, Maintenance, Role
+from hmcore.selection import Candidate, Filter, Strategy, choose, covering, gather, matching, why_not
+from hmctl.actions.agents import Agents
+from hmctl.actions.change import nobody_answers
+from hmctl.client import AgentClient
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Inventory
+    from hmctl.client import Access, Via
+
+CHOICES = 1000  # that `resolve --count` makes at most
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance as it counts now. `maintenance`: why it is out of traffic on purpose; null when it is not."""
+
+    id: str
+    service: str
+    node: str
+    address: str
+    port: int
+    version: str
+    weight: int
+    priority: int
+    tags: list[str]
+    attributes: dict[str, str]
+    health: InstanceHealth
+    reason: str
+    maintenance: str | None
+    latency_ms: float | None
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """`fit`: healthy and not in maintenance; of `total`."""
+
+    name: str
+    fit: int
+    total: int
+    health: dict[str, int]
+    maintenance: int
+    versions: list[str]
+    nodes: list[str]
+
+
+class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl service ls`. `told_by`: the node whose registry this is; `leader`: whether it leads, so that nothing newer is known."""
+
+    told_by: str
+    leader: bool
+    index: int
+    services: list[ServiceView]
+    instances: list[InstanceView]
+
+
+class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
+    """`why_not`: null for those that share the traffic."""
+
+    instance: InstanceView
+    why_not: str | None
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl service resolve`. `chosen`: ids, in the order of the calls."""
+
+    told_by: str
+    service: str
+    strategy: Strategy
+    chosen: list[str]
+    candidates: list[CandidateView]
+
+
+class MaintenanceChange(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl service maintain`. `instances`: those that it concerns."""
+
+    target: str
+    on: bool
+    changed: bool
+    index: int
+    instances: list[str]
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's registry. `leader`: it leads."""
+
+    told_by: str
+    leader: bool
+    reply: api.RegistryReply
+
+    @property
+    def maintenance(self) -> Mapping[str, Maintenance]:
+        return {entry.target: entry for entry in self.reply.maintenance}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        maintenance = self.maintenance
+        return [Candidate(instance, covering(instance, maintenance)) for instance in self.reply.instances]
+
+
+async def look(inventory: Inventory, access: Access, *, via: Via, timeout: float | None) -> Seen:
+    """The registry of the leader; while there is none, of the control node that has applied most. Raises PeerUnreachable, CallRefused."""
+    controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
+    async with Agents(controls, access, via=via, timeout=timeout) as agents:
+        answers = await agents.ask_all(_state)
+        said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
+        if not said:
+            raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
+        name = source(said)
+        reply = await agents.ask(inventory.host(name), _registry)
+    return Seen(told_by=name, leader=said[name].leader == name, reply=reply)
+
+
+async def _state(agent: AgentClient) -> api.StateReply:
+    return await agent.state()
+
+
+async def _registry(agent: AgentClient) -> api.RegistryReply:
+    return await agent.call(api.REGISTRY, api.Empty())
+
+
+def source(said: Mapping[str, api.StateReply]) -> str:
+    """Whom to ask: who leads the newest term, by its own word; else whoever has applied most."""
+    return max(said, key=lambda name: (said[name].leader == name, said[name].term, said[name].index, name))
+
+
+def listing(seen: Seen, *, service: str = "", node: str = "", health: InstanceHealth | None = None) -> ServiceList:
+    """All services, or the one. Raises UsageError when nothing is called so."""
+    if service:
+        known_service(seen, service)
+    asked = Filter(node=node, health=frozenset({health} if health else ()), include_maintenance=True)
+    found = [each for each in matching(seen.candidates, asked) if not service or each.instance.service == service]
+    by_service: dict[str, list[Candidate]] = {}
+    for candidate in found:
+        by_service.setdefault(candidate.instance.service, []).append(candidate)
+    return ServiceList(
+        told_by=seen.told_by,
+        leader=seen.leader,
+        index=seen.reply.index,
+        services=[_service(name, by_service[name]) for name in sorted(by_service)],
+        instances=sorted((_instance(each, seen) for each in found), key=lambda view: (view.service, view.id)),
+    )
+
+
+def _service(name: str, candidates: Sequence[Candidate]) -> ServiceView:
+    counted = Counter(each.instance.health for each in candidates)
+    return ServiceView(
+        name=name,
+        fit=sum(each.instance.health is InstanceHealth.HEALTHY and each.maintenance is None for each in candidates),
+        total=len(candidates),
+        health={str(health): counted[health] for health in InstanceHealth},
+        maintenance=sum(each.maintenance is not None for each in candidates),
+        versions=sorted({each.instance.version for each in candidates if each.instance.version}),
+        nodes=sorted({each.instance.node for each in candidates}),
+    )
+
+
+def _instance(candidate: Candidate, seen: Seen) -> InstanceView:
+    instance, maintenance = candidate.instance, candidate.maintenance
+    return InstanceView(
+        id=instance.id,
+        service=instance.service,
+        node=instance.node,
+        address=instance.address,
+        port=instance.port,
+        version=instance.version,
+        weight=instance.weight,
+        priority=instance.priority,
+        tags=instance.tags,
+        attributes=instance.attributes,
+        health=instance.health,
+        reason=instance.reason,
+        maintenance=None if maintenance is None else maintenance.reason or f"by {maintenance.author or 'somebody'}",
+        latency_ms=seen.reply.latency_ms.get(instance.id),
+    )
+
+
+def resolution(
+    seen: Seen,
+    service: str,
+    asked: Filter,
+    strategy: Strategy,
+    *,
+    key: str = "",
+    times: int = 1,
+    chance: Callable[[], float] = random.random,
+) -> Resolution:
+    """Whom the next `times` calls would go to, and why not to the others. Raises UsageError when nothing is called so."""
+    known_service(seen, service)
+    if strategy is Strategy.CONSISTENT_HASH and not key:
+        raise UsageError("a consistent hash is of a key", fix="--key KEY, such as the user or the path that the calls are about")
+    candidates = [each for each in seen.candidates if each.instance.service == service]
+    pool = gather(matching(candidates, asked))
+    chosen = [
+        choose(pool, strategy, chance=chance(), turn=turn, latency=seen.reply.latency_ms, key=key) for turn in range(min(times, CHOICES))
+    ]
+    views = [CandidateView(instance=_instance(each, seen), why_not=why_not(each, asked, pool)) for each in candidates]
+    return Resolution(
+        told_by=seen.told_by,
+        service=service,
+        strategy=strategy,
+        chosen=[each.instance.id for each in chosen if each is not None],
+        candidates=sorted(views, key=lambda view: (view.why_not is not None, view.instance.id)),
+    )
+
+
+def known_service(seen: Seen, service: str) -> None:
+    """Raises UsageError, naming what is nearly so called, when there is no such service."""
+    _known("service", service, {instance.service for instance in seen.reply.instances})
+
+
+def concerned(seen: Seen, target: str) -> list[Candidate]:
+    """The instances that maintenance of `target` takes out of traffic. Raises UsageError when there is nothing called so."""
+    instances = {instance.id for instance in seen.reply.instances} | {f"{instance.node}/" for instance in seen.reply.instances}
+    if target not in seen.maintenance:
+        _known("instance", target, instances)
+    return [each for each in seen.candidates if each.instance.id == target or f"{each.instance.node}/" == target]
+
+
+def left_alone(seen: Seen, target: str) -> list[str]:
+    """The services that have no other healthy instance in traffic than those of `target`."""
+    out = {each.instance.id for each in concerned(seen, target)}
+    healthy = [each.instance for each in seen.candidates if each.maintenance is None and each.instance.health is InstanceHealth.HEALTHY]
+    others = {instance.service for instance in healthy if instance.id not in out}
+    return sorted({instance.service for instance in healthy if instance.id in out} - others)
+
+
+def _known(kind: str, name: str, known: set[str]) -> None:
+    if name in known:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=3)
+    raise UsageError(f"no {kind} is called {name}", fix=f"did you mean {' or '.join(near)}?" if near else "hmctl service ls --all")
+
+
+def as_target(word: str) -> str:
+    """A node's name alone means all that it runs."""
+    return word if "/" in word else f"{word}/"

@@ -1,0 +1,233 @@
+"""hmctl service: what answers under which name, where, and how fit it is; who gets the next call; taking things out of traffic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hmcore.errors import UsageError
+from hmcore.records import InstanceHealth
+from hmcore.selection import Strategy
+from hmctl.cli.completing import inventory_nodes
+from hmctl.cli.context import Context, current, group
+from hmctl.cli.status import TimeoutOption, ViaOption
+from hmctl.client import Via
+from hmctl.output import Column, Output
+from hmctl.text import Cell, Style, Styled, listed, plural
+
+if TYPE_CHECKING:
+    from hmctl.actions.service import InstanceView, MaintenanceChange, Resolution, Seen, ServiceList
+
+app = group("List services and their instances, see who gets the next call, take instances out of traffic.")
+
+HEALTH_STYLE: dict[InstanceHealth, Style] = {
+    InstanceHealth.HEALTHY: "good",
+    InstanceHealth.DEGRADED: "warning",
+    InstanceHealth.UNHEALTHY: "bad",
+    InstanceHealth.UNKNOWN: "dim",
+}
+_MOST_NODES = 4
+
+ServiceArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="A service, such as hypermesh/consensus or shop/web.")]
+NodeOption = Annotated[
+    str, typer.Option("--node", metavar="NODE", help="Only instances on this node.", show_default=False, autocompletion=inventory_nodes)
+]
+
+
+@app.command("ls")
+def ls(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(metavar="[SERVICE]", help="List this one's instances.", show_default=False)] = "",
+    every: Annotated[bool, typer.Option("--all", "-a", help="List the instances of all services.")] = False,
+    node: NodeOption = "",
+    health: Annotated[InstanceHealth | None, typer.Option(help="Only instances in this health.", show_default=False)] = None,
+    via: ViaOption = Via.AUTO,
+    timeout: TimeoutOption = None,
+) -> None:
+    """List the services, or the instances of one: where they are, their version and health."""
+    from hmctl.actions.service import listing
+
+    context = current(ctx)
+    if node:
+        context.inventory(warn=False).host(node)  # says so when there is none
+    seen = _look(context, via, timeout)
+    document = listing(seen, service=service, node=node, health=health)
+    if service or every:
+        context.output.result(document, lambda: _show_instances(context.output, document.instances, named=every and not service))
+    else:
+        context.output.result(document, lambda: _show_services(context.output, document))
+    if not document.instances:
+        context.output.note("nothing matches" if node or health or service else "nothing is registered yet")
+
+
+@app.command("resolve")
+def resolve(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only instances with this tag.", show_default=False)
+    ] = None,
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Only instances of this version.", show_default=False)] = "",
+    node: NodeOption = "",
+    strategy: Annotated[Strategy, typer.Option(help="How one of several is chosen.")] = Strategy.WEIGHTED,
+    key: Annotated[str, typer.Option(metavar="KEY", help="What a consistent hash is of.", show_default=False)] = "",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, metavar="N", help="Choose for so many calls.")] = 1,
+    via: ViaOption = Via.AUTO,
+    timeout: TimeoutOption = None,
+) -> int:
+    """Show whom the next call would go to, and why not to the others.
+
+    Exit code 1: no instance is fit.
+    """
+    from hmcore.selection import Filter
+    from hmctl.actions.service import resolution
+
+    context = current(ctx)
+    seen = _look(context, via, timeout)
+    asked = Filter(tags=frozenset(tags or ()), version=version, node=node)
+    document = resolution(seen, service, asked, strategy, key=key, times=count)
+    context.output.result(document, lambda: _show_resolution(context.output, document))
+    return 0 if document.chosen else 1
+
+
+@app.command("maintain")
+def maintain(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="An instance (NODE/NAME), or a node with all that it runs (NODE/).")],
+    on: Annotated[bool | None, typer.Option("--on/--off", help="Take it out of traffic, or give it back.", show_default=False)] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever asks.", show_default=False)] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    via: ViaOption = Via.AUTO,
+    timeout: TimeoutOption = None,
+) -> None:
+    """Take an instance, or all of a node's, out of traffic; or give it back. Nothing is stopped."""
+    from hmctl.actions.service import as_target, concerned
+
+    if on is None:
+        raise UsageError("out of traffic, or back into it?", fix="--on takes it out, --off gives it back")
+    context = current(ctx)
+    target = as_target(target)
+    seen = _look(context, via, timeout)
+    ids = [each.instance.id for each in concerned(seen, target)]
+    known = seen.maintenance.get(target)
+    if (known is None) if not on else (known is not None and known.reason == reason):
+        document = _changed(target, ids, on=on, changed=False, index=seen.reply.index)
+    else:
+        _show_plan(context.output, seen, target, ids, reason, on=on)
+        context.output.confirm("Do this?", yes=yes)
+        document = context.run(_maintain(context, target, ids, reason, via, on=on))
+    context.output.result(document, lambda: _show_change(context.output, document))
+
+
+def _look(context: Context, via: Via, timeout: float | None) -> Seen:
+    from hmctl.actions.service import look
+    from hmctl.client import Access
+
+    inventory = context.inventory(warn=False)
+    seen = context.run(look(inventory, Access.of(context.store(inventory), via), via=via, timeout=timeout))
+    if not seen.leader:
+        context.output.warn(f"the cluster has no leader: this is what {seen.told_by} knew last")
+    return seen
+
+
+async def _maintain(context: Context, target: str, ids: list[str], reason: str, via: Via, *, on: bool) -> MaintenanceChange:
+    from hmcore.api import MAINTAIN, MaintainRequest
+    from hmctl.actions.change import change, request_id
+
+    inventory = context.inventory(warn=False)
+    request = MaintainRequest(id=request_id(), target=target, on=on, reason=reason)
+    reply = await change(inventory, context.store(inventory), MAINTAIN, request, via=via)
+    return _changed(target, ids, on=on, changed=reply.changed, index=reply.index)
+
+
+def _changed(target: str, ids: list[str], *, on: bool, changed: bool, index: int) -> MaintenanceChange:
+    from hmctl.actions.service import MaintenanceChange
+
+    return MaintenanceChange(target=target, on=on, changed=changed, index=index, instances=ids)
+
+
+def _show_plan(output: Output, seen: Seen, target: str, ids: list[str], reason: str, *, on: bool) -> None:
+    from hmctl.actions.service import left_alone
+
+    what = f"{target}: {plural(len(ids), 'instance')}" if target.endswith("/") else target
+    output.note(f"{what} will {'get no traffic' if on else 'get traffic again'}{f' ({reason})' if on and reason else ''}")
+    if on and (alone := left_alone(seen, target)):
+        output.warn(f"no other healthy instance is left of {listed(alone)}")
+
+
+def _show_change(output: Output, change: MaintenanceChange) -> None:
+    state = "in maintenance" if change.on else "in traffic"
+    if change.changed:
+        output.line(f"{change.target} is {state}")
+    else:
+        output.line(f"{change.target} is {state} already; nothing was changed")
+
+
+def _show_services(output: Output, document: ServiceList) -> None:
+    columns: list[Column | str] = ["SERVICE", Column("FIT", right=True), "VERSION", "WHERE", Column("", wraps=True)]
+    rows: list[list[Cell]] = []
+    for service in document.services:
+        style: Style = "good" if service.fit == service.total else "warning" if service.fit else "bad"
+        rest = [f"{number} {health}" for health, number in service.health.items() if number and health != InstanceHealth.HEALTHY]
+        rest += [f"{service.maintenance} in maintenance"] if service.maintenance else []
+        rows.append(
+            [
+                service.name,
+                Styled(f"{service.fit}/{service.total}", style),
+                listed(service.versions, most=2) or "-",
+                listed(service.nodes, most=_MOST_NODES),
+                ", ".join(rest),
+            ]
+        )
+    output.table(columns, rows)
+
+
+def _show_instances(output: Output, instances: list[InstanceView], *, named: bool) -> None:
+    columns: list[Column | str] = [
+        *(["SERVICE"] if named else []),
+        "INSTANCE",
+        "HEALTH",
+        "ADDRESS",
+        "VERSION",
+        Column("WEIGHT", right=True),
+        Column("PRIORITY", right=True),
+        Column("WHY", wraps=True),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            *([view.service] if named else []),
+            view.id,
+            Styled(str(view.health), HEALTH_STYLE[view.health]),
+            _address(view),
+            view.version or "-",
+            str(view.weight),
+            str(view.priority),
+            "; ".join(filter(None, (view.reason, f"in maintenance: {view.maintenance}" if view.maintenance is not None else ""))),
+        ]
+        for view in instances
+    ]
+    output.table(columns, rows)
+
+
+def _address(view: InstanceView) -> str:
+    host = f"[{view.address}]" if ":" in view.address else view.address
+    return f"{host}:{view.port}" if view.port else view.address
+
+
+def _show_resolution(output: Output, document: Resolution) -> None:
+    if not document.chosen:
+        output.line(Styled(f"no instance of {document.service} is fit", "bad"))
+    elif len(document.chosen) == 1:
+        chosen = next(each.instance for each in document.candidates if each.instance.id == document.chosen[0])
+        output.line(Styled(chosen.id, "strong"), f"  {_address(chosen)}")
+    else:
+        for id, number in Counter(document.chosen).most_common():
+            output.line(Styled(id, "strong"), f"  {number} of {len(document.chosen)}")
+    output.line()
+    rows: list[list[Cell]] = [
+        [each.instance.id, Styled(str(each.instance.health), HEALTH_STYLE[each.instance.health]), each.why_not or "shares the traffic"]
+        for each in document.candidates
+    ]
+    output.table(["INSTANCE", "HEALTH", Column("", wraps=True)], rows)

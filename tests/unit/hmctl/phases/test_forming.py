@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.api import Formation
 from hmcore.errors import FormationFailed, HyperMeshError, PeerUnreachable
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, NodeState, RaftReport, Role
+from hmcore.records import CheckReport, ComponentReport, ComponentState, Node, NodeReport, NodeState, RaftReport, Role
 from hmctl.phases.form import AlreadyFormed, Form, decide
 from hmctl.phases.healthy import judge
 
@@ -158,3 +159,21 @@ def test_an_optional_layer_degrades_and_is_not_waited_for() -> None:
     answers = {name: report(name) for name in VOTERS} | {"node3": report("node3", container=ComponentState.DEGRADED)}
     verdict = judge(VOTERS, answers)
     assert (dict(verdict.waiting), list(verdict.degraded), verdict.healthy) == ({}, ["node3"], False)
+
+
+def test_an_optional_layer_that_is_switched_off_is_well_and_a_required_one_that_does_nothing_is_not() -> None:
+    answers = {name: report(name, security=ComponentState.READY) for name in VOTERS}
+    assert judge(VOTERS, answers).healthy
+    answers["node2"] = report("node2", consensus=ComponentState.READY)
+    assert judge(VOTERS, answers).waiting == {"node2": "consensus is ready"}
+
+
+def test_a_layer_whose_check_is_muted_does_not_count() -> None:
+    muted = CheckReport(name="component.container", weight=2.0, worth=0.5, muted=True)
+    silent = msgspec.structs.replace(report("node3", container=ComponentState.DEGRADED), checks=[muted])
+    verdict = judge(VOTERS, {name: report(name) for name in VOTERS} | {"node3": silent})
+    assert verdict.healthy
+    failed = msgspec.structs.replace(
+        report("node3", consensus=ComponentState.ERROR), checks=[msgspec.structs.replace(muted, name="component.consensus")]
+    )
+    assert judge(VOTERS, {name: report(name) for name in VOTERS} | {"node3": failed}).waiting  # what is needed is needed

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from hmcore.api import MaintainRequest
+from hmcore.api import MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity, Kind
-from hmcore.records import Instance, Node, Registration, Role
+from hmcore.records import Instance, Mute, Node, Registration, Role
 from node_agent.consensus.commands import Proposal, Refused, encode_batch, encode_result
 from node_agent.consensus.machine import State, apply_batch
 from node_agent.platform.changes import MAX_REASON, Changes
@@ -30,6 +30,7 @@ class Log:
     nodes = property(lambda self: self.state.nodes)
     registrations = property(lambda self: self.state.registrations)
     maintenance = property(lambda self: self.state.maintenance)
+    mutes = property(lambda self: self.state.mutes)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         if self.refuses:
@@ -120,3 +121,40 @@ async def test_reasons_are_bounded_and_refusals_are_told():
     log.refuses = "not now"
     with pytest.raises(InvalidRequest, match="not now"):
         await changes(log).maintain(request(), ANN)
+
+
+def muting(check: str = "disk", node: str = "", *, on: bool = True, reason: str = "", id: str = "request-1") -> MuteRequest:
+    return MuteRequest(id=id, check=check, node=node, on=on, reason=reason)
+
+
+async def test_a_check_is_muted_and_unmuted_in_the_operators_name():
+    log = Log()
+    assert (await changes(log).mute(muting(node="node1", reason="new disk\ncomes"), ANN)).changed
+    (mute,) = log.state.mutes.values()
+    assert (mute.key, mute.author, mute.reason) == ("disk@node1", "ann", "new disk comes")
+    assert not (await changes(log).mute(muting(on=False, id="request-2"), ANN)).changed  # everywhere is another mute
+    assert (await changes(log).mute(muting(node="node1", on=False, id="request-3"), ANN)).changed
+    assert log.state.mutes == {}
+
+
+@pytest.mark.parametrize(
+    ("check", "node", "why"),
+    [
+        ("dsk", "", "no check is called 'dsk'; did you mean disk"),
+        ("component.contaner", "node1", "did you mean component.container"),
+        ("disk", "node2", "no node is called 'node2'; did you mean node1"),
+        ("cluster.nodes", "node1", "is a check of the cluster"),
+        ("", "", "no check is called ''"),
+    ],
+)
+async def test_only_what_there_is_can_be_muted(check, node, why):
+    log = Log()
+    with pytest.raises(InvalidRequest, match=why):
+        await changes(log).mute(muting(check, node), ANN)
+    assert log.state.mutes == {}
+
+
+async def test_a_mute_of_a_check_that_has_gone_can_be_taken_back():
+    log = Log()
+    log.state = replace(log.state, mutes={"old": Mute(check="old")})
+    assert (await changes(log).mute(muting("old", on=False), ANN)).changed

@@ -1,0 +1,131 @@
+"""hmctl health, as typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from answering import NAMES, Cluster, node_report
+
+from hmcore import api
+from hmcore.health import with_mutes
+from hmcore.records import CheckReport, Mute
+from hmctl.actions import change as changes
+from hmctl.actions.status import Answer
+from hmctl.cli import main
+
+DISK = "the disk of /var/lib/hypermesh is nearly full"
+CHECKS = [
+    CheckReport(name="component.transport", weight=3.0, worth=1.0),
+    CheckReport(name="disk", weight=2.0, worth=0.5, reason=DISK, fix="make room"),
+    CheckReport(name="certificate", weight=1.0, worth=0.5, reason="the certificate expires on 2026-12-01", fix="hmctl deploy"),
+]
+
+
+def ailing(cluster: Cluster, *mutes: Mute) -> None:
+    known = {mute.key: mute for mute in mutes}
+    for name in NAMES:
+        checks = CHECKS if name == "node2" else CHECKS[:1]
+        report = node_report(name, checks=with_mutes(checks, name, known), mutes=list(mutes))
+        cluster.answers[name] = Answer(report, 0.001)
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
+    return out
+
+
+def test_all_well_is_0_and_names_no_fix(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["health"]) == 0
+    out = shown(capsys)
+    assert out.splitlines()[0].split() == ["lab:", "100%", "healthy"]
+    assert "node3: 100%  ready" in out
+    assert "fix:" not in out
+
+
+def test_what_lowers_a_score_is_told_with_its_fix(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    ailing(cluster)
+    assert main.run(["health"]) == 3
+    out = shown(capsys)
+    assert "lab: 97%  warning" in out
+    assert "node2: 75%  degraded" in out
+    assert f"50% of 2    {DISK}" in out
+    assert "fix: on node2: make room" in out
+    assert "fix: hmctl deploy" in out
+    assert "the other 1 check well" in out
+    assert out.count(DISK) == 1  # the node's reasons are its checks'
+
+
+def test_a_node_with_all_its_checks(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    ailing(cluster)
+    assert main.run(["health", "node2"]) == 3
+    out = shown(capsys)
+    assert "component.transport" in out
+    assert "node1" not in out
+    assert main.run(["health", "show", "node1"]) == 0
+
+
+def test_a_muted_check_is_in_sight_with_who_and_why(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    ailing(cluster, Mute(check="disk", node="node2", reason="on its way", author="ann"), Mute(check="certificate", author="bob"))
+    assert main.run(["health"]) == 0
+    out = shown(capsys)
+    assert "node2: 100%  ready" in out
+    assert "muted by ann: on its way" in out
+    assert "muted by bob\n" in out
+    assert "make room" not in out
+    assert main.run(["status"]) == 0
+    assert "all running, but for what is muted: disk on node2 and certificate on node2" in shown(capsys)
+
+
+def test_json_says_who_muted_what(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    ailing(cluster, Mute(check="disk", node="node2", reason="on its way", author="ann"))
+    assert main.run(["health", "-o", "json"]) == 3
+    document = json.loads(shown(capsys))
+    disk = document["nodes"][1]["checks"][1]
+    assert (disk["muted"], disk["muted_by"], disk["muted_because"], disk["worth"]) == (True, "ann", "on its way", 0.5)
+    assert [mute["check"] for mute in document["mutes"]] == ["disk"]
+
+
+def test_an_unknown_node_is_said_before_anybody_is_asked(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["health", "node9"]) == 2
+    assert "node9" in capsys.readouterr().err
+    assert cluster.asked == []
+
+
+def test_a_silent_nodes_reason_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.silence(["node3"])
+    assert main.run(["health"]) == 3
+    out = shown(capsys)
+    assert "node3: 0%  unreachable" in out
+    assert "! no answer within 2 s" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "said"),
+    [
+        (["mute", "disk"], ("disk", "", True, ""), "disk everywhere is muted"),
+        (["mute", "disk", "--node", "node2", "--reason", "known"], ("disk", "node2", True, "known"), "disk on node2 is muted"),
+        (["unmute", "disk", "--node", "node2"], ("disk", "node2", False, ""), "disk on node2 is unmuted"),
+    ],
+)
+def test_mute_and_unmute_ask_the_leader(
+    words: list[str], asked: tuple[str, str, bool, str], said: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    requests: list[api.MuteRequest] = []
+    answers = iter((True, False))
+
+    async def change(inventory: object, store: object, method: object, request: api.MuteRequest, **more: object) -> api.ChangeReply:
+        assert method is api.MUTE
+        requests.append(request)
+        return api.ChangeReply(index=7, changed=next(answers))
+
+    monkeypatch.setattr(changes, "change", change)
+    assert main.run(["health", *words]) == 0
+    assert shown(capsys) == f"{said}\n"
+    assert main.run(["health", *words]) == 0
+    assert "nothing was changed" in shown(capsys)
+    assert [(each.check, each.node, each.on, each.reason) for each in requests] == [asked, asked]
+    assert requests[0].id != requests[1].id

@@ -31,7 +31,7 @@ from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
 from hmctl.phases.certificates import IssueCertificates
 from hmctl.phases.configure import WriteConfiguration
-from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.connect import Reached, reach
 from hmctl.phases.form import form
 from hmctl.phases.healthy import PATIENCE, Verdict, wait_healthy
 from hmctl.phases.packages import InstallPackages
@@ -142,7 +142,7 @@ class Deploy:
         """Connects and gathers facts. Without a CA here, also from hosts that are not to be changed: the cluster may exist already."""
         wanted = list(chosen) if self.store.has_authority() else list(self.inventory.hosts)
         at_once = self.options.at_once
-        await connect(wanted, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+        await reach(wanted, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
         strangers = {name: error for name, error in reached.lost.items() if isinstance(error, FirstContact)}
         if strangers:
             contacts = {contact.line: contact for contact in strangers.values()}
@@ -155,8 +155,7 @@ class Deploy:
                 self.hosts.trust(contact)
             again = [host for host in wanted if host.name in strangers]
             reached.lost = {name: error for name, error in reached.lost.items() if name not in strangers}
-            await connect(again, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
-        await gather_facts(wanted, reached, progress, self.timings, at_once=at_once)
+            await reach(again, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
 
     async def _examine(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
         """The preflight table: whose the hosts are, what they are, and whether they reach each other."""
@@ -166,18 +165,24 @@ class Deploy:
         checks = ownership.examine(self.inventory, owner, reached.facts)
         checks += validate(self.inventory, chosen, reached.facts)
         if not ownership.failed(checks):
-            attempts = probe.plan(chosen, reached.facts)
-            if attempts:
-                for attempt in attempts:
-                    progress.update(attempt.host.name, "trying the way to the other hosts")
-                with self.timings.span("Probe network"):
-                    checks += await probe.probe(attempts, reached.remotes)
+            checks += await self._probe(chosen, reached, progress)
         for name in reached.facts:
             mine = [check for check in checks if check.host == name and check.status != "ok"]
             worst = "failed" if ownership.failed(mine) else "warning" if mine else "ok"
             text = {"failed": "not fit for a node, see below", "warning": "usable, see below", "ok": "checks passed"}[worst]
             progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
         return checks
+
+    async def _probe(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
+        known = [host for host in chosen if host.name in reached.facts]
+        plans = [probe.plan(group, reached.facts) for group in probe.groups(known, hostlock.room(known, self.options.at_once))]
+        found = []
+        for attempts in filter(None, plans):
+            for attempt in attempts:
+                progress.update(attempt.host.name, "trying the way to the other hosts")
+            with self.timings.span("Probe network"):
+                found.append(await probe.probe(attempts, reached.remotes))
+        return probe.together(found, len(known)) if found else []
 
     async def _formation(self, chosen: Sequence[Host], reached: Reached) -> formed.Known:
         """By our own records, or else by what the agents say that run already; a dry run does not write it down."""
@@ -242,27 +247,39 @@ class Deploy:
         agents = self.agents(self.store, reached.remotes)
         try:
             with self.output.progress() as progress:
-                async with hostlock.held(changing, reached.remotes, "deploy") as refused:
+                locks = hostlock.Locks(reached.remotes, "deploy", self.options.at_once, [target.host for target in targets])
+                async with locks.held(changing) as refused:
                     free = [target for target in changing if target.name not in refused]
                     for name, error in refused.items():
                         progress.finish(name, error.message, outcome="failed")
                         report.outcomes[name] = Outcome(error=error)
-                    done = await runner.run(self.host_phases(), free, reached.remotes, progress, self.timings, at_once=self.options.at_once)
+                    at_once = self.options.at_once
+                    done = await runner.run(
+                        self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn
+                    )
                     report.outcomes |= done
                     sound = [target for target in targets if target.name not in report.outcomes or not report.outcomes[target.name].error]
-                    await self._restart(sound, reached, agents, progress, report)
+                    await self._restart(sound, reached, agents, progress, report, locks)
                 return await self._cluster([target for target in sound if not report.failed(target.name)], agents, progress, report)
         finally:
             await agents.close()
 
-    async def _restart(self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: _Draft) -> None:
+    async def _restart(
+        self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: _Draft, locks: hostlock.Locks
+    ) -> None:
         if not rolling.plan(targets):
             return
         settings = self.inventory.settings
         for target in targets:
             report.outcomes.setdefault(target.name, Outcome())
         workers = settings.upgrade.workers_at_once(len(self.inventory.worker_hosts))
-        rolled = rolling.RollingRestart(settings.initialization_timeout, self._patience(), settings.upgrade.soak)
+        rolled = rolling.RollingRestart(
+            settings.initialization_timeout,
+            self._patience(),
+            settings.upgrade.soak,
+            at_once=self.options.at_once,
+            turn=lambda target: locks.turn(target, planned=False),
+        )
         await rolled.run(targets, reached.remotes, agents, progress, report.outcomes, self.timings, workers)
 
     async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Report:

@@ -13,7 +13,7 @@ from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock, ownership, runner
 from hmctl.phases.base import Found, Step
-from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.connect import Reached, gather_facts, reach
 from hmctl.phases.remove import RemoveAll
 from hmctl.phases.runner import Outcome, Timings
 from hmctl.text import listed, plural
@@ -99,8 +99,7 @@ class Reset:
 
     async def _reach(self, hosts: Sequence[Host], reached: Reached, progress: Progress) -> None:
         at_once = self.options.at_once
-        await connect(hosts, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
-        await gather_facts(hosts, reached, progress, self.timings, at_once=at_once)
+        await reach(hosts, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
         for name, facts in reached.facts.items():
             progress.finish(name, "has an agent" if facts.agent.traces else "has nothing of ours")
 
@@ -124,10 +123,13 @@ class Reset:
         return warnings
 
     async def _remove(self, phase: RemoveAll, targets: Sequence[Found], reached: Reached, progress: Progress) -> dict[str, Outcome]:
-        async with hostlock.held(targets, reached.remotes, "reset") as refused:
+        locks = hostlock.Locks(reached.remotes, "reset", self.options.at_once, [target.host for target in targets])
+        async with locks.held(targets) as refused:
             free = [target for target in targets if target.name not in refused]
             at_once = self.options.at_once
-            outcomes = await runner.run((phase,), free, reached.remotes, progress, self.timings, at_once=at_once, done="removed")
+            outcomes = await runner.run(
+                (phase,), free, reached.remotes, progress, self.timings, at_once=at_once, done="removed", turn=locks.turn
+            )
         outcomes |= {name: Outcome(error=error) for name, error in refused.items()}
         removed = [target for target in free if outcomes[target.name].error is None]
         after = Reached(remotes=reached.remotes)

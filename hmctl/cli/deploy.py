@@ -31,7 +31,9 @@ def command(
         bool,
         typer.Option("--yes", "-y", help="Do not ask. SSH keys of new hosts are accepted; and pinned, unless --dry-run."),
     ] = False,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on at the same time.")] = 32,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on, and SSH connections open, at the same time.")
+    ] = 32,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long the cluster may take to be healthy.  [default: the preset's]"),
@@ -64,13 +66,13 @@ async def _deploy(context: Context, options: object) -> Report:
     inventory = context.inventory()
     store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("deploy"):
-        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run)
+        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run, limit=options.at_once)
         deploy = Deploy(
             inventory=inventory,
             store=store,
             hosts=connector,
             releases=ReleaseStore.open(context.environ),
-            agents=lambda store, remotes: LiveAgents(Access.of(store), remotes),
+            agents=lambda store, remotes: LiveAgents(Access.of(store), remotes, options.at_once),
             output=context.output,
             options=options,
             show_plan=lambda steps: show_plan(context.output, steps),

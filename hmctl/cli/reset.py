@@ -21,7 +21,9 @@ def command(
     limit: Annotated[str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     packages: Annotated[bool, typer.Option("--packages", help="Also remove the packages that deploy installed.")] = False,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on at the same time.")] = 32,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on, and SSH connections open, at the same time.")
+    ] = 32,
 ) -> int:
     """Remove everything that deploy put on the hosts: agent, releases, configuration, keys and state. It cannot be undone."""
     from hmctl.actions.deploy import Options
@@ -43,7 +45,7 @@ async def _reset(context: Context, options: Options, packages: bool) -> Report:
     inventory = context.inventory()
     store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("reset"):
-        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run)
+        connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run, limit=options.at_once)
         reset = Reset(
             inventory=inventory,
             store=store,

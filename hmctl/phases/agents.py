@@ -27,13 +27,15 @@ class Agents(Protocol):
 
 
 class LiveAgents:
-    """Over QUIC, or through the SSH connection that we have anyway where UDP is closed. Connections are kept between questions."""
+    """Over QUIC, or through SSH where UDP is closed. Connections are kept between questions, those through SSH only if there is one for
+    every host; no more than `at_once` hosts are asked at the same time."""
 
-    def __init__(self, access: Access, remotes: Mapping[str, Remote]) -> None:
+    def __init__(self, access: Access, remotes: Mapping[str, Remote], at_once: int = 32) -> None:
         self._access = access
         self._remotes = remotes
         self._clients: dict[str, AgentClient] = {}
         self._over_ssh: set[str] = set()
+        self._at_once = at_once
 
     async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]:
         return await self._ask(hosts, lambda client: client.formation(), timeout)
@@ -52,19 +54,22 @@ class LiveAgents:
     async def _ask(
         self, hosts: Sequence[Host], call: Callable[[AgentClient], Awaitable[T]], timeout: float
     ) -> dict[str, T | HyperMeshError]:
-        from hmctl.client import ask_all
+        from hmctl.client import AT_ONCE, ask_all
 
         async def one(host: Host) -> T:
             try:
                 client = self._clients.get(host.name)
                 if client is None:
                     client = self._clients[host.name] = await self._connect(host, timeout)
-                return await call(client)
+                answer = await call(client)
+                if host.name in self._over_ssh and len(self._remotes) > self._at_once:
+                    await self._drop(host.name)
+                return answer
             except BaseException:
                 await self._drop(host.name)  # whatever went wrong, the next question starts afresh
                 raise
 
-        return await ask_all(hosts, one, timeout=timeout)
+        return await ask_all(hosts, one, timeout=timeout, at_once=min(AT_ONCE, self._at_once))
 
     async def _connect(self, host: Host, timeout: float) -> AgentClient:
         from hmcore.errors import PeerUnreachable

@@ -1,4 +1,4 @@
-"""Connect to every host, side by side; who cannot be reached is set aside with the reason."""
+"""Connect to every host and ask how it is, side by side; who cannot be reached is set aside with the reason."""
 
 from __future__ import annotations
 
@@ -41,22 +41,50 @@ async def connect(
     """Fills in `remotes` and `lost`."""
 
     async def one(host: Host) -> None:
-        progress.update(host.name, "connecting")
-        with timings.span("Connect", host.name):
-            reached.remotes[host.name] = await open_(host)
+        await _open(host, open_, reached, progress, timings)
+
+    await _each(hosts, one, reached, progress, at_once)
+
+
+async def reach(
+    hosts: Sequence[Host],
+    open_: Callable[[Host], Awaitable[Remote]],
+    reached: Reached,
+    progress: Progress,
+    timings: Timings,
+    *,
+    at_once: int,
+) -> None:
+    """Fills in `remotes`, `facts` and `lost`. Each host is asked as soon as it is connected: where connections are scarce, the next host
+    then has its."""
+
+    async def one(host: Host) -> None:
+        await _open(host, open_, reached, progress, timings)
+        await _ask(host, reached, progress, timings)
 
     await _each(hosts, one, reached, progress, at_once)
 
 
 async def gather_facts(hosts: Sequence[Host], reached: Reached, progress: Progress, timings: Timings, *, at_once: int) -> None:
-    """Fills in `facts` for those that are connected, one round trip each; and `lost`."""
+    """Fills in `facts` for those that are connected, and `lost`."""
 
     async def one(host: Host) -> None:
-        progress.update(host.name, "asking about the host")
-        with timings.span("Gather facts", host.name):
-            reached.facts[host.name] = await gather(reached.remotes[host.name], timeout=_FACTS_TIMEOUT)
+        await _ask(host, reached, progress, timings)
 
     await _each([host for host in hosts if host.name in reached.remotes], one, reached, progress, at_once)
+
+
+async def _open(host: Host, open_: Callable[[Host], Awaitable[Remote]], reached: Reached, progress: Progress, timings: Timings) -> None:
+    progress.update(host.name, "connecting")
+    with timings.span("Connect", host.name):
+        reached.remotes[host.name] = await open_(host)
+
+
+async def _ask(host: Host, reached: Reached, progress: Progress, timings: Timings) -> None:
+    """One round trip."""
+    progress.update(host.name, "asking about the host")
+    with timings.span("Gather facts", host.name):
+        reached.facts[host.name] = await gather(reached.remotes[host.name], timeout=_FACTS_TIMEOUT)
 
 
 async def _each(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError
+from hmcore.records import Role
 from hmctl.facts.gather import HostFacts
 from hmctl.phases.validate import Check
 from hmctl.remote.base import Process, Remote
@@ -56,6 +57,34 @@ def plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> list[Attempt]
         peers = tuple((peer, live[peer.name]) for peer in known if peer is not host and not (live[host.name] and live[peer.name]))
         attempts.append(Attempt(host, not live[host.name], peers))
     return attempts
+
+
+def groups(hosts: Sequence[Host], at_once: int) -> list[list[Host]]:
+    """Who is tried together: a host that answers must be connected as long as others try it, and no more than `at_once` can be. Each
+    control node with everybody; of the others, those that stand beside each other in the inventory. Pure.
+
+    It also keeps the work in proportion: 500 hosts that all try each other would be 250 000 ways.
+    """
+    if len(hosts) <= at_once:
+        return [list(hosts)]
+    control = [host for host in hosts if host.role is Role.CONTROL]
+    if len(control) >= at_once:
+        control = []
+    rest = [host for host in hosts if host not in control]
+    size = at_once - len(control)
+    return [[*control, *rest[start : start + size]] for start in range(0, len(rest), size)]
+
+
+def together(found: Sequence[Sequence[Check]], hosts: int) -> list[Check]:
+    """What the groups' checks come to: if all is well everywhere, that is said once. Pure."""
+    if len(found) == 1:
+        return list(found[0])
+    wrong = [check for checks in found for check in checks if check.status != "ok"]
+    if wrong or not any(found):
+        return wrong
+    return [
+        Check(None, "network", "ok", f"UDP and TCP work: {hosts} hosts, tried in {len(found)} groups, the control nodes with everybody")
+    ]
 
 
 def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Check]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,11 +46,14 @@ def in_order(due: Sequence[T], leader: str | None, workers_at_once: int) -> tupl
 @dataclass(frozen=True, slots=True)
 class RollingRestart:
     """`limit`: how long one agent may take to start, `patience`: how long the cluster may take to be healthy again, `soak`: how long it
-    must then stay so before the next batch (seconds)."""
+    must then stay so before the next batch (seconds). `turn` is entered while a host is at work, and may refuse it; at most `at_once`
+    hosts are."""
 
     limit: float
     patience: float
     soak: float = 0.0
+    at_once: int = 32
+    turn: Callable[[Target], AbstractAsyncContextManager[None]] = lambda target: nullcontext()
 
     async def run(
         self,
@@ -67,11 +71,12 @@ class RollingRestart:
         # Whoever is well now must be so again before the next batch. Without a leader there is nothing to protect.
         guarded = [host for host in hosts if host.name not in before.waiting] if before.leader else []
         order = batches(targets, before.leader, workers_at_once)
+        gate = asyncio.Semaphore(self.at_once)
         for index, batch in enumerate(order):
             with timings.span(TITLE, listed([target.name for target in batch])):
                 async with asyncio.TaskGroup() as group:
                     for target in batch:
-                        group.create_task(self._one(target, remotes[target.name], progress, outcomes[target.name]), name=target.name)
+                        group.create_task(self._one(gate, target, remotes[target.name], progress, outcomes[target.name]), name=target.name)
                 if guarded and index + 1 < len(order):
                     for target in batch:
                         progress.update(target.name, "waiting until the cluster is healthy again")
@@ -83,10 +88,11 @@ class RollingRestart:
                 if outcomes[target.name].error is None:
                     progress.finish(target.name, "restarted")
 
-    async def _one(self, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> None:
-        progress.update(target.name, "restarting the agent")
+    async def _one(self, gate: asyncio.Semaphore, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> None:
         try:
-            await restart(target, remote, self.limit)
+            async with gate, self.turn(target):
+                progress.update(target.name, "restarting the agent")
+                await restart(target, remote, self.limit)
         except HyperMeshError as error:
             outcome.error = error
             progress.finish(target.name, error.message, outcome="failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
@@ -65,22 +65,30 @@ async def run(
     *,
     at_once: int,
     done: str = "installed",
+    turn: Callable[[T], AbstractAsyncContextManager[None]] = lambda target: nullcontext(),
 ) -> dict[str, Outcome]:
-    """Runs the phases that plan something; `done` is said of a host that went through all of them. When cancelled, takes back what is
-    half done and goes."""
+    """Runs the phases that plan something; `done` is said of a host that went through all of them, `turn` is entered while it does, and
+    may refuse. When cancelled, takes back what is half done and goes."""
     gate = asyncio.Semaphore(at_once)
     outcomes = {target.name: Outcome() for target in targets}
 
     async def host(target: T) -> None:
         planned = [phase for phase in phases if phase.plan(target)]
+        if not planned:
+            return
         async with gate:
-            for phase in planned:
-                progress.update(target.name, phase.doing)
-                with timings.span(phase.title, target.name):
-                    if not await _one(phase, target, remotes[target.name], progress, outcomes[target.name]):
-                        return
-        if planned:
-            progress.finish(target.name, done)
+            try:
+                async with turn(target):
+                    for phase in planned:
+                        progress.update(target.name, phase.doing)
+                        with timings.span(phase.title, target.name):
+                            if not await _one(phase, target, remotes[target.name], progress, outcomes[target.name]):
+                                return
+            except HyperMeshError as error:  # it was not its turn; what a phase raises is its outcome already
+                outcomes[target.name].error = error
+                progress.finish(target.name, error.message, outcome="failed")
+                return
+        progress.finish(target.name, done)
 
     async with asyncio.TaskGroup() as group:
         for target in targets:

@@ -60,11 +60,19 @@ class _Vouched:
 
 
 async def _closed(connection: asyncssh.SSHClientConnection) -> None:
-    """Ends a connection that nobody uses; back when it is closed, or does not answer."""
+    """Ends a connection that nobody uses; back when the host has ended it, too, or does not answer: only then is it one less there."""
+    link = connection.get_extra_info("socket")  # none of its own through a bastion
+    witness = None if link is None else link.dup()
     connection.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSING):
-            await connection.wait_closed()
+    try:
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(CLOSING):
+                await connection.wait_closed()
+                while witness is not None and await asyncio.get_running_loop().sock_recv(witness, 4096):
+                    pass  # what was on its way to us
+    finally:
+        if witness is not None:
+            witness.close()
 
 
 @dataclass(slots=True)
@@ -274,7 +282,9 @@ class SshRemote:
             self._connector.release(self.host, connection)
 
     async def open_process(self, argv: Sequence[str], *, sudo: bool = False, timeout: float) -> SshProcess:
-        connection = await self._lease(argv)
+        with self._lost(argv, timeout):
+            async with asyncio.timeout(timeout):  # the wait for a connection, too: others may hold theirs for as long
+                connection = await self._lease(argv)
         try:
             with self._lost(argv, timeout):
                 async with asyncio.timeout(timeout):

@@ -25,7 +25,7 @@ from hmctl.actions.deploy import Hosts, select
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock
 from hmctl.phases.agents import Agents
-from hmctl.phases.connect import Reached, connect, gather_facts
+from hmctl.phases.connect import Reached, reach
 from hmctl.phases.healthy import GRACE, PATIENCE, Verdict, judge, wait_healthy
 from hmctl.phases.reconfigure import Fate, Reconfiguration, Rewrite, order
 from hmctl.phases.runner import Timings
@@ -71,8 +71,7 @@ class ConfigApply:
     async def compare(self, reached: Reached, progress: Progress) -> Comparison:
         """Reads every chosen node's file."""
         chosen = select(self.inventory.hosts, self.options.limit)
-        await connect(chosen, self.hosts.connect, reached, progress, self.timings, at_once=self.options.at_once)
-        await gather_facts(chosen, reached, progress, self.timings, at_once=self.options.at_once)
+        await reach(chosen, self.hosts.connect, reached, progress, self.timings, at_once=self.options.at_once)
         for name in reached.facts:
             progress.finish(name, "read its configuration")
         return compare(self.inventory, chosen, reached.facts, reached.lost, self.store.known_bootstrap, self.renderer)
@@ -143,9 +142,12 @@ class ConfigApply:
                 "the cluster has no leader, so nothing was changed: there is no telling what a restart would cost", fix="hmctl status"
             )
         if down and not self.options.skip_unreachable:
-            why = "; ".join(f"{name}: {reason}" for name, reason in down.items())
-            fix = "mend it (hmctl status; hmctl deploy starts what is stopped), or leave it out: --skip-unreachable"
-            return HyperMeshError(f"not every node is well, and each restart costs one more; nothing was changed ({why})", fix=fix)
+            shown = {node.name: node.fix for node in diff.nodes}
+            unseen = "".join(f"; {name}: {reason}" for name, reason in down.items() if name not in shown)
+            mend = next((fix for name in down if (fix := shown.get(name))), "hmctl status says more, hmctl deploy starts what is stopped")
+            verb = "is" if len(down) == 1 else "are"
+            message = f"{listed(list(down))} {verb} not well, and each restart costs one node more; nothing was changed{unseen}"
+            return HyperMeshError(message, fix=f"{mend}; or leave out what is down: --skip-unreachable")
         return None
 
     def _warn(self, before: Verdict, down: Mapping[str, str]) -> None:
@@ -186,20 +188,22 @@ class ConfigApply:
         settings = self.inventory.settings
         rewrites = [rewrite for batch in batches for rewrite in batch]
         patience = settings.initialization_timeout if self.options.timeout is None else self.options.timeout
+        locks = hostlock.Locks(reached.remotes, "config apply", self.options.at_once, [rewrite.host for rewrite in rewrites])
         with self.output.progress() as progress:
-            roll = Reconfiguration(
+            draft.roll = roll = Reconfiguration(
                 reached.remotes,
                 agents,
                 progress,
                 self.timings,
-                self.hosts.connect,
-                settings.initialization_timeout,
-                patience,
-                settings.upgrade.soak,
+                again=self.hosts.connect,
+                locks=locks,
+                at_once=self.options.at_once,
+                limit=settings.initialization_timeout,
+                patience=patience,
+                soak=settings.upgrade.soak,
             )
-            draft.roll = roll
             try:
-                async with hostlock.held(rewrites, reached.remotes, "config apply") as refused:
+                async with locks.held(rewrites) as refused:
                     if refused:
                         draft.failed(refused)
                         return draft.finished(error=f"{listed(list(refused))} cannot be had; nothing was changed")
@@ -208,11 +212,18 @@ class ConfigApply:
                 self.interrupted = draft.finished(error="interrupted", fix=_after(roll.fates))
                 raise
             if why is not None:
-                return draft.finished(error=f"the change was taken back: {why}", fix=_after(roll.fates))
+                return draft.finished(error=_outcome(why, roll.fates), fix=_after(roll.fates))
             verdict = await wait_healthy(well, agents, timeout=GRACE, grace=GRACE)
         draft.leader = verdict.leader
         draft.problems = tuple(f"{name}: {said}" for name, said in {**verdict.degraded, **verdict.waiting}.items())
         return draft.finished(healthy=verdict.healthy)
+
+
+def _outcome(why: str, fates: Mapping[str, Fate]) -> str:
+    failed = [name for name, fate in fates.items() if fate.error]
+    stuck = [name for name, fate in fates.items() if fate.state == "stuck"]
+    taken = f"could not be taken back on {listed(stuck)}" if stuck else "was taken back"
+    return f"the change {taken}, for {listed(failed)} did not come back healthy with it ({why})"
 
 
 def _after(fates: Mapping[str, Fate]) -> str:

@@ -6,6 +6,7 @@ agent.yaml holds says who a node is, and is deploy's business: it is named here 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
 
 DEPLOY = "hmctl deploy"
+_TIMEOUT = re.compile(rb"^TimeoutStartSec=.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _node(
     file = renderer.agent_yaml(wanted) if changes or by_hand else agent.config or b""
     python = facts.python.executable if facts.python else PYTHON
     unit, elsewhere, refusals = agent.unit_file or b"", list(_elsewhere(config, meant)), tuple[Refusal, ...]()
-    if unit == renderer.unit(config, python):
+    if _timeless(unit) == _timeless(renderer.unit(config, python)):
         unit = renderer.unit(wanted, python)  # initialization_timeout stands there, too
     else:
         elsewhere.append("its unit is not the one that this hmctl writes")
@@ -166,11 +168,17 @@ def _node(
     words = tuple(map(str, changes)) or (("the file as hmctl writes it",) if by_hand else ())
     if unit != agent.unit_file:
         words += (f"{layout.UNIT}: TimeoutStartSec",)
-    outdated = agent.unit.running and agent.started.get(layout.CONFIG) != checksum(file)
+    wished = {layout.CONFIG: file, layout.UNIT_FILE: unit}
+    outdated = agent.unit.running and any(agent.started.get(path) != checksum(content) for path, content in wished.items())
     rewrite = Rewrite(host, facts, file, unit, words) if words or outdated else None
     status: Literal["same", "differs"] = "differs" if rewrite is not None else "same"
     drift = tuple(_drift(facts, file))
     return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), restart=rewrite is not None), rewrite, refusals
+
+
+def _timeless(unit: bytes) -> bytes:
+    """A unit but for the one line that a setting decides: an apply that was cut short may have left it behind its agent.yaml."""
+    return _TIMEOUT.sub(b"", unit)
 
 
 def _changes(present: AgentConfig, meant: AgentConfig) -> Iterator[Change]:
@@ -208,8 +216,8 @@ def _drift(facts: HostFacts, file: bytes) -> Iterator[str]:
         return
     started = agent.started.get(layout.CONFIG)
     if agent.config is not None and started is not None and started != checksum(agent.config):
-        what = "with what the inventory says, not with" if started == checksum(file) else "with other settings than"
-        yield f"its agent runs {what} what its file says: the file was changed after the agent had started"
+        what = "what the inventory says, not with what" if started == checksum(file) else "other settings than"
+        yield f"its agent runs with {what} its file says: the file was changed after the agent had started"
 
 
 def _shown(value: object) -> str:

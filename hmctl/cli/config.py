@@ -199,7 +199,7 @@ async def _opened(context: Context, options: Options) -> AsyncIterator[ConfigApp
 
     inventory = context.inventory()
     store = context.store(inventory)
-    connector = Connector(store.known_hosts, accept_new=options.yes, keep=options.yes and not options.dry_run)
+    connector = Connector(store.known_hosts, accept_new=options.yes, keep=options.yes and not options.dry_run, limit=options.at_once)
     try:
         yield ConfigApply(
             inventory=inventory,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from hmctl.actions.config_diff import ConfigDiff, outside_common
-from hmctl.text import Styled, duration, listed, plural
+from hmctl.text import Cell, Styled, duration, listed, plural
 
 if TYPE_CHECKING:
     from hmctl.actions.config_diff import Change, NodeDiff
@@ -14,60 +14,63 @@ if TYPE_CHECKING:
     from hmctl.output import Output
 
 
+class Write(Protocol):
+    """Output.paragraph, or the like on the way to the result."""
+
+    def __call__(self, *head: Cell, text: Cell) -> None: ...
+
+
 def show_diff(output: Output, diff: ConfigDiff) -> None:
     """The result of config diff: what all share once, then node by node, then what must be known about it."""
-    show_changes(output, diff, result=True)
+    show_changes(output, diff, output.paragraph)
     for refusal in diff.refusals:
-        output.line(Styled("✗ ", "bad"), f"{refusal.path}: {refusal.message}")
+        output.paragraph(Styled("✗ ", "bad"), text=f"{refusal.path}: {refusal.message}")
         if refusal.fix:
-            output.line(Styled("    fix: ", "accent"), refusal.fix)
+            output.paragraph(Styled("    fix: ", "accent"), text=refusal.fix)
     due = [node.name for node in diff.nodes if node.restart]
     same = [node.name for node in diff.nodes if node.status == "same"]
     if due and not diff.refusals:
-        line = f"To apply: hmctl config apply restarts {listed(due)}, one after the other; containers go on running."
-        output.line(line)
-    elif not diff.changed and same:
+        how = "one after the other; containers go on running" if len(due) > 1 else "containers go on running"
+        output.paragraph(text=f"To apply: hmctl config apply restarts the agent of {listed(due)}, {how}.")
+    elif same and not diff.changed:
         output.line(Styled("No changes.", "good") if len(same) == len(diff.nodes) else f"{listed(same)}: no changes")
-    if any(node.elsewhere for node in diff.nodes):
-        output.line("What is not settings is left to: hmctl deploy")
 
 
-def show_changes(output: Output, diff: ConfigDiff, *, result: bool) -> None:
-    """The differences; as the command's result, or on the way to it."""
-    write = output.line if result else output.note
-    compared = [node for node in diff.nodes if node.status in ("same", "differs")]
+def show_changes(output: Output, diff: ConfigDiff, write: Write) -> None:
+    """The differences."""
+    compared = [node.name for node in diff.nodes if node.status in ("same", "differs")]
     if diff.common:
-        write(Styled("all nodes" if len(compared) == len(diff.nodes) > 1 else listed([node.name for node in compared]), "strong"))
+        write(text=Styled("all nodes" if len(compared) == len(diff.nodes) > 1 else listed(compared), "strong"))
         _lines(write, diff.common)
     for node in diff.nodes:
         own = outside_common(node, diff.common)
         if own or node.drift or node.elsewhere or node.error or (node.restart and not node.changes):
-            write(Styled(node.name, "strong"))
+            write(text=Styled(node.name, "strong"))
             _lines(write, own)
             _remarks(write, node)
 
 
-def _lines(write: Callable[..., None], changes: Sequence[Change]) -> None:
+def _lines(write: Write, changes: Sequence[Change]) -> None:
     for change in changes:
-        write(Styled("  ~ ", "accent"), str(change))
+        write(Styled("  ~ ", "accent"), text=str(change))
 
 
-def _remarks(write: Callable[..., None], node: NodeDiff) -> None:
+def _remarks(write: Write, node: NodeDiff) -> None:
     for drift in node.drift:
-        write(Styled("  ! ", "warning"), drift)
+        write(Styled("  ! ", "warning"), text=drift)
     if node.restart and not node.changes:
-        write(Styled("  ~ ", "accent"), "restart the agent")
+        write(Styled("  ~ ", "accent"), text="restart the agent")
     for other in node.elsewhere:
-        write(Styled("  · ", "dim"), other, Styled(" (hmctl deploy)", "dim"))
+        write(Styled("  - ", "dim"), text=f"{other}: no setting, that is for hmctl deploy")
     if node.error:
-        write(Styled("  ✗ ", "bad"), node.error)
+        write(Styled("  ✗ ", "bad"), text=node.error)
         if node.fix:
-            write(Styled("    fix: ", "accent"), node.fix)
+            write(Styled("    fix: ", "accent"), text=node.fix)
 
 
 def show_plan(output: Output, diff: ConfigDiff, order: Sequence[str]) -> None:
     """Before consent."""
-    show_changes(output, diff, result=False)
+    show_changes(output, diff, lambda *head, text: output.note(*head, text))
     output.note(Styled("order: ", "strong"), ", then ".join(order))
 
 
@@ -76,20 +79,20 @@ def show_report(output: Output, report: ConfigReport) -> None:
         if node.error is None:
             continue
         bad = node.status in ("stuck", "untouched", "restored")
-        output.line(Styled("✗ " if bad else "- ", "bad" if bad else "warning"), f"{node.name}: {node.error}")
+        output.paragraph(Styled("✗ " if bad else "- ", "bad" if bad else "warning"), text=f"{node.name}: {node.error}")
         for line in node.log:
             output.line(Styled("    | ", "dim"), line)
         if node.fix and node.fix != report.fix:
-            output.line(Styled("    fix: ", "accent"), node.fix)
+            output.paragraph(Styled("    fix: ", "accent"), text=node.fix)
     for problem in report.problems:
         output.warn(problem)
     for status, words in _SAID.items():
         if names := [node.name for node in report.nodes if node.status == status]:
             output.line(f"{listed(names)}: {words}")
     if report.error is not None:
-        output.line(Styled("failed: ", "bad"), report.error)
+        output.paragraph(Styled("failed: ", "bad"), text=report.error)
         if report.fix:
-            output.line(Styled("  fix: ", "accent"), report.fix)
+            output.paragraph(Styled("  fix: ", "accent"), text=report.fix)
     elif report.dry_run:
         output.line("Nothing was changed." if report.changed else Styled("No changes.", "good"))
     else:

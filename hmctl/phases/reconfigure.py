@@ -17,6 +17,7 @@ from hmctl.facts.gather import HostFacts
 from hmctl.phases import configure
 from hmctl.phases.agents import Agents
 from hmctl.phases.healthy import wait_healthy, wait_steady
+from hmctl.phases.hostlock import Locks
 from hmctl.phases.rolling import in_order
 from hmctl.phases.runner import Progress, Timings
 from hmctl.phases.start import restart
@@ -71,13 +72,16 @@ def order(rewrites: Sequence[Rewrite], leader: str | None, workers_at_once: int)
 @dataclass(slots=True)
 class Reconfiguration:
     """One roll through the cluster. `limit`: how long an agent may take to start, `patience`: how long the cluster may take to be
-    healthy again, `soak`: how long it must then stay so (seconds). `again` opens another connection to a host that was lost."""
+    healthy again, `soak`: how long it must then stay so (seconds). `again` opens another connection to a host that was lost. `locks`: of
+    the hosts, held by the caller where it can."""
 
     remotes: dict[str, Remote]
     agents: Agents
     progress: Progress
     timings: Timings
     again: Callable[[Host], Awaitable[Remote]]
+    locks: Locks
+    at_once: int
     limit: float
     patience: float
     soak: float
@@ -103,9 +107,15 @@ class Reconfiguration:
         return None
 
     async def _batch(self, batch: Sequence[Rewrite], guarded: Sequence[Host]) -> str | None:
+        gate = asyncio.Semaphore(self.at_once)
+
+        async def one(rewrite: Rewrite) -> None:
+            async with gate:
+                await self._change(rewrite)
+
         async with asyncio.TaskGroup() as group:
             for rewrite in batch:
-                group.create_task(self._change(rewrite), name=f"change {rewrite.name}")
+                group.create_task(one(rewrite), name=f"change {rewrite.name}")
         failed = [f"{name}: {error.message}" for name in (rewrite.name for rewrite in batch) if (error := self.fates[name].error)]
         if failed:
             return "; ".join(failed)
@@ -126,15 +136,16 @@ class Reconfiguration:
     async def _change(self, rewrite: Rewrite) -> None:
         fate, remote, agent = self.fates[rewrite.name], self.remotes[rewrite.name], rewrite.facts.agent
         try:
-            self.progress.update(rewrite.name, "writing its configuration")
-            fate.stage = "written"
-            if rewrite.config != agent.config:
-                await configure.write(remote, rewrite.config, present=agent.config)
-            if rewrite.unit != agent.unit_file:
-                await _write_unit(remote, rewrite.unit)
-            self.progress.update(rewrite.name, "restarting the agent")
-            fate.stage = "started"
-            await restart(rewrite, remote, self.limit)
+            async with self.locks.turn(rewrite):
+                self.progress.update(rewrite.name, "writing its configuration")
+                fate.stage = "written"
+                if rewrite.config != agent.config:
+                    await configure.write(remote, rewrite.config, present=agent.config)
+                if rewrite.unit != agent.unit_file or agent.unit.stale:
+                    await _write_unit(remote, rewrite.unit)
+                self.progress.update(rewrite.name, "restarting the agent")
+                fate.stage = "started"
+                await restart(rewrite, remote, self.limit)
         except HyperMeshError as error:
             error.host = error.host or rewrite.name
             fate.error = error

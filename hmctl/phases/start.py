@@ -40,10 +40,17 @@ async def restart(target: Known, remote: Remote, limit: float) -> None:
     try:
         await check(remote, START.argv(layout.UNIT), timeout=limit + _MARGIN)
     except CommandFailed as error:
-        said = error.stderr.strip().splitlines()
+        said = reason(error.stderr)
         raise InitializationFailed(
-            f"the agent does not start{': ' + said[-1] if said else ''}", host=target.name, fix=f"hmctl logs {target.name}"
+            f"the agent does not start{': ' + said if said else ''}", host=target.name, fix=f"hmctl logs {target.name}"
         ) from None
+
+
+def reason(journal: str) -> str:
+    """The last line of a journal that is not systemd's own account of the same failure. Pure."""
+    lines = journal.strip().splitlines()
+    own = [line for line in lines if not line.startswith((f"{layout.UNIT}:", "Starting ", "Stopping ", "Stopped ", "Failed to start "))]
+    return (own or lines or [""])[-1]
 
 
 @dataclass(frozen=True, slots=True)

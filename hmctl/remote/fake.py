@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmcore import pki
+from hmcore.config.agent import parse_agent_config
 from hmcore.errors import Unreachable
 from hmctl import layout
 from hmctl.remote.base import Completed
@@ -65,6 +66,7 @@ class Machine:
     machine_id: str = ""
     port_holder: str | None = None
     root: bool = True
+    rejects: bytes | None = None  # an agent whose configuration holds this does not come up
     fails: dict[str, str] = field(default_factory=dict)  # script name -> what it says before it ends with 1
     log: list[str] = field(default_factory=list)  # the names of the scripts that took effect
 
@@ -157,6 +159,11 @@ class FakeRemote:
                 Completed(0, facts(self.machine).encode(), "") if self.machine.root else Completed(1, b"", "sudo: a password is required")
             )
         name, arguments = (argv[3], argv[4:]) if argv[:2] == ["sh", "-c"] else (argv[0], argv[1:])
+        if name == layout.WRAPPER:
+            name, arguments = f"hm-{arguments[0]}", arguments[1:]
+        if name == "hm-start" and self.machine.rejects and self.machine.rejects in self.machine.files[layout.CONFIG]:
+            self.machine.active = False
+            return Completed(1, b"", "node_agent: it cannot do with that")
         if name in self.machine.fails:
             self.machine.active &= name != "hm-start"
             self.machine.partial |= name == "hm-unpack"
@@ -172,6 +179,12 @@ class FakeRemote:
 
     def _hm_keep(self, arguments: list[str], stdin: bytes) -> None:
         self.machine.files[arguments[1]] = self.machine.files[arguments[0]]
+
+    def _hm_check_config(self, arguments: list[str], stdin: bytes) -> None:
+        parse_agent_config(stdin, "stdin")
+
+    def _hm_last_words(self, arguments: list[str], stdin: bytes) -> bytes:
+        return b"these were\nits last words\n"
 
     def _hm_packages(self, arguments: list[str], stdin: bytes) -> bytes:
         listed, tried, _, *wanted = arguments

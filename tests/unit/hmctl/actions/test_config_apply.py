@@ -1,0 +1,379 @@
+"""config diff and apply as a whole, on machines in memory: what differs, that it converges from anywhere, and that it is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_cluster import Bed, MemoryAgents, MemoryHosts, make, no_probe, renderer
+
+from hmcore.config.inventory import Host
+from hmcore.errors import HyperMeshError, PeerUnreachable, Unreachable
+from hmcore.records import NodeReport
+from hmctl import layout
+from hmctl.actions.config_apply import ConfigApply, Options
+from hmctl.actions.config_diff import ConfigDiff
+from hmctl.actions.config_report import ConfigReport
+from hmctl.phases import probe
+from hmctl.remote.base import Completed
+from hmctl.remote.fake import FakeRemote
+
+FILES = (layout.CONFIG, layout.UNIT_FILE)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "probe", no_probe)
+
+
+class CountedHosts(MemoryHosts):
+    """All commands of one hmctl in one row; at the one numbered `at`, `strike` is called: it may raise, and then all later ones do."""
+
+    def __init__(self, bed: Bed, at: int, effective: bool, strike: Callable[[], None]) -> None:
+        super().__init__(bed.world, {})
+        self.at, self.effective, self.strike, self.count, self.dead = at, effective, strike, 0, False
+
+    async def connect(self, host: Host) -> FakeRemote:
+        await super().connect(host)
+        return CountedRemote(self, host)
+
+
+class CountedRemote(FakeRemote):
+    def __init__(self, hosts: CountedHosts, host: Host) -> None:
+        super().__init__(host, hosts.world.machines[host.name])
+        self.hosts = hosts
+
+    def _burn(self, effect: Callable[[], Completed]) -> Completed:
+        hosts, number = self.hosts, self.hosts.count
+        if hosts.dead:
+            raise Unreachable("hmctl is no more")
+        hosts.count += 1
+        if number != hosts.at:
+            return effect()
+        if hosts.effective:
+            effect()
+        hosts.strike()
+        return Completed(0, b"", "")
+
+
+class Agents(MemoryAgents):
+    """`silent`: what a node's configuration holds when its agent starts, and then answers nobody. Remembers whom it saw lead."""
+
+    def __init__(self, bed: Bed, silent: Mapping[str, bytes]) -> None:
+        super().__init__(bed.world)
+        self.silent = silent
+
+    async def reports(self, hosts: list[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:  # type: ignore[override]
+        answers = dict(await super().reports(hosts, timeout=timeout))
+        for name, word in self.silent.items():
+            if name in answers and word in self.world.machines[name].files[layout.CONFIG]:
+                answers[name] = PeerUnreachable("no answer", host=name)
+        return answers
+
+
+def action(bed: Bed, *, hosts: MemoryHosts | None = None, silent: Mapping[str, bytes] | None = None, **options: object) -> ConfigApply:
+    chosen = Options(**{"yes": True, "timeout": 0.05, **options})  # type: ignore[arg-type]
+    return ConfigApply(
+        inventory=bed.inventory,
+        store=bed.store,
+        hosts=hosts or MemoryHosts(bed.world, {}),
+        agents=lambda store, remotes: Agents(bed, silent or {}),
+        output=bed.output(),
+        options=chosen,
+        renderer=renderer(),
+    )
+
+
+async def diff(bed: Bed, **options: object) -> ConfigDiff:
+    return await action(bed, **options).diff()
+
+
+async def apply(bed: Bed, **options: object) -> ConfigReport:
+    return await action(bed, **options).apply()
+
+
+async def running(folder: Path, count: int = 3, change: str = "metrics: {interval: 7}") -> Bed:
+    """A cluster that was deployed, and an inventory that was changed since."""
+    bed = make(folder, count)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", f"settings: {{{change}}}\nhosts:")
+    for machine in bed.world.machines.values():
+        machine.log.clear()
+    return bed
+
+
+def files(bed: Bed) -> dict[str, list[bytes]]:
+    return {name: [machine.files[path] for path in FILES] for name, machine in bed.world.machines.items()}
+
+
+def starts(bed: Bed) -> list[int]:
+    return [machine.starts for machine in bed.world.machines.values()]
+
+
+async def settled(bed: Bed) -> None:
+    """Everybody runs with what the inventory says, by either command's measure."""
+    found = await diff(bed)
+    assert (found.changed, found.common, found.exit_code(detailed=True)) == (False, (), 0), found
+    assert [(node.status, node.drift, node.elsewhere) for node in found.nodes] == [("same", (), ())] * len(found.nodes)
+    report = await bed.deploy()
+    assert (report.changed, report.healthy) == (False, True), report
+
+
+async def test_after_apply_nothing_differs_and_a_second_one_restarts_nobody(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    found = await diff(bed)
+    assert [str(change) for change in found.common] == ["settings.metrics.interval 10 -> 7"]
+    assert (found.exit_code(detailed=False), found.exit_code(detailed=True)) == (0, 10)
+    assert not any(machine.log for machine in bed.world.machines.values())
+    report = await apply(bed)
+    assert (report.error, report.healthy, [node.status for node in report.nodes]) == (None, True, ["changed"] * 3)
+    assert starts(bed) == [2, 2, 2]
+    await settled(bed)
+    again = await apply(bed)
+    assert (again.error, again.changed, starts(bed)) == (None, False, [2, 2, 2])
+
+
+async def test_workers_go_first_and_the_leader_last(tmp_path: Path) -> None:
+    bed = await running(tmp_path, count=5)
+    turns: list[str] = []
+    doing = action(bed)
+    doing.show_plan = lambda found, order: turns.extend(order)
+    await doing.apply()
+    assert (bed.world.leader(), turns) == ("node1", ["node4", "node5", "node2", "node3", "node1"])
+    await settled(bed)
+
+
+async def test_a_dry_run_has_the_agents_judge_and_changes_nothing(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    before = files(bed)
+    report = await apply(bed, dry_run=True)
+    assert (report.exit_code(detailed=True), report.exit_code(detailed=False)) == (10, 0)
+    assert (files(bed), starts(bed)) == (before, [1, 1, 1])
+    assert {tuple(machine.log) for machine in bed.world.machines.values()} == {("hm-check-config",)}
+
+
+async def test_what_one_nodes_own_agent_refuses_is_not_begun(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    before = files(bed)
+    bed.world.machines["node2"].fails["hm-check-config"] = "hypermesh-agent: stdin:4: settings.metrics.interval: no"
+    report = await apply(bed)
+    assert report.exit_code(detailed=False) == 1
+    assert "node2: refused by the agent there; nothing was changed" in (report.error or "")
+    assert report.nodes[1].error == "stdin:4: settings.metrics.interval: no"
+    bed.world.machines["node2"].fails["hm-check-config"] = "hypermesh-agent: error: argument COMMAND: invalid choice: 'check-config'"
+    report = await apply(bed)
+    assert "hmctl deploy" in (report.nodes[1].fix or "")
+    assert (files(bed), starts(bed)) == (before, [1, 1, 1])
+
+
+@pytest.mark.parametrize("how", ["does not start", "answers nobody"])
+@pytest.mark.parametrize("sick", ["node1", "node2", "node3", "node5"])
+async def test_when_one_does_not_come_back_every_file_is_what_it_was(tmp_path: Path, sick: str, how: str) -> None:
+    bed = await running(tmp_path, count=5, change="metrics: {interval: 7}, initialization_timeout: 70")
+    before, silent = files(bed), {}
+    if how == "does not start":
+        bed.world.machines[sick].rejects = b"interval: 7"
+    else:
+        silent = {sick: b"interval: 7"}
+    report = await apply(bed, silent=silent)
+    assert (report.exit_code(detailed=False), report.rolled_back, report.changed) == (1, True, False)
+    assert files(bed) == before
+    assert all(machine.active for machine in bed.world.machines.values())
+    failed = next(node for node in report.nodes if node.name == sick)
+    assert failed.status == "restored"
+    assert failed.log == ("these were", "its last words")
+    assert sick in (report.error or "")
+    assert {node.status for node in report.nodes} <= {"restored", "untouched"}
+    bed.world.machines[sick].rejects = None
+    assert (await apply(bed)).healthy
+    await settled(bed)
+
+
+async def test_a_node_that_cannot_be_taken_back_is_named_with_its_state_and_what_mends_it(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    bed.world.machines["node2"].rejects = b"cluster_id"  # whatever it gets
+    before = files(bed)
+    report = await apply(bed)
+    stuck = report.nodes[1]
+    assert (stuck.status, report.exit_code(detailed=False)) == ("stuck", 1)
+    assert "it got its previous file again, but the agent does not start" in (stuck.error or "")
+    assert stuck.fix == "hmctl logs node2"
+    assert "could not be taken back on node2" in (report.error or "")
+    assert files(bed) == before
+
+
+async def test_a_host_that_is_lost_in_the_middle_is_told_apart(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    hosts = CountedHosts(bed, 0, False, lambda: None)
+    remotes: dict[str, int] = {}
+
+    class Losing(CountedRemote):
+        def _burn(self, effect: Callable[[], Completed]) -> Completed:
+            name = self.host.name
+            remotes[name] = remotes.get(name, 0) + 1
+            if name == "node2" and remotes[name] > 4:  # facts, check, keep, put
+                raise Unreachable("the network is down")
+            return effect()
+
+    async def connect(host: Host) -> FakeRemote:
+        return Losing(hosts, host)
+
+    hosts.connect = connect  # type: ignore[method-assign]
+    report = await apply(bed, hosts=hosts)
+    stuck = report.nodes[1]
+    assert (stuck.status, report.nodes[0].status) == ("stuck", "untouched")  # node2 came first, the leader would have been last
+    assert "its previous file could not be put back" in (stuck.error or "")
+    assert f"mv {layout.PREVIOUS} {layout.CONFIG}" in (stuck.fix or "")
+    assert (await apply(bed)).healthy
+    await settled(bed)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(3, 26), st.booleans(), st.sampled_from(["killed", "interrupted", "lost"]))
+def test_interrupted_anywhere_it_is_taken_back_or_a_second_apply_finishes_it(at: int, effective: bool, how: str) -> None:
+    """kill -9 stops all that follows; Ctrl-C takes back what was begun; one lost command does so, too."""
+
+    async def scenario(folder: Path) -> None:
+        bed = await running(folder, change="metrics: {interval: 7}, initialization_timeout: 70")
+        before = files(bed)
+        task: list[asyncio.Task[ConfigReport]] = []
+
+        def strike() -> None:
+            if how == "interrupted":
+                task[0].cancel()
+                return
+            hosts.dead = how == "killed"
+            raise Unreachable("the connection was lost")
+
+        hosts = CountedHosts(bed, at, effective, strike)
+        doing = action(bed, hosts=hosts)
+        async with asyncio.TaskGroup() as group:
+            task.append(group.create_task(doing.apply(), name="apply"))
+        if how == "interrupted" and task[0].cancelled():
+            assert files(bed) == before
+        elif how == "lost" and hosts.count > at:
+            assert task[0].result().error is None or files(bed) == before
+        assert all(machine.holder is None for machine in bed.world.machines.values())
+        assert (await apply(bed)).healthy
+        await settled(bed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder)))
+
+
+async def test_a_node_that_is_down_stops_it_unless_it_may_be_left_out(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    bed.world.down = {"node3"}
+    before = files(bed)
+    report = await apply(bed)
+    assert (report.exit_code(detailed=False), files(bed)) == (1, before)
+    assert "node3" in (report.error or "")
+    assert "--skip-unreachable" in (report.fix or "")
+    report = await apply(bed, skip_unreachable=True)
+    assert (report.exit_code(detailed=False), [node.status for node in report.nodes]) == (3, ["changed", "changed", "left"])
+    assert "decides nothing while one of them restarts" in bed.stderr.getvalue()
+    bed.world.down = set()
+    assert (await apply(bed)).exit_code(detailed=False) == 0
+    assert starts(bed) == [2, 2, 2]
+    await settled(bed)
+
+
+async def test_without_a_quorum_it_is_refused_whatever_is_asked_for(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    bed.world.down = {"node2", "node3"}
+    report = await apply(bed, skip_unreachable=True)
+    assert "no leader" in (report.error or "")
+    assert starts(bed) == [1, 1, 1]
+
+
+async def test_a_limit_changes_these_alone(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    report = await apply(bed, limit="node2")
+    assert [node.name for node in report.nodes] == ["node2"]
+    assert starts(bed) == [1, 2, 1]
+    found = await diff(bed)
+    assert [node.status for node in found.nodes] == ["differs", "same", "differs"]
+    assert (found.common, len(found.nodes[0].changes)) == ((), 1)
+
+
+async def test_what_only_hmctl_reads_concerns_no_node(tmp_path: Path) -> None:
+    bed = await running(tmp_path, change="upgrade: {batch: 3, soak: 5}")
+    await settled(bed)
+
+
+async def test_a_hand_edit_and_an_agent_that_runs_with_something_else_show(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    machine = bed.world.machines["node2"]
+    machine.files[layout.CONFIG] = machine.files[layout.CONFIG].replace(b"heartbeat: 0.2", b"heartbeat: 0.15")
+    found = await diff(bed)
+    node = found.nodes[1]
+    assert [str(change) for change in node.changes] == ["settings.raft.heartbeat 0.15 -> 0.2"]
+    assert len(node.drift) == 2
+    assert "edited by hand" in node.drift[0]
+    assert "runs with what the inventory says, not with what its file says" in node.drift[1]
+    assert [other.drift for other in found.nodes if other.name != "node2"] == [(), ()]
+    assert (await apply(bed)).healthy
+    assert starts(bed) == [1, 2, 1]
+    await settled(bed)
+
+
+async def test_a_file_that_no_agent_reads_is_left_to_deploy(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    machine = bed.world.machines["node2"]
+    machine.files[layout.CONFIG] = machine.files[layout.CONFIG].replace(b"heartbeat: 0.2", b"heartbeat: soon")
+    machine.active = False
+    found = await diff(bed)
+    assert (found.nodes[1].status, found.exit_code(detailed=False)) == ("unreadable", 3)
+    assert "heartbeat" in (found.nodes[1].error or "")
+    assert "hmctl deploy" in (found.nodes[1].fix or "")
+    report = await apply(bed)
+    assert (report.exit_code(detailed=False), starts(bed)) == (1, [1, 1, 1])
+
+
+async def test_who_a_node_is_is_left_to_deploy_and_so_are_new_hosts(tmp_path: Path) -> None:
+    bed = await running(tmp_path, count=4)
+    bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, port: 9000, role: worker").replace(
+        "10.0.0.2, role: control", "10.0.0.2, role: control, labels: {zone: a}"
+    )
+    bed.text += "  - {name: node5, address: 10.0.0.5, role: worker}\n"
+    bed.world.machines["node5"] = type(bed.world.machines["node1"])("node5", "10.0.0.5")
+    found = await diff(bed)
+    nodes = {node.name: node for node in found.nodes}
+    assert nodes["node4"].elsewhere == ("port 7443 -> 9000",)
+    assert [str(change) for change in nodes["node2"].changes][-1] == "labels.zone (none) -> a"
+    assert (nodes["node5"].status, nodes["node5"].fix) == ("new", "hmctl deploy")
+    report = await apply(bed)
+    assert (report.error, report.nodes[4].status) == (None, "left")
+    assert b"port: 7443\n" in bed.world.machines["node4"].files[layout.CONFIG]
+    assert b"interval: 7" in bed.world.machines["node4"].files[layout.CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ("transport: {port: 7500}", "settings.transport.port"),
+        ("membership: {heartbeat: 0.1, suspect: 0.5, down: 1}", "settings.membership.suspect"),
+    ],
+)
+async def test_what_cannot_be_rolled_is_refused_with_the_way_that_works(tmp_path: Path, change: str, path: str) -> None:
+    bed = await running(tmp_path, change=change)
+    before = files(bed)
+    found = await diff(bed)
+    assert [refusal.path for refusal in found.refusals] == [path]
+    assert found.refusals[0].fix
+    report = await apply(bed)
+    assert (report.exit_code(detailed=False), files(bed)) == (1, before)
+
+
+async def test_a_host_that_another_hmctl_holds_is_not_touched_nor_are_the_others(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    bed.world.machines["node3"].holder = object()
+    report = await apply(bed)
+    assert "node3 cannot be had; nothing was changed" in (report.error or "")
+    assert starts(bed) == [1, 1, 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,3 +204,42 @@ def test_words_that_others_choose_are_escaped():
     nasty = 'a"b\\c\nd'
     series = scrape(containers={nasty: 1})
     assert value(series, "containers", state=nasty) == 1
+
+
+# --- docs/observability says nothing that is not so
+
+OBSERVABILITY = Path(__file__).parents[4] / "docs" / "observability"
+NAME = re.compile(r"\bhypermesh_[a-z0-9_]+")
+
+
+def families() -> set[str]:
+    """As PromQL writes them, without the suffixes of histograms."""
+    return {line.split()[2] for line in expose(snapshot()).decode().splitlines() if line.startswith("# TYPE ")}
+
+
+def named(text: str) -> set[str]:
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in NAME.findall(text)}
+
+
+@pytest.mark.parametrize("file", ["alerts.yml", "alerts_test.yml", "dashboard.json"])
+def test_rules_and_dashboard_ask_only_for_what_is_there(file):
+    asked = named((OBSERVABILITY / file).read_text())
+    assert asked
+    assert asked <= families()
+
+
+def test_every_metric_is_explained():
+    explained = set(re.findall(r"^\| `(hypermesh_[a-z0-9_]+)", (OBSERVABILITY / "README.md").read_text(), re.MULTILINE))
+    assert explained == families()
+
+
+def test_the_dashboard_can_be_imported():
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text())
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for panel in panels:
+        assert panel["targets"], panel["title"]
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+        assert all(variable in variables for target in panel["targets"] for variable in re.findall(r"\$([a-z]+)\b", target["expr"]))

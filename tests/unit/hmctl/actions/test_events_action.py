@@ -1,0 +1,124 @@
+"""Events of several sources as one list: which are wanted, in which order, at what time."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmcore.errors import UsageError
+from hmcore.records import Event, NodeEvent
+from hmctl.actions.events import Wanted, local_time, lost, merged, of_cluster, of_node, rfc3339, since_time
+
+NOW = datetime(2026, 11, 22, 18, 30, tzinfo=timezone(timedelta(hours=1)))
+
+
+def replicated(index: int, kind: str = "node.down", subject: str = "node1", at: float = 0.0) -> Event:
+    return Event(index=index, kind=kind, subject=subject, message="m", author="alice", unix_time=at)
+
+
+def own(sequence: int, at: float, node: str = "node1") -> NodeEvent:
+    return NodeEvent(sequence=sequence, unix_time=at, kind="exec", node=node, container="web", container_id="id", message="exec x")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "subjects"),
+    [
+        (Wanted(), ["node1", "node1/web", "hm-1", "node2"]),
+        (Wanted(kinds=("node",)), ["node1", "node2"]),
+        (Wanted(kinds=("node.down",)), ["node1"]),
+        (Wanted(kinds=("nod",)), []),
+        (Wanted(kinds=("exec",)), []),
+        (Wanted(nodes=frozenset({"node1"})), ["node1", "node1/web"]),
+        (Wanted(container="web"), ["node1/web"]),
+        (Wanted(container="node1/web"), ["node1/web"]),
+        (Wanted(container="node2/web"), []),
+        (Wanted(since=3.0), ["hm-1", "node2"]),
+    ],
+)
+def test_which_of_the_clusters_events_are_wanted(wanted: Wanted, subjects: list[str]) -> None:
+    events = [
+        replicated(1, "node.down", "node1", 1),
+        replicated(2, "instance.unhealthy", "node1/web", 2),
+        replicated(3, "cluster.formed", "hm-1", 3),
+        replicated(4, "node.ready", "node2", 4),
+    ]
+    assert [event.view.subject for event in of_cluster(events, wanted)] == subjects
+
+
+def test_whom_to_ask() -> None:
+    assert Wanted().node_kinds == ("exec", "tcp")
+    assert Wanted().of_cluster
+    only = Wanted(kinds=("tcp",))
+    assert (only.node_kinds, only.of_cluster, only.asks("node1")) == (("tcp",), False, True)
+    assert not Wanted(kinds=("node",)).asks("node1")
+    assert [Wanted(container="node1/web").asks(name) for name in ("node1", "node2")] == [True, False]
+    assert [Wanted(nodes=frozenset({"node2"})).asks(name) for name in ("node1", "node2")] == [False, True]
+
+
+def test_the_clusters_events_bear_author_and_time_and_begin_after_an_index() -> None:
+    (event,) = of_cluster([replicated(4), replicated(5, at=1_795_000_000.25)], Wanted(), after=4)
+    assert (event.view.time, event.view.author, event.view.node) == ("2026-11-18T11:06:40.250Z", "alice", None)
+    (old,) = of_cluster([replicated(1)], Wanted())
+    assert old.view.time is None  # an earlier release gave none
+
+
+def test_merged_by_time_and_one_source_never_out_of_its_order() -> None:
+    cluster = of_cluster([replicated(9, at=5.0), replicated(9, subject="node2", at=5.0)], Wanted())
+    first, second = of_node([own(3, 4.0), own(4, 5.0)], Wanted()), of_node([own(1, 4.5, "node2")], Wanted())
+    found = merged([cluster, first, second], None)
+    assert [(event.source, event.number, event.part) for event in found] == [
+        ("node1", 3, 0), ("node2", 1, 0), ("", 9, 0), ("", 9, 1), ("node1", 4, 0),
+    ]  # fmt: skip
+    assert merged([cluster, first, second], 2) == found[-2:]
+    assert merged([cluster], 0) == []
+
+
+def test_a_gap_stands_before_what_came_after_it() -> None:
+    gap = lost("node1", 12, before=5.0, last=-1)
+    assert merged([[gap], of_node([own(4, 5.0)], Wanted())], None)[0] is gap
+    assert (gap.view.message, gap.view.kind, gap.view.attributes) == ("12 events lost", "lost", {"count": "12"})
+
+
+def test_since_leaves_out_what_was_before() -> None:
+    assert [event.number for event in of_node([own(1, 1.0), own(2, 2.0)], Wanted(since=2.0))] == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("10m", "2026-11-22T17:20:00Z"),
+        ("1h30m", "2026-11-22T16:00:00Z"),
+        ("1h 30m", "2026-11-22T16:00:00Z"),
+        ("2d", "2026-11-20T17:30:00Z"),
+        ("08:00", "2026-11-22T07:00:00Z"),
+        ("8:00", "2026-11-22T07:00:00Z"),
+        ("8:00:30", "2026-11-22T07:00:30Z"),
+        ("2026-11-22 08:00", "2026-11-22T07:00:00Z"),
+        ("2026-11-22T08:00:00Z", "2026-11-22T08:00:00Z"),
+        ("2026-11-21", "2026-11-20T23:00:00Z"),
+    ],
+)
+def test_since_is_understood(text: str, at: str) -> None:
+    assert datetime.fromtimestamp(since_time(text, NOW), UTC) == datetime.fromisoformat(at)
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[0-9: smhdwT-]{0,12}", fullmatch=True))
+def test_since_is_a_time_or_a_usage_error(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert isinstance(since_time(text, NOW), float)
+
+
+def test_times_for_people_have_a_date_only_on_other_days() -> None:
+    assert local_time("2026-11-22T17:31:02.123Z", NOW) == "18:31:02.123"
+    assert local_time("2026-11-21T23:30:00.000Z", NOW) == "00:30:00.000"  # it is today in their zone
+    assert local_time("2026-11-21T17:31:02.123Z", NOW) == "2026-11-21 18:31:02.123"
+    assert local_time(None, NOW) == "-"
+
+
+@given(st.floats())
+def test_any_clock_gives_some_time(unix_time: float) -> None:
+    assert rfc3339(unix_time).endswith("Z")

@@ -42,6 +42,7 @@ from node_agent.consensus.commands import encode as encode
 from node_agent.consensus.commands import encode_batch as encode_batch
 
 MAX_EVENTS = 200
+MAX_INSTANCE_EVENTS = 10  # that one command makes
 MAX_RECEIPTS = 4096  # retries are recognised among this many latest requests
 
 T = TypeVar("T")
@@ -189,9 +190,11 @@ def _put_instances(state: State, command: PutInstances, entry: Entry) -> tuple[S
         return state, Applied(changed=False)
     changed = replace(state, registrations={**state.registrations, command.node: after})
     known = {instance.id: instance.health for instance in before.instances} if before is not None else {}
-    for instance in command.instances:
-        if known.get(instance.id, instance.health) is not instance.health:
-            changed = record(changed, entry, f"instance.{instance.health.value}", instance.id, instance.reason)
+    others = [instance for instance in command.instances if known.get(instance.id, instance.health) is not instance.health]
+    if len(others) > MAX_INSTANCE_EVENTS:  # a node's hundred containers must not push all other events out
+        return record(changed, entry, "registry.changed", command.node, f"{len(others)} instances changed their health"), Applied()
+    for instance in others:
+        changed = record(changed, entry, f"instance.{instance.health.value}", instance.id, instance.reason)
     return changed, Applied()
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.records import Cluster, Node, NodeState, Role
+from hmcore.records import Cluster, Instance, InstanceHealth, Node, NodeState, Role
 from node_agent.consensus import machine
+from node_agent.consensus.commands import ExpireInstances, MuteCheck, PutInstances, SetMaintenance
 from node_agent.consensus.machine import (
     Applied,
     FormCluster,
@@ -33,7 +34,20 @@ nodes = st.builds(
     release=names,
     incarnation=st.integers(0, 3),
 )
+instances = st.builds(
+    Instance, id=st.sampled_from(["node1/a", "node1/b"]), service=names, node=names, address=names, health=st.sampled_from(InstanceHealth)
+)
 commands = st.one_of(
+    st.builds(
+        PutInstances,
+        node=names,
+        incarnation=st.integers(0, 3),
+        revision=st.integers(0, 3),
+        instances=st.lists(instances, max_size=2).map(tuple),
+    ),
+    st.builds(ExpireInstances, node=names, revision=st.integers(0, 3), reason=st.sampled_from(["", "late"])),
+    st.builds(SetMaintenance, target=st.sampled_from(["node1/", "node1/a"]), on=st.booleans(), reason=names),
+    st.builds(MuteCheck, check=st.sampled_from(["disk", "peers"]), node=st.sampled_from(["", "node1"]), on=st.booleans(), reason=names),
     st.builds(FormCluster, id=names, bootstrap=names),
     st.builds(PutNode, node=nodes),
     st.builds(SetNodeState, name=names, state=st.sampled_from(NodeState), reason=names, incarnation=st.integers(0, 3)),

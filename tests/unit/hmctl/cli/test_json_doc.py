@@ -126,6 +126,38 @@ def sample_logs() -> object:
     return Line(time="2026-11-22T08:00:00.000000Z", node="node1", priority=6, message="started")
 
 
+def sample_flow() -> Any:
+    from hmctl.actions.flows import COUNTERS, FlowView
+
+    identity = {name: name for name in ("node", "container", "container_id", "service", "peer", "peer_name", "protocol")}
+    return msgspec.convert(identity | dict.fromkeys(COUNTERS, 1), FlowView)
+
+
+def sample_problem() -> Any:
+    from hmctl.actions.flows import Problem
+
+    return Problem(node="node2", error="no answer", fix=None)
+
+
+def sample_flows() -> object:
+    from hmctl.actions.flows import FlowList
+
+    return FlowList(flows=[sample_flow()], omitted=0, problems=[sample_problem()])
+
+
+def sample_rate() -> object:
+    from hmctl.actions.flows import Sample, rates
+
+    return rates(Sample.of(0.0, []), Sample.of(2.0, [sample_flow()]), "2026-11-22T08:00:00Z")[0]
+
+
+def sample_events() -> object:
+    from hmctl.actions.events import EventList, EventView
+
+    event = EventView(time=None, kind="exec", node="node1", message="exec /bin/sh", attributes={"pid": "12"})
+    return EventList(events=[event], problems=[sample_problem()])
+
+
 def sample_lab() -> object:
     from hmctl.lab.lab import HostView, LabView
 
@@ -210,6 +242,9 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl bundle build": sample_release,
     "hmctl bundle ls": sample_releases,
     "hmctl logs": sample_logs,
+    "hmctl flows": sample_flows,
+    "hmctl flows -f": sample_rate,
+    "hmctl events": sample_events,
     "hmctl lab up": sample_lab,
     "hmctl lab ls": sample_labs,
 }

@@ -46,10 +46,10 @@ def _meet(meeting: _Meeting, present: Sequence[Settings], wanted: Settings) -> I
     windows, window = [value_at(settings, meeting.window) for settings in present], value_at(wanted, meeting.window)
     slowest, least = max(intervals, default=0.0), min(windows, default=float("inf"))
     if window < meeting.factor * slowest:
-        first = f"apply {meeting.interval}: {interval:g} by itself first, {meeting.window} afterwards"
+        first = f"apply {meeting.interval}: {interval:g} alone first, and the rest afterwards"
         yield _mistake(meeting.window, _why(meeting, slowest, window), first)
     if least < meeting.factor * interval:
-        first = f"apply {meeting.window}: {window:g} by itself first, {meeting.interval} afterwards"
+        first = f"apply the rest first, and {meeting.interval}: {interval:g} afterwards"
         yield _mistake(meeting.interval, _why(meeting, interval, least), first)
 
 

@@ -110,7 +110,7 @@ class ConfigApply:
             if self.options.dry_run:
                 return draft.finished()
             self._warn(before, down)
-            self.output.confirm(f"Restart {plural(len(rewrites), 'agent')} with other settings, one after the other?", yes=self.options.yes)
+            self.output.confirm(f"Change the settings of {plural(len(rewrites), 'node')}?", yes=self.options.yes)
             well = [host for host in hosts if host.name not in before.waiting and host.name not in down]
             return await self._roll(batches, well, reached, agents, draft)
         finally:

@@ -170,10 +170,10 @@ def _node(
         words += (f"{layout.UNIT}: TimeoutStartSec",)
     wished = {layout.CONFIG: file, layout.UNIT_FILE: unit}
     outdated = agent.unit.running and any(agent.started.get(path) != checksum(content) for path, content in wished.items())
-    rewrite = Rewrite(host, facts, file, unit, words) if words or outdated else None
+    rewrite = Rewrite(host, facts, file, unit, words, outdated) if words or outdated else None
     status: Literal["same", "differs"] = "differs" if rewrite is not None else "same"
     drift = tuple(_drift(facts, file))
-    return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), restart=rewrite is not None), rewrite, refusals
+    return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), restart=outdated), rewrite, refusals
 
 
 def _timeless(unit: bytes) -> bytes:

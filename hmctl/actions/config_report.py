@@ -60,7 +60,9 @@ def outcomes(
 
 
 def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, left_out: str | None, dry_run: bool) -> NodeOutcome:
-    changes = tuple(map(str, node.changes)) or (("restart",) if node.restart else ())
+    changes = tuple(map(str, node.changes)) or (
+        ("restart the agent",) if node.restart else ("write the file",) if node.status == "differs" else ()
+    )
     if error is not None:
         return NodeOutcome(node.name, "untouched", changes, error.message, error.fix)
     if fate is not None and fate.stuck is not None:

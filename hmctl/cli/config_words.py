@@ -30,8 +30,10 @@ def show_diff(output: Output, diff: ConfigDiff) -> None:
     due = [node.name for node in diff.nodes if node.restart]
     same = [node.name for node in diff.nodes if node.status == "same"]
     if due and not diff.refusals:
-        how = "one after the other; containers go on running" if len(due) > 1 else "containers go on running"
-        output.paragraph(text=f"To apply: hmctl config apply restarts the agent of {listed(due)}, {how}.")
+        turns = ", one after the other" if len(due) > 1 else ""
+        output.paragraph(text=f"To apply: hmctl config apply restarts the agent of {listed(due)}{turns}; containers go on running.")
+    elif diff.changed and not diff.refusals:
+        output.line("To apply: hmctl config apply; no agent needs a restart, for all run with this already.")
     elif same and not diff.changed:
         output.line(Styled("No changes.", "good") if len(same) == len(diff.nodes) else f"{listed(same)}: no changes")
 

@@ -38,13 +38,15 @@ State = Literal["untouched", "changed", "restored", "stuck"]
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """What one node gets, beside what it has. `words`: the differences, for people; none when only a restart is due."""
+    """What one node gets, beside what it has. `words`: the differences, for people; none when only a restart is due. `restart`: false
+    where the agent runs with this already, and only the file says otherwise."""
 
     host: Host
     facts: HostFacts
     config: bytes
     unit: bytes
     words: tuple[str, ...]
+    restart: bool
 
     @property
     def name(self) -> str:
@@ -143,9 +145,10 @@ class Reconfiguration:
                     await configure.write(remote, rewrite.config, present=agent.config)
                 if rewrite.unit != agent.unit_file or agent.unit.stale:
                     await _write_unit(remote, rewrite.unit)
-                self.progress.update(rewrite.name, "restarting the agent")
-                fate.stage = "started"
-                await restart(rewrite, remote, self.limit)
+                if rewrite.restart:
+                    self.progress.update(rewrite.name, "restarting the agent")
+                    fate.stage = "started"
+                    await restart(rewrite, remote, self.limit)
         except HyperMeshError as error:
             error.host = error.host or rewrite.name
             fate.error = error

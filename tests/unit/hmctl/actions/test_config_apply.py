@@ -319,7 +319,19 @@ async def test_a_hand_edit_and_an_agent_that_runs_with_something_else_show(tmp_p
     assert "runs with what the inventory says, not with what its file says" in node.drift[1]
     assert [other.drift for other in found.nodes if other.name != "node2"] == [(), ()]
     assert (await apply(bed)).healthy
-    assert starts(bed) == [1, 2, 1]
+    assert starts(bed) == [1, 1, 1]  # it runs with that already
+    await settled(bed)
+
+
+async def test_a_hand_edit_that_an_agent_was_started_with_is_undone_by_a_restart(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    machine = bed.world.machines["node2"]
+    machine.files[layout.CONFIG] = machine.files[layout.CONFIG].replace(b"heartbeat: 0.2", b"heartbeat: 0.15")
+    FakeRemote(bed.inventory.hosts[1], machine)._hm_start([], b"")
+    assert [len(node.drift) for node in (await diff(bed)).nodes] == [0, 1, 0]
+    assert (await apply(bed)).healthy
+    assert starts(bed) == [1, 3, 1]
     await settled(bed)
 
 

@@ -1,0 +1,167 @@
+"""Settings of a running cluster: rolled node by node, taken back where a node does not come back, drift shown. Each test leaves the
+cluster with the settings that it found."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from clusters import AGENT, Cluster
+
+CONFIG = "/etc/hypermesh/agent.yaml"
+DROP_IN = f"/etc/systemd/system/{AGENT}.d/refuses.conf"
+# A machine on which an agent with these settings does not come up, whatever its configuration looks like elsewhere.
+REFUSES = """
+mkdir -p "$(dirname "$1")"
+printf '#!/bin/sh\\n! grep "interval: 7" %s >/dev/null || { echo cannot do with 7 >&2; exit 1; }\\n' "$2" > /usr/local/bin/refuses
+chmod 755 /usr/local/bin/refuses
+printf '[Service]\\nExecStartPre=/usr/local/bin/refuses\\n' > "$1"
+systemctl daemon-reload
+"""
+CONTAINER = """
+mkdir -p /tmp/i/bin && cp /bin/busybox /tmp/i/bin/ && ln -sf busybox /tmp/i/bin/sleep
+tar -C /tmp/i -c . | docker import - tiny >/dev/null
+docker run --detach --init=false --name=stays --label hypermesh.cluster="$1" tiny /bin/sleep 3600 >/dev/null
+"""
+
+
+@contextmanager
+def settings(cluster: Cluster, text: str) -> Iterator[None]:
+    """The inventory with other settings, for as long as the block runs."""
+    before = cluster.inventory.read_text()
+    cluster.inventory.write_text(f"{before}settings: {text}\n")
+    try:
+        yield
+    finally:
+        cluster.inventory.write_text(before)
+
+
+def configs(cluster: Cluster) -> dict[str, str]:
+    return {name: cluster.inside(name, "cat", CONFIG) for name in cluster.names}
+
+
+def diff(cluster: Cluster) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(cluster.run("config", "diff", "-o", "json", check=False).stdout)
+    return document
+
+
+def began(cluster: Cluster, name: str) -> int:
+    """When its agent was up, in microseconds on the clock that all hosts of a lab share."""
+    return int(cluster.inside(name, "systemctl", "show", "-p", "ActiveEnterTimestampMonotonic", "--value", AGENT))
+
+
+@contextmanager
+def verdicts(cluster: Cluster) -> Iterator[list[str]]:
+    """What status says, again and again, while the block runs."""
+    said: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            said.append(str(cluster.status()["health"]))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield said
+    finally:
+        over.set()
+        asking.join()
+
+
+@pytest.fixture
+def container(cluster: Cluster) -> Iterator[Callable[[], str]]:
+    """A container of the cluster on node1; called, says when it began."""
+    cluster.inside("node1", "sh", "-c", CONTAINER, "container", "hm-any")
+    try:
+        yield lambda: cluster.inside("node1", "docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}} {{.State.Pid}}", "stays")
+    finally:
+        cluster.inside("node1", "docker", "rm", "--force", "stays")
+
+
+def test_other_settings_are_rolled_leader_last_and_containers_go_on(cluster: Cluster, container: Callable[[], str]) -> None:
+    cluster.until_healthy()
+    leader, runs, pids = cluster.status()["leader"], container(), [cluster.agent_pid(name) for name in cluster.names]
+    with settings(cluster, "{raft: {heartbeat: 0.15}, metrics: {interval: 7}}"):
+        found = diff(cluster)
+        assert [(change["path"], change["new"]) for change in found["common"]] == [
+            ("settings.raft.heartbeat", 0.15),
+            ("settings.metrics.interval", 7),
+        ]
+        assert cluster.run("config", "apply", "--dry-run", "--detailed-exitcode", check=False).returncode == 10
+        assert [cluster.agent_pid(name) for name in cluster.names] == pids
+        with verdicts(cluster) as said:
+            report = json.loads(cluster.run("config", "apply", "--yes", "-o", "json").stdout)
+        assert (report["healthy"], report["rolled_back"]) == (True, False)
+        assert "critical" not in said
+        assert all("heartbeat: 0.15" in text and "interval: 7" in text for text in configs(cluster).values())
+        assert max(cluster.names, key=lambda name: began(cluster, name)) == leader
+        assert cluster.run("config", "diff", "--detailed-exitcode").returncode == 0
+        pending = json.loads(cluster.run("deploy", "--dry-run", "-o", "json").stdout)
+        assert pending["changed"] is False
+    cluster.run("config", "apply", "--yes")
+    assert diff(cluster)["changed"] is False
+    assert container() == runs
+    cluster.until_healthy()
+
+
+def test_when_a_node_does_not_come_back_all_are_taken_back(cluster: Cluster) -> None:
+    cluster.until_healthy()
+    sick = sorted(name for name in cluster.names if name != cluster.status()["leader"])[-1]  # so that another one was changed before
+    before = configs(cluster)
+    cluster.inside(sick, "sh", "-c", REFUSES, "refuses", DROP_IN, CONFIG)
+    try:
+        with settings(cluster, "{metrics: {interval: 7}}"):
+            done = cluster.run("config", "apply", "--yes", "-o", "json", check=False)
+    finally:
+        cluster.inside(sick, "sh", "-c", 'rm "$1"; systemctl daemon-reload', "accepts", DROP_IN)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    nodes = {node["name"]: node for node in report["nodes"]}
+    assert report["rolled_back"] is True
+    assert nodes[sick]["error"] == "the agent does not start: cannot do with 7"
+    assert "cannot do with 7" in nodes[sick]["log"]
+    assert sorted(node["status"] for node in nodes.values()) == ["restored", "restored", "untouched"]
+    assert configs(cluster) == before
+    assert diff(cluster)["changed"] is False
+    cluster.until_healthy()
+
+
+def test_ctrl_c_takes_back_what_was_begun(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    cluster.until_healthy()
+    before = configs(cluster)
+    with settings(cluster, "{metrics: {interval: 7}}"):
+        process = cluster.hmctl.start("-i", cluster.inventory, "config", "apply", "--yes")
+        try:
+            eventually(lambda: any("interval: 7" in text for text in configs(cluster).values()), within=60)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130, out + err
+    assert "previous settings again" in out
+    assert configs(cluster) == before
+    cluster.until_healthy()
+    assert diff(cluster)["changed"] is False
+
+
+def test_a_hand_edit_shows_and_apply_mends_it(cluster: Cluster) -> None:
+    cluster.until_healthy()
+    before = configs(cluster)
+    cluster.inside("node2", "sed", "-i", "s/suspect: 2.0/suspect: 3.0/", CONFIG)
+    found = diff(cluster)
+    node = found["nodes"][1]
+    assert [(change["path"], change["old"], change["new"]) for change in node["changes"]] == [("settings.membership.suspect", 3, 2)]
+    assert any("edited by hand" in drift for drift in node["drift"])
+    assert any("the file was changed after the agent had started" in drift for drift in node["drift"])
+    assert [other["status"] for other in found["nodes"]] == ["same", "differs", "same"]
+    pids = {name: cluster.agent_pid(name) for name in cluster.names}
+    cluster.run("config", "apply", "--yes")
+    assert configs(cluster) == before
+    assert {name for name in cluster.names if cluster.agent_pid(name) != pids[name]} <= {"node2"}
+    cluster.until_healthy()

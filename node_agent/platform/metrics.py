@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from hmcore.records import ComponentState, InstanceHealth, NodeReport, NodeState, PeerReport, Role
 from node_agent.consensus.outlook import Figures
 from node_agent.platform.snapshot import Snapshot
-from node_agent.platform.tally import Calls, Histogram
+from node_agent.platform.tally import OTHER, Calls, Histogram
 from node_agent.platform.usage import Room, Usage
 from node_agent.security.maps import Totals
 
@@ -27,6 +27,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "hypermesh_"
 PEERS = 32  # shown one by one, control nodes first: n nodes that each show all others would be n² series
 CHECKS = 64
+CONTAINER_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")  # Docker's words
 
 _WELL = (ComponentState.READY, ComponentState.RUNNING)
 
@@ -51,7 +52,7 @@ class _Families(Collector):
         yield from _peers(snapshot.report)
         yield from _services(snapshot)
         if snapshot.containers is not None:
-            yield _by("containers", "Containers of ours on this node, by state.", "state", snapshot.containers)
+            yield _containers(snapshot.containers)
         yield from _security(snapshot)
         yield from _process(snapshot.usage, snapshot.loop_lag)
         if snapshot.room is not None:
@@ -169,6 +170,14 @@ def _services(snapshot: Snapshot) -> Iterator[Metric]:
     yield _by("service_instances", about, "health", {health.value: healths[health] for health in InstanceHealth})
     active = {instance.service for instance in snapshot.instances if instance.health is InstanceHealth.HEALTHY}
     yield _gauge("services_active", "Services with at least one healthy instance.", len(active))
+
+
+def _containers(states: Mapping[str, int]) -> Metric:
+    counts = dict.fromkeys(CONTAINER_STATES, 0)
+    for state, count in states.items():
+        known = state if state in counts else OTHER
+        counts[known] = counts.get(known, 0) + count
+    return _by("containers", "Containers of ours on this node, by state.", "state", counts)
 
 
 def _security(snapshot: Snapshot) -> Iterator[Metric]:

@@ -200,10 +200,11 @@ def test_a_histogram_counts_what_is_at_most_its_bound():
     assert histogram.sum == pytest.approx(7.65)
 
 
-def test_words_that_others_choose_are_escaped():
+def test_words_that_others_choose_make_no_labels_or_are_escaped():
     nasty = 'a"b\\c\nd'
-    series = scrape(containers={nasty: 1})
-    assert value(series, "containers", state=nasty) == 1
+    series = scrape(containers={"running": 2, nasty: 1, "new": 1}, report=report(release=nasty))
+    assert [value(series, "containers", state=state) for state in ("running", "exited", "other")] == [2, 0, 2]
+    assert [labels for name, labels in series if name == "hypermesh_build_info" and ("release", nasty) in labels]
 
 
 # --- docs/observability says nothing that is not so

@@ -13,6 +13,7 @@ from hmcore.records import Node, NodeState, Registration
 from node_agent.consensus.commands import ExpireInstances
 
 BETWEEN = 1.0  # seconds from one attempt to copy a node's instances to the next: what comes and goes must not flood the log
+REMEMBERED = 8  # lists of a node: one that changes while it is being copied is not forgotten at once
 PATIENCE = 16.0  # the longest such time, after attempts that failed
 
 _SILENT = (NodeState.SUSPECT, NodeState.DOWN)
@@ -54,6 +55,7 @@ class Renewals:
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._heard: dict[str, Renewal] = {}
+        self._vouched: dict[str, dict[int, float]] = {}  # when each of a node's latest lists was renewed last
         self._attempts: dict[str, Attempt] = {}
         self._leader_since = 0.0
 
@@ -63,6 +65,11 @@ class Renewals:
         if before is not None and incarnation < before.incarnation:
             return False
         self._heard[node] = Renewal(incarnation, revision, now)
+        times = self._vouched.setdefault(node, {})
+        times.pop(revision, None)
+        times[revision] = now
+        if len(times) > REMEMBERED:
+            del times[next(iter(times))]
         return before is None or before.revision != revision
 
     def lead(self, now: float) -> None:
@@ -80,6 +87,7 @@ class Renewals:
         for gone in self._heard.keys() - nodes.keys():
             if now >= self._heard[gone].at + self._ttl:  # a node that joins is heard before it is a member
                 del self._heard[gone]
+                self._vouched.pop(gone, None)
         pull: list[str] = []
         commands: list[ExpireInstances] = []
         times: list[float] = []
@@ -95,18 +103,17 @@ class Renewals:
             elif other:
                 pull.append(name)
             if known is not None and command is None and not known.expired:
-                times.append(self._ends(known, said))
+                times.append(self._ends(name, known))
         return Plan(tuple(pull), tuple(commands), min(times, default=None))
 
     def _expiry(self, name: str, known: Registration, said: Renewal | None, now: float) -> ExpireInstances | None:
         """What makes a node's instances unknown, or known again."""
-        expired = now >= self._ends(known, said)
+        expired = now >= self._ends(name, known)
         if known.expired:
             renewed = said is not None and said.revision == known.revision and now < said.at + self._ttl
             return ExpireInstances(node=name, revision=known.revision, reason="") if renewed else None
         return ExpireInstances(node=name, revision=known.revision, reason=f"not renewed for {self._ttl:g} s") if expired else None
 
-    def _ends(self, known: Registration, said: Renewal | None) -> float:
-        """When the instances that are registered expire. Only a renewal of just these counts."""
-        renewed = said.at if said is not None and said.revision == known.revision else float("-inf")
-        return max(renewed, self._leader_since) + self._ttl
+    def _ends(self, name: str, known: Registration) -> float:
+        """When the instances that are registered expire. Only a renewal of just these counts, also when others were heard of since."""
+        return max(self._vouched.get(name, {}).get(known.revision, self._leader_since), self._leader_since) + self._ttl

@@ -50,7 +50,7 @@ def judge(hosts: Sequence[str], answers: Mapping[str, NodeReport | HyperMeshErro
             waiting[name] = answer.message if isinstance(answer, HyperMeshError) else "not asked"
             continue
         bad = {part: found for part, found in answer.components.items() if not _well(part, found.state)}
-        coming = {part: found for part, found in bad.items() if part not in OPTIONAL and found.state is not ComponentState.DEGRADED}
+        coming = {part: found for part, found in bad.items() if _coming(part, found.state)}
         needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in coming.items()]
         if not answer.formed:
             waiting[name] = "the cluster is not formed"
@@ -76,6 +76,12 @@ def _members(reports: Mapping[str, NodeReport], leader: str | None) -> dict[str,
 def _well(part: str, state: ComponentState) -> bool:
     """An optional layer that is up and has nothing to do (eBPF switched off) is well; the others are there to work."""
     return state is ComponentState.RUNNING or (state is ComponentState.READY and part in OPTIONAL)
+
+
+def _coming(part: str, state: ComponentState) -> bool:
+    """Whether it is worth waiting for. A layer that works with less does so for as long as one waits; one that is about to say what it
+    can do (eBPF programs are compiled for seconds on a busy host) does not, and its own timeouts bound it."""
+    return state is ComponentState.INITIALIZING or (part not in OPTIONAL and state is not ComponentState.DEGRADED)
 
 
 def _muted(report: NodeReport) -> frozenset[str]:

@@ -127,6 +127,7 @@ def test_healthy_is_when_all_is_well() -> None:
         (report("node2", leader=None), "no leader"),
         (report("node2", consensus=ComponentState.INITIALIZING), "consensus is initializing"),
         (report("node2", transport=ComponentState.ERROR), "transport is error"),
+        (report("node2", security=ComponentState.INITIALIZING), "security is initializing"),
     ],
 )
 def test_what_is_waited_for_is_named(node2: NodeReport | HyperMeshError, waits_for: str) -> None:

@@ -228,6 +228,22 @@ def sample_maintenance() -> object:
     return MaintenanceChange(target="node1/", on=True, changed=True, index=7, instances=["node1/web"])
 
 
+def sample_config_diff() -> object:
+    from hmctl.actions.config_diff import Change, ConfigDiff, NodeDiff, Refusal
+
+    change = Change("settings.raft.heartbeat", 0.2, 0.1)
+    node = NodeDiff("node1", "differs", (change,), drift=("edited",), elsewhere=("role control -> worker",), restart=True)
+    return ConfigDiff("lab", True, (change,), (node,), (Refusal("settings.transport.port", "why", "put it back"),))
+
+
+def sample_config_apply() -> object:
+    from hmctl.actions.config_report import ConfigReport, NodeOutcome
+
+    node = NodeOutcome("node1", "restored", ("settings.raft.heartbeat 0.2 -> 0.1",), "it did not start", "hmctl logs node1", ("no",))
+    refusals = sample_config_diff().refusals  # type: ignore[attr-defined]
+    return ConfigReport("lab", False, False, True, None, "node1", (node,), refusals, ("node2: security is degraded",))
+
+
 STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl status": status,
     "hmctl health": sample_health,
@@ -239,6 +255,8 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl service maintain": sample_maintenance,
     "hmctl deploy": sample_deploy,
     "hmctl reset": sample_deploy,
+    "hmctl config diff": sample_config_diff,
+    "hmctl config apply": sample_config_apply,
     "hmctl bundle build": sample_release,
     "hmctl bundle ls": sample_releases,
     "hmctl logs": sample_logs,

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError
 from hmcore.health import ClusterCondition, NodeCondition, cluster_checks, score
-from hmcore.records import Instance, NodeReport, NodeState
+from hmcore.records import NodeReport, NodeState
 from node_agent.consensus.outlook import Figures
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.exposition import Exposition, Proof
@@ -105,7 +105,7 @@ class Monitoring:
             usage=usage(),
             tally=self._tally,
             cluster_score=cluster_score(report, layers.cluster),
-            instances=self._instances(),
+            instances=tuple(candidate.instance for candidate in layers.registry.catalogue),
             containers=None if layers.container.running is None else Counter(each.state for each in layers.container.containers().values()),
             log=self._figures(),
             totals=None if report.security is None or report.security.mode == "off" else layers.security.totals(),
@@ -113,10 +113,6 @@ class Monitoring:
             loop_lag=self._lag.worst,
             room=self._room,
         )
-
-    def _instances(self) -> tuple[Instance, ...]:
-        registrations = self._layers.cluster.registrations
-        return tuple(instance for registration in registrations.values() for instance in registration.instances)
 
     def _figures(self) -> Figures | None:
         return None if self._layers.voter is None else self._layers.voter.raft.figures

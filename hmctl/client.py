@@ -34,7 +34,8 @@ T = TypeVar("T")
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-AT_ONCE = 64  # agents asked at the same time: a handshake costs us about 10 ms of processor, and late answers count as silence
+AT_ONCE = 32  # agents asked at the same time: enough to keep us busy (a handshake is 5 ms of work) as far as 50 ms away, and few enough
+# that none waits for us so long that it sends everything again
 RELAY = ("/usr/local/bin/hypermesh-agent", "relay")
 NOT_FOUND = 127  # what a shell ends with when there is no such command
 RELAY_END = 1.0  # seconds for a relay whose stream has closed to say why
@@ -227,8 +228,8 @@ async def ask_all(
     """Asks every host at the same time, each for `timeout` seconds at most: one that is dead delays nobody else.
 
     With `patience`, the others get no more than so many seconds once most have answered (more if these were slow): whoever is silent
-    then is dead or far worse off than the rest. Failures of our own tree become that host's entry; anything else is a bug and ends
-    the whole.
+    then is dead or far worse off than the rest. Until then each answer gives all of them `timeout` seconds more: as long as answers come
+    in, it may be this machine that is slow. Failures of our own tree become that host's entry; anything else is a bug and ends the whole.
     """
     gate, clock = asyncio.Semaphore(at_once), asyncio.get_running_loop().time
     found: dict[str, T | HyperMeshError] = {}
@@ -236,11 +237,14 @@ async def ask_all(
     took: list[float] = []  # by those that answered
 
     def hurry() -> None:
-        if patience is None or 2 * len(took) <= len(hosts):
+        if patience is None or not took:
             return
-        latest = clock() + max(patience, 3 * max(took))
+        now = clock()
+        most = 2 * len(took) > len(hosts)
+        latest = now + max(patience, 3 * max(took)) if most else now + timeout
         for limit in limits.values():
-            if latest < (limit.when() or latest):
+            due = limit.when() or latest
+            if now < due and (latest < due if most else latest > due):
                 limit.reschedule(latest)
 
     async def one(host: Host) -> None:

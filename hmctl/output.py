@@ -128,6 +128,11 @@ class Output:
         self._stdout.flush()
 
     def table_lines(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> list[str]:
+        width = shutil.get_terminal_size().columns if self.terminal else _UNBOUNDED
+        lines = _simple_table(columns, rows, indent, width, self._stdout_colour)
+        return self._fitted_table(columns, rows, indent) if lines is None else lines
+
+    def _fitted_table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], indent: int) -> list[str]:
         from rich.padding import Padding
         from rich.table import Table
 
@@ -308,6 +313,28 @@ class Progress:
             left.truncate(max(1, column), overflow="ellipsis", pad=True)
             lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
+
+
+def _simple_table(
+    columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], indent: int, width: int, colour: bool
+) -> list[str] | None:
+    """The table if nothing has to be cut, wrapped or measured: to load rich and have it draw hundreds of rows takes longer than to ask
+    the nodes. None for any other."""
+    made = [Column(item) if isinstance(item, str) else item for item in columns]
+    texts = [[plain(cell) for cell in row] for row in rows]
+    if not all(text.isascii() and text.isprintable() for row in texts for text in row):
+        return None
+    widths = [max(map(len, column)) for column in zip([column.title for column in made], *texts, strict=True)]
+    if indent + sum(widths) + 2 * (len(widths) - 1) > width:
+        return None
+    head: Sequence[Cell] = [Styled(column.title, "strong") for column in made]
+    lines = []
+    for row in (head, *rows):
+        gaps = [" " * (size - len(plain(cell))) for cell, size in zip(row, widths, strict=True)]
+        parts = [(gap, cell) if column.right else (cell, gap) for column, cell, gap in zip(made, row, gaps, strict=True)]
+        cells = [part for pair in parts for part in (*pair, "  ")]
+        lines.append((" " * indent + _paint(cells, colour)).rstrip())
+    return lines
 
 
 def _paint(cells: Sequence[Cell], colour: bool) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 2.0  # seconds that a node has for its answer
 OTHER_WITNESSES = 5  # workers that are asked for the members
+SLOWEST = 30.0  # however busy this machine is
 PATIENCE = 0.7  # and when most have answered: time for a lost packet to be sent once more
 
 
@@ -66,8 +67,9 @@ async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float |
     knowing = _knowing(hosts)
     if via is Via.QUIC:
         patience = PATIENCE if timeout is None else None
+        each = bound if timeout is not None else SLOWEST  # ask_all has the last word
         return await ask_all(
-            hosts, lambda host: ask(host, access, Via.QUIC, bound, members=host.name in knowing), timeout=bound, patience=patience
+            hosts, lambda host: ask(host, access, Via.QUIC, each, members=host.name in knowing), timeout=bound, patience=patience
         )
     from hmctl.remote.ssh import Connector
 

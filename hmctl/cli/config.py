@@ -71,7 +71,7 @@ def render(
         str | None, typer.Argument(metavar="[NODE]", help="One node only.  [default: all]", autocompletion=inventory_nodes)
     ] = None,
 ) -> None:
-    """Print the agent.yaml of NODE, or of every node, as deploy would write it."""
+    """Print the file that deploy would write on NODE, or on every node: its agent.yaml."""
     from hmcore.config.agent import agent_config_for, agent_document
     from hmctl.render import Renderer
 
@@ -121,7 +121,7 @@ def diff(
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 10 when something differs.")] = False,
     concurrency: Concurrency = 32,
 ) -> int:
-    """Compare what the nodes run with with what the inventory says. Changes nothing.
+    """Compare the nodes with what the inventory says. Changes nothing.
 
     Reads every node's file over SSH; shows what was changed by hand, too. Exit code 3: a node could not be read.
     """

@@ -48,7 +48,7 @@ COMMANDS = (
     Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
     Entry("events", "Nodes & cluster", "What happened: nodes, changes, programs and connections; -f follows"),
     Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),
-    Entry("config", "Operations", "Validate and show the configuration; compare it with a running cluster, and apply it"),
+    Entry("config", "Operations", "Validate and show; compare with a running cluster, and apply"),
     Entry("ca", "Operations", "Show, export or import the cluster's certificate authority"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),
     Entry("reset", "Operations", "Remove everything that deploy put on the hosts"),

@@ -71,7 +71,7 @@ def render(
         str | None, typer.Argument(metavar="[NODE]", help="One node only.  [default: all]", autocompletion=inventory_nodes)
     ] = None,
 ) -> None:
-    """Print the file that deploy would write on NODE, or on every node: its agent.yaml."""
+    """Print the file that deploy would write on NODE, or on every node, for its agent."""
     from hmcore.config.agent import agent_config_for, agent_document
     from hmctl.render import Renderer
 
@@ -100,15 +100,16 @@ def _show_presets(context: Context) -> None:
     from hmctl.actions.explain import EFFECTS, UNUSED, preset_rows
     from hmctl.output import Column
 
-    output = context.output
+    output, settings = context.output, list(catalogue())
     for preset in PRESETS.values():
         output.line(Styled(f"{preset.name}: ", "strong"), preset.summary)
     output.line()
     output.table(["SETTING", *(Column(name.upper(), right=True) for name in PRESETS)], preset_rows())
-    output.line(f"{UNUSED} not used by this release yet")
+    if not all(setting.used for setting in settings):
+        output.line(f"{UNUSED} not used by this release yet")
     if context.verbose:
         output.line()
-        for setting in catalogue():
+        for setting in settings:
             later = "" if setting.used else " Not used by this release yet."
             text = f"{setting.description}{later} {EFFECTS[setting.effect]}"
             output.paragraph(Styled(f"{setting.path}: ", "strong"), text=text)

@@ -1,13 +1,15 @@
 """hmctl config and hmctl ca: what is said, in which form, and with which exit code. No secret is ever among it."""
 
+import dataclasses
 import json
 import stat
 
 import pytest
 import yaml
 
-from hmcore.config import yaml12
+from hmcore.config import settings, yaml12
 from hmcore.config.agent import parse_agent_config
+from hmctl.actions import explain
 from hmctl.cli.main import run
 
 INVENTORY = """\
@@ -166,14 +168,29 @@ def test_presets_for_machines_come_with_every_reason(here, capsys):
     assert document["settings"][0]["description"] in verbose
 
 
-def test_what_no_part_of_this_release_reads_is_marked(here, capsys):
+@pytest.mark.parametrize("unused", [set(), {"raft.heartbeat", "upgrade.soak"}])
+def test_what_no_part_of_this_release_reads_is_marked(here, capsys, monkeypatch, unused):
+    marked = [dataclasses.replace(setting, used=setting.path not in unused) for setting in settings.catalogue()]
+    monkeypatch.setattr(settings, "catalogue", lambda: marked)
+    monkeypatch.setattr(explain, "catalogue", lambda: marked)
     _, out, _ = hmctl(capsys, "config", "presets", "-o", "json")
-    unused = {setting["path"] for setting in json.loads(out)["settings"] if not setting["used"]}
+    assert {setting["path"] for setting in json.loads(out)["settings"] if not setting["used"]} == unused
     _, table, _ = hmctl(capsys, "config", "presets")
-    assert {line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]} == unused != set()
-    assert "* not used by this release yet" in table
+    assert {line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]} == unused
+    assert ("* not used by this release yet" in table) == bool(unused)
     _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
     assert verbose.count("Not used by this release yet.") == len(unused)
+
+
+def test_what_changing_a_setting_takes_is_said(here, capsys):
+    _, out, _ = hmctl(capsys, "config", "presets", "-o", "json")
+    effects = {setting["path"]: setting["effect"] for setting in json.loads(out)["settings"]}
+    assert {path for path, effect in effects.items() if effect != "restart"} == {"upgrade.batch", "upgrade.soak", "transport.port"}
+    _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
+    lines = {line.partition(": ")[0]: line for line in verbose.splitlines()}
+    assert lines["raft.heartbeat"].endswith("Applying it restarts the agents, one by one.")
+    assert lines["upgrade.batch"].endswith("Takes effect at once: only hmctl reads it.")
+    assert lines["transport.port"].endswith("A running cluster cannot change it.")
 
 
 # ca

@@ -13,7 +13,7 @@ from hmcore.config.agent import agent_config_for, parse_agent_config
 from hmcore.config.inventory import Places, parse_inventory
 from hmcore.errors import PreflightFailed
 from hmctl import layout
-from hmctl.render import Renderer
+from hmctl.render import Renderer, edited
 
 TEXT = """
 name: test
@@ -77,3 +77,11 @@ def test_no_path_can_say_more_than_a_path(python: str) -> None:
         Renderer().unit(CONFIG, python)
     with pytest.raises(PreflightFailed):
         Renderer().wrapper(python, "node1")
+
+
+def test_a_hand_edit_shows_and_what_was_rendered_does_not() -> None:
+    rendered = Renderer().agent_yaml(CONFIG)
+    assert not edited(rendered)
+    assert edited(rendered.replace(b"heartbeat: 0.2", b"heartbeat: 0.3"))
+    assert edited(rendered + b"# remark\n")
+    assert not edited(b"# written before there were checksums\nnode: node1\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hmcore.records import CheckReport, ComponentReport, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.records import CheckReport, ComponentReport, NodeReport, NodeState, PeerReport, PhaseReport, RaftReport, Role, SecurityReport
 from hmctl.actions.status import NodeStatus
 
 
@@ -26,6 +26,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[PeerReport]
     raft: RaftReport
     checks: list[CheckReport] = []
+    security: SecurityReport | None = None
 
 
 def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
@@ -35,7 +36,7 @@ def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
         address=report.address,
         role=report.role,
         state=node.state,
-        health_score=report.health_score,
+        health_score=node.health_score,
         reasons=node.reasons,
         release=report.release,
         uptime_seconds=round(report.uptime_seconds, 3),
@@ -46,4 +47,5 @@ def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
         peers=sorted(report.peers, key=lambda peer: peer.name),
         raft=report.raft,
         checks=node.checks,
+        security=report.security,
     )

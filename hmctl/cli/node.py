@@ -17,7 +17,7 @@ from hmctl.cli.context import current, group
 from hmctl.cli.status import STATE_STYLE, TimeoutOption, ViaOption, component_style, score, show_nodes
 from hmctl.client import Via
 from hmctl.output import Column, Output
-from hmctl.text import Cell, Style, Styled, bar, duration, listed
+from hmctl.text import Cell, Style, Styled, bar, duration, listed, plural
 
 app = group("List the nodes, and look into one.")
 
@@ -84,6 +84,7 @@ def show(output: Output, node: Inspection) -> None:
         _show_phases(output, node.phases)
     output.line()
     _show_raft(output, node)
+    _show_security(output, node)
     if node.peers:
         output.line()
         output.table(
@@ -144,6 +145,18 @@ def _show_raft(output: Output, node: Inspection) -> None:
     if raft.voters:
         reached = f"; reaches {listed(raft.reachable_voters)}" if raft.reachable_voters else ""
         output.line(Styled("voters    ", "dim"), listed(raft.voters), Styled(reached, "dim"))
+
+
+def _show_security(output: Output, node: Inspection) -> None:
+    """What the eBPF layer does; nothing while it has nothing to tell: its component says why."""
+    if (found := node.security) is None:
+        return
+    words = found.mode
+    if found.programs:
+        words += (
+            f", {plural(found.programs, 'program')} below {found.cgroup}; {plural(found.flows, 'flow')}, {plural(found.events, 'event')}"
+        )
+    output.line(Styled("security  ", "dim"), words, Styled(f", {found.events_lost} lost", "warning") if found.events_lost else "")
 
 
 def _peer(peer: PeerReport) -> list[Cell]:

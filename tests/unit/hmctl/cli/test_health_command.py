@@ -9,7 +9,7 @@ from answering import NAMES, Cluster, node_report
 
 from hmcore import api
 from hmcore.health import with_mutes
-from hmcore.records import CheckReport, Mute
+from hmcore.records import CheckReport, ComponentReport, ComponentState, Mute, SecurityReport
 from hmctl.actions import change as changes
 from hmctl.actions.status import Answer
 from hmctl.cli import main
@@ -129,3 +129,24 @@ def test_mute_and_unmute_ask_the_leader(
     assert "nothing was changed" in shown(capsys)
     assert [(each.check, each.node, each.on, each.reason) for each in requests] == [asked, asked]
     assert requests[0].id != requests[1].id
+
+
+def test_inspect_shows_the_components_own_fix_what_is_muted_and_the_ebpf_layer(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    components = {
+        "container": ComponentReport(state=ComponentState.DEGRADED, error="Docker is not running", fix="systemctl start docker"),
+        "security": ComponentReport(state=ComponentState.READY),
+    }
+    mute = Mute(check="component.container", node="node1")
+    report = node_report(
+        "node1", components=components, mutes=[mute], security=SecurityReport(mode="audit", programs=9, cgroup="/hypermesh", events_lost=2)
+    )
+    cluster.answers["node1"] = Answer(report, 0.001)
+    assert main.run(["node", "inspect", "node1"]) == 0
+    out = shown(capsys)
+    assert "Docker is not running (muted)" in out
+    assert "fix: container, on node1: systemctl start docker" in out
+    assert "audit, 9 programs below /hypermesh" in out
+    assert "2 lost" in out
+    assert "health 100%" in out

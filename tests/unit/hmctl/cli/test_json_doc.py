@@ -28,6 +28,7 @@ from hmcore.records import (
     PhaseReport,
     RaftReport,
     Role,
+    SecurityReport,
 )
 from hmctl.actions.checks import judge
 from hmctl.actions.health import health_report
@@ -90,6 +91,7 @@ def report() -> NodeReport:
         members=[Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", state=NodeState.READY)],
         peers=[PeerReport(name="node2", address="198.18.0.2:7443", state="connected", rtt_ms=0.5)],
         phases=[PhaseReport(name="identity", began_seconds=0.0, seconds=0.1, outcome="ok")],
+        security=SecurityReport(mode="enforce", programs=9),
         mutes=[Mute(check="disk", node="node1", reason="a test", author="me", index=7)],
     )
 

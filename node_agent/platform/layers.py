@@ -255,8 +255,10 @@ class Layers:
     def _security_trouble(self) -> tuple[str, str | None] | None:
         if not self.security.serving:
             return "the eBPF layer is switched off", "set security.mode to audit or enforce in the inventory, then hmctl config apply"
+        if self.security.report() is not None:
+            return None
         said = self.managed["security"].report()
-        return None if said.error is None else (said.error, said.fix)
+        return said.error or f"the eBPF layer is {said.state}", said.fix
 
     def _leader_changed(self) -> None:
         self.managed["consensus"].poke()

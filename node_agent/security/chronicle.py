@@ -16,7 +16,7 @@ from typing import Protocol
 from hmcore.api import EventsReply, EventsRequest, FlowsReply
 from hmcore.errors import CallRefused, LayerDown
 from node_agent.container.info import ContainerInfo
-from node_agent.security.attribution import Attribution, kind_of, wall_time
+from node_agent.security.attribution import REMEMBERED, Attribution, kind_of, wall_time
 from node_agent.security.journal import Journal, Page, Waiters
 from node_agent.security.maps import RawFlow, Record, Totals
 
@@ -74,7 +74,7 @@ class Chronicle:
     def containers_changed(self, containers: Mapping[str, ContainerInfo]) -> None:
         """Docker told something new."""
         self._attribution.learn(containers)
-        self._nameless.intersection_update(containers)
+        self._nameless.difference_update(containers)
         if self._held:
             self._release()
 
@@ -113,6 +113,8 @@ class Chronicle:
 
     def _give_up(self) -> None:
         self._timer = None
+        if len(self._nameless) > REMEMBERED:
+            self._nameless.clear()
         self._nameless.update(seen.container for seen in self._held if seen.container and not self._is_named(seen.container))
         self._release()
 

@@ -108,6 +108,7 @@ def test_nobody_waits_for_a_name_that_never_comes_more_than_once(virtual: Run) -
         scene.chronicle.received([ran("first")])
         assert await scene.messages(after=0, wait=10) == [("a" * 12, "first")]
         assert loop.time() == pytest.approx(PATIENCE)
+        scene.name(db="db-1")  # another one comes: the first is nameless still
         scene.chronicle.received([ran("second"), ran("third", cgroup=99)])
         assert await scene.messages(after=1) == [("a" * 12, "second"), ("cgroup-99", "third")]
         assert loop.time() == pytest.approx(PATIENCE)

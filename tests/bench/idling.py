@@ -20,12 +20,12 @@ for pid in $(cat $root$group/cgroup.procs); do awk '/^VmRSS/{print $2}' /proc/$p
 def measure(bed: Bed) -> list[Figure]:
     leader = bed.status()["leader"]
     names = [node["name"] for node in bed.status()["nodes"]]
-    before = {name: (time.monotonic(), _probe(bed, name)[0]) for name in names}
+    before = {name: (time.monotonic(), probe(bed, name)[0]) for name in names}
     time.sleep(SECONDS)
     shares: dict[str, float] = {}
     memory: dict[str, float] = {}
     for name in names:
-        used, memory[name] = _probe(bed, name)
+        used, memory[name] = probe(bed, name)
         began, used_before = before[name]
         shares[name] = (used - used_before) / 1e6 / (time.monotonic() - began) * 100
     followers = max(share for name, share in shares.items() if name != leader)
@@ -36,7 +36,7 @@ def measure(bed: Bed) -> list[Figure]:
     ]
 
 
-def _probe(bed: Bed, node: str) -> tuple[float, float]:
+def probe(bed: Bed, node: str) -> tuple[float, float]:
     """Processor time used so far (microseconds) and resident memory (MB)."""
     usage, resident = bed.on(node, "sh", "-c", PROBE).split()
     return float(usage), float(resident)

@@ -15,11 +15,12 @@ import calling
 import deploying
 import idling
 import loading
+import scraping
 import starting
 from bed import ROOT, bed
 from figures import Figure, compare, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping)
 
 
 def main(arguments: list[str]) -> int:

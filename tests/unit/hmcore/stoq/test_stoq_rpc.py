@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -12,8 +13,21 @@ from hypothesis import strategies as st
 from stoq_world import identity
 
 from hmcore.api import PING, PROPOSE, Empty, Method, PingReply, ProposeReply, ProposeRequest
-from hmcore.errors import CallTimeout, FrameError, InternalFault, InvalidRequest, NotLeader, PermissionDenied
+from hmcore.errors import (
+    Backpressure,
+    CallRefused,
+    CallTimeout,
+    ConnectionLost,
+    FrameError,
+    InternalFault,
+    InvalidRequest,
+    NothingListens,
+    NotLeader,
+    PeerUnreachable,
+    PermissionDenied,
+)
 from hmcore.pki import Kind
+from hmcore.stoq.faults import kind_of
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Router, invoke
 
@@ -103,3 +117,51 @@ async def test_an_answer_of_another_type_is_a_frame_error() -> None:
     method: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)
     with pytest.raises(FrameError, match=r"node\.ping: the answer is no PingReply"):
         await invoke(Wired(Router({method: ({Kind.NODE}, lie)})), PING, Empty(), timeout=1)
+
+
+async def test_how_every_call_ended_is_observed_and_strangers_choose_no_names() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def observe(method: str, outcome: str, seconds: float) -> None:
+        assert 0 <= seconds < 5
+        seen.append((method, outcome))
+
+    router = Router({PING: ({Kind.NODE, Kind.VIEWER}, ping), PROPOSE: ({Kind.NODE}, propose)}, observe=observe)
+
+    async def call(peer: Peer, method: str, body: bytes) -> None:
+        with contextlib.suppress(CallRefused):
+            await router.call(peer, method, body)
+
+    await call(NODE, PING.name, msgspec.msgpack.encode(Empty()))
+    await call(VIEWER, PROPOSE.name, b"")
+    await call(NODE, PROPOSE.name, b"\xc1")
+    for command in (b"not here", b"slow", b"bug"):
+        await call(NODE, PROPOSE.name, msgspec.msgpack.encode(ProposeRequest(id="1", command=command)))
+    await call(NODE, "no.such.thing", b"")
+    assert seen == [
+        (PING.name, ""),
+        (PROPOSE.name, "permission-denied"),
+        (PROPOSE.name, "invalid-request"),
+        (PROPOSE.name, "not-leader"),
+        (PROPOSE.name, "internal"),
+        (PROPOSE.name, "internal"),
+        ("unknown", "invalid-request"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (CallTimeout("slow"), "timeout"),
+        (PeerUnreachable("gone"), "unreachable"),
+        (NothingListens("nobody"), "unreachable"),
+        (ConnectionLost("broken"), "connection-lost"),
+        (Backpressure("full"), "backpressure"),
+        (FrameError("garbage"), "frame"),
+        (NotLeader("ask n3", leader="n3"), "not-leader"),
+        (asyncio.CancelledError(), "cancelled"),
+        (ValueError("a bug"), "internal"),
+    ],
+)
+def test_what_kept_a_call_from_being_answered_has_a_word(error: BaseException, kind: str) -> None:
+    assert kind_of(error) == kind

@@ -35,6 +35,10 @@ async def test_a_leader_is_elected_and_the_node_records_reach_every_voter(tmp_pa
         assert (report.role, report.voters, report.reachable_voters) == ("leader", list(VOTERS), list(VOTERS))
         assert {node.leader for node in cluster.nodes.values()} == {report.leader}
         assert all(node.trouble is None for node in cluster.nodes.values())
+        figures = leader.figures
+        assert figures is not None
+        assert (figures.elections >= 1, figures.entries > len(VOTERS), figures.size > 0) == (True, True, True)
+        assert sum(node.figures.elections for node in cluster.nodes.values() if node.figures) <= report.term  # one vote for oneself a term
 
 
 async def test_without_permission_nobody_votes(tmp_path):

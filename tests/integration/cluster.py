@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hmcore.api import FORM, REPORT, Empty, FormRequest
+from hmcore.api import FORM, REPORT, STATE, FormRequest, ReportRequest, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig, Voter, dump_agent_config
 from hmcore.config.presets import settings_for
 from hmcore.errors import HyperMeshError
@@ -26,6 +26,7 @@ from node_agent.transport.identity import node_key
 CLUSTER = "hm-integrat10"
 BOOTSTRAP = "bootstrap-1"
 ROOT = Path(__file__).parents[2]
+WAIT = 60.0  # seconds: what everything awaited takes at most, on a machine that has other things to do
 QUICK: dict[str, object] = {
     "security": {"mode": "off"},  # these agents run on the very machine of whoever tests: its kernel is not theirs to change
     "membership": {"heartbeat": 0.2, "suspect": 1.0, "down": 1.6},
@@ -85,7 +86,7 @@ class AgentProcess:
     def terminate(self) -> int:
         self.send(signal.SIGTERM)
         assert self.process is not None
-        return self.process.wait(10)
+        return self.process.wait(30)
 
     @property
     def log(self) -> str:
@@ -98,6 +99,7 @@ class ClusterOfProcesses:
     def __init__(self, directory: Path, controls: int = 3, workers: int = 0, **overrides: object) -> None:
         self.now = datetime.now(UTC)
         self.authority = create_authority(CLUSTER, self.now)
+        self._proofs: dict[Identity, KeyPair] = {}
         names = [f"node{number + 1}" for number in range(controls + workers)]
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         metrics = dict(zip(names, free_ports(len(names), socket.SOCK_STREAM), strict=True))
@@ -159,17 +161,58 @@ class ClusterOfProcesses:
             else:
                 node.start()
 
-    @asynccontextmanager
-    async def connect(self, name: str, kind: Kind = Kind.OPERATOR, timeout: float = 2.0) -> AsyncIterator[Connection]:
-        proof = issue(self.authority, Identity(CLUSTER, kind, "tester"), self.now)
-        connection = await dial(
+    async def open(self, name: str, kind: Kind = Kind.OPERATOR, *, caller: str = "tester", timeout: float = 2.0) -> Connection:
+        """A connection to a node, as one who has a certificate of the cluster's authority. The caller's to close."""
+        who = Identity(CLUSTER, kind, caller)
+        proof = self._proofs.get(who)
+        if proof is None:
+            proof = self._proofs[who] = issue(self.authority, who, self.now)
+        return await dial(
             "127.0.0.1",
             self.nodes[name].config.port,
             credentials=Credentials(self.authority.certificate, proof.certificate, proof.key),
-            local=Local(Identity(CLUSTER, kind, "tester"), "client", "test"),
+            local=Local(who, "client", "test"),
             server=Identity(CLUSTER, Kind.NODE, name),
             timeout=timeout,
         )
+
+    @asynccontextmanager
+    async def connect(self, name: str, kind: Kind = Kind.OPERATOR, timeout: float = 2.0) -> AsyncIterator[Connection]:
+        connection = await self.open(name, kind, timeout=timeout)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def states(self, *names: str) -> dict[str, StateReply]:
+        """What the named nodes (else all that run) know of the replicated state."""
+
+        async def ask(name: str) -> StateReply:
+            async with self.inside(name) as connection:
+                return await invoke(connection, STATE, StateRequest(), timeout=2.0)
+
+        asked = names or tuple(name for name, node in self.nodes.items() if node.alive)
+        return dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+
+    async def until_states(
+        self, condition: Callable[[StateReply], object], what: str, of: Sequence[str] = (), seconds: float = WAIT
+    ) -> dict[str, StateReply]:
+        """The states as soon as those of all nodes that run (or of those named) are as wanted."""
+        states: dict[str, StateReply] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    states = await self.states(*of)
+                    if all(condition(state) for state in states.values()):
+                        return states
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s, everywhere: {what}\n{states}") from None
+
+    @asynccontextmanager
+    async def inside(self, name: str, timeout: float = 2.0) -> AsyncIterator[Connection]:
+        """By the node's own socket, which costs little and needs no transport."""
+        connection = await connect_unix(str(self.nodes[name].config.socket), timeout=timeout)
         try:
             yield connection
         finally:
@@ -178,18 +221,10 @@ class ClusterOfProcesses:
     async def report(self, name: str) -> NodeReport | None:
         """What the node says of itself; None when it does not answer."""
         try:
-            async with self.connect(name, timeout=0.5) as connection:
-                return await invoke(connection, REPORT, Empty(), timeout=1.0)
+            async with self.inside(name, timeout=0.5) as connection:
+                return await invoke(connection, REPORT, ReportRequest(), timeout=1.0)
         except HyperMeshError:
             return None
-
-    async def local_report(self, name: str) -> NodeReport:
-        """The same by the node's socket, which needs no transport."""
-        connection = await connect_unix(str(self.nodes[name].config.socket))
-        try:
-            return await invoke(connection, REPORT, Empty(), timeout=2.0)
-        finally:
-            await connection.close()
 
     async def reports(self) -> dict[str, NodeReport]:
         """Of all that answer."""
@@ -202,7 +237,7 @@ class ClusterOfProcesses:
                 await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=self.voters), timeout=5.0)
 
     async def until(
-        self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = 20.0, what: str = ""
+        self, condition: Callable[[Mapping[str, NodeReport]], bool], seconds: float = WAIT, what: str = ""
     ) -> dict[str, NodeReport]:
         """The reports as soon as they are as wanted. Fails with what they were, and the logs."""
         reports: dict[str, NodeReport] = {}
@@ -227,7 +262,7 @@ class ClusterOfProcesses:
         await self.form()
         return await self.until_whole("formed")
 
-    async def until_whole(self, what: str, seconds: float = 20.0) -> dict[str, NodeReport]:
+    async def until_whole(self, what: str, seconds: float = WAIT) -> dict[str, NodeReport]:
         """The reports as soon as everybody is there and well."""
         return await self.until(lambda reports: whole(reports, len(self.nodes)), seconds, what)
 

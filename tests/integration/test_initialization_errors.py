@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from cluster import CLUSTER, AgentProcess, ClusterOfProcesses
+from cluster import CLUSTER, WAIT, AgentProcess, ClusterOfProcesses
 
 from hmcore.pki import Identity, Kind, create_authority, create_request, sign_request
 from node_agent.transport.identity import node_key
@@ -19,7 +19,7 @@ def fails_with(cluster: ClusterOfProcesses, reason: str) -> None:
     node = cluster.nodes["node1"]
     node.start()
     assert node.process is not None
-    assert node.process.wait(30) == 1, node.log
+    assert node.process.wait(WAIT) == 1, node.log
     said = node.log.splitlines()
     assert [line for line in said if " error " in line][-1] == said[-1], node.log
     assert reason in said[-1], node.log
@@ -182,7 +182,7 @@ def test_required_layers_that_take_too_long(alone: Callable[..., ClusterOfProces
     node = hurried.nodes["node1"]
     node.start()
     assert node.process is not None
-    assert node.process.wait(30) == 1, node.log
+    assert node.process.wait(WAIT) == 1, node.log
     assert "did not come up: it was not done within 0.001 s" in node.log.splitlines()[-1]
     assert node.log.count("is initializing") == node.log.count("is stopped"), "what has begun is undone"
 
@@ -203,6 +203,6 @@ def test_a_broken_configuration(lone: ClusterOfProcesses) -> None:
     object.__setattr__(node.config, "port", 0)
     node.start()
     assert node.process is not None
-    assert node.process.wait(30) == 1
+    assert node.process.wait(WAIT) == 1
     assert "agent.yaml:" in node.log.splitlines()[-1]
     assert not node.config.data_dir.exists(), "nothing is begun with a file that is wrong"

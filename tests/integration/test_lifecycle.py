@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from cluster import NEEDS, ClusterOfProcesses, whole
+from cluster import NEEDS, WAIT, ClusterOfProcesses, whole
 from docker_socket import DockerSocket
 
 from hmcore.records import ComponentReport, NodeReport, NodeState
@@ -15,14 +15,14 @@ from hmcore.records import ComponentState as S
 BREAKABLE = "tests/integration/breakable_agent.py"
 
 
-async def until_local(cluster: ClusterOfProcesses, condition: Callable[[NodeReport], bool], what: str, seconds: float = 15.0) -> NodeReport:
+async def until_local(cluster: ClusterOfProcesses, condition: Callable[[NodeReport], bool], what: str, seconds: float = WAIT) -> NodeReport:
     """The lone node's report by its socket, as soon as it is as wanted."""
     report = None
     try:
         async with asyncio.timeout(seconds):
             while True:
-                report = await cluster.local_report("node1")
-                if condition(report):
+                report = await cluster.report("node1")
+                if report is not None and condition(report):
                     return report
                 await asyncio.sleep(0.02)
     except TimeoutError:
@@ -101,7 +101,7 @@ async def test_a_component_that_fails_is_brought_back_and_the_others_go_on(lone,
     report = await until_local(lone, lambda report: report.components[name].restarts >= 3, f"{name} is tried again and again")
     assert loop.time() - began >= 1.2, "the pauses do not grow"  # at least 0.5 and 1 s, less what polling misses
     broken.unlink()
-    report = await until_local(lone, lambda report: report.components[name].state is S.RUNNING, f"{name} is back", seconds=10)
+    report = await until_local(lone, lambda report: report.components[name].state is S.RUNNING, f"{name} is back")
     assert report.components[name].error is None
     assert {other: component.restarts for other, component in report.components.items() if other != name} == dict.fromkeys(
         set(report.components) - {name}, 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 
 import pytest
-from cluster import BOOTSTRAP, whole
+from cluster import BOOTSTRAP, WAIT, whole
+from operators import TRANSIENT, Operator, new_id
 
-from hmcore.api import FORM, FORMATION, STATE, Empty, FormRequest
+from hmcore.api import FORM, FORMATION, MAINTAIN, MUTE, PING, STATE, Empty, FormRequest, MaintainRequest, MuteRequest, StateRequest
 from hmcore.config.agent import Voter
-from hmcore.errors import InvalidRequest
+from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.records import ComponentState as S
 from hmcore.records import NodeState
 from hmcore.stoq.rpc import invoke
@@ -62,8 +64,72 @@ async def test_kill_9_of_all_loses_nothing(cluster):
         formation = await invoke(connection, FORMATION, Empty(), timeout=2)
     assert after.index > before.index
     assert after.term > before.term
-    assert after.events[: len(before.events)] == before.events
+    kept = [event for event in before.events if event.index >= after.events[0].index]  # the list is bounded
+    assert kept
+    assert after.events[: len(kept)] == kept
     assert formation.formed
+
+
+async def test_a_leader_that_slept_through_its_deposition_decides_nothing(cluster):
+    """It wakes up believing that it leads, with a change waiting to be carried out: the change fails, or is the cluster's."""
+    old = (await cluster.reports())["node1"].raft.leader
+    assert old is not None
+    async with Operator(cluster, "asleep") as asleep, Operator(cluster, "tester") as tester:
+        await asleep.ask(old, PING, Empty())
+        cluster.nodes[old].send(signal.SIGSTOP)
+        late = asyncio.create_task(asleep.ask(old, MUTE, MuteRequest(id=new_id(), check="disk", reason="of the sleeper"), timeout=10))
+        try:
+            other = next(name for name in cluster.voters if name != old)
+            reports = await cluster.until(
+                lambda reports: other in reports and reports[other].raft.leader not in (None, old), what="another leads meanwhile"
+            )
+            reply = await tester.change(MUTE, MuteRequest(id=new_id(), check="memory", reason="of the waking"))
+            term = reports[other].raft.term
+        finally:
+            cluster.nodes[old].send(signal.SIGCONT)
+        try:
+            landed = await late
+        except TRANSIENT:
+            landed = None
+        states = await cluster.until_states(lambda state: state.index >= reply.index and state.leader is not None, "all know of it")
+        assert {state.term >= term for state in states.values()} == {True}
+        assert len({state.leader for state in states.values()}) == 1
+        wanted = {"memory"} if landed is None else {"memory", "disk"}
+        assert {name: {mute.check for mute in state.mutes} for name, state in states.items()} == dict.fromkeys(cluster.nodes, wanted)
+        for check in wanted:
+            await tester.change(MUTE, MuteRequest(id=new_id(), check=check, on=False))
+
+
+async def test_what_was_acknowledged_is_known_to_all_and_survives_kill_9_of_all(cluster):
+    async with Operator(cluster, "tester") as tester:
+        reply = await tester.change(MAINTAIN, MaintainRequest(id=new_id(), target="node4/", on=True, reason="to be kept"))
+        for node in cluster.nodes.values():
+            node.kill()
+        cluster.start()
+        await cluster.until_whole("the same cluster again")
+        states = await cluster.until_states(lambda state: state.index >= reply.index, "all have caught up")
+        kept = {name: [(each.target, each.reason, each.author, each.index) for each in state.maintenance] for name, state in states.items()}
+        assert kept == {name: [("node4/", "to be kept", "tester", reply.index)] for name in cluster.nodes}
+    async with Operator(cluster, "tester") as tester:
+        assert (await tester.change(MAINTAIN, MaintainRequest(id=new_id(), target="node4/", on=False))).changed
+
+
+async def test_without_quorum_a_change_is_refused_at_once(cluster):
+    cluster.nodes["node2"].kill()
+    cluster.nodes["node3"].kill()
+    try:
+        await cluster.until(
+            lambda reports: "node1" in reports and reports["node1"].raft.leader is None, what="node1 knows that it is alone"
+        )
+        async with Operator(cluster, "tester") as tester:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            with pytest.raises((NotLeader, NoQuorum)):
+                await tester.ask("node1", MUTE, MuteRequest(id=new_id(), check="disk"))
+            assert loop.time() - began < 1
+            assert (await tester.ask("node1", STATE, StateRequest())).mutes == []
+    finally:
+        cluster.revive()
 
 
 async def test_a_survivor_without_quorum_stays_up_and_says_so(cluster):
@@ -123,7 +189,7 @@ async def test_an_edited_file_takes_no_vote_away(cluster, edited):
     before = edited.log
     edited.config = edited.config.model_copy(update={"voters": tuple(voter for voter in edited.config.voters if voter.name == "node1")})
     edited.start()
-    assert await asyncio.to_thread(edited.process.wait, 10) != 0
+    assert await asyncio.to_thread(edited.process.wait, WAIT) != 0
     assert "agent.yaml does not name node2, node3" in edited.log.removeprefix(before)
 
 

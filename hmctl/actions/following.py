@@ -52,6 +52,11 @@ class History:
     positions: dict[str, Position] = field(default_factory=dict)
     state: StateReply | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether anybody told anything: a node without eBPF may still tell of the cluster."""
+        return self.state is not None or bool(self.positions)
+
 
 async def history(agents: Agents, wanted: Wanted, limit: int | None) -> History:
     """Everything since `wanted.since` that is kept, or the latest `limit` events of each source."""

@@ -82,18 +82,18 @@ async def _events(context: Context, wanted: Wanted, limit: int | None, *, follow
         if not following:
             said = [Problem(node=name, error=error.message, fix=error.fix) for name, error in begun.failures.items()]
             document = EventList(events=[event.view for event in found], problems=said)
-            output.result(document, lambda: _show(output, found))
+            output.result(document, lambda: _show(output, found, answered=begun.answered))
         for name, error in begun.failures.items():
             tell(name, error)
         if following:
             shown = _Lines(output)
             shown.history(found)
             await follow(agents, wanted, begun, shown.show, tell)
-    return exit_code(begun.asked, len(begun.failures))
+    return 3 if begun.failures and begun.answered else exit_code(begun.asked, len(begun.failures))
 
 
-def _show(output: Output, found: Sequence[Happened]) -> None:
-    if not found:
+def _show(output: Output, found: Sequence[Happened], *, answered: bool) -> None:
+    if not found and answered:
         output.note("no events: nothing that was asked for has happened, or is still remembered")
     _Lines(output).history(found)
 

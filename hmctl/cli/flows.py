@@ -76,7 +76,7 @@ class _Watch:
         found = by_size(filter(self._wanted, views(_replies(answers), self._names)), self._sort)
         shown = found[: self._limit or None]
         document = FlowList(flows=shown, omitted=len(found) - len(shown), problems=problems(answers))
-        self._output.result(document, lambda: _show(self._output, document))
+        self._output.result(document, lambda: _show(self._output, document, answered=len(document.problems) < len(answers)))
         for problem in document.problems:
             _warn(self._output, problem)
         return exit_code(len(answers), len(document.problems))
@@ -134,9 +134,10 @@ def _warn(output: Output, problem: Problem) -> None:
     output.warn(f"{problem.node}: {problem.error}", fix=problem.fix)
 
 
-def _show(output: Output, found: FlowList) -> None:
+def _show(output: Output, found: FlowList, *, answered: bool) -> None:
     if not found.flows:
-        output.note("no flows: nothing that was asked for has talked yet")
+        if answered:
+            output.note("no flows: nothing that was asked for has talked yet")
         return
     # A narrow terminal would break every name for it; into a pipe it always goes, so that columns stay where they are.
     services = not output.terminal or shutil.get_terminal_size().columns >= WIDE

@@ -70,7 +70,12 @@ class Layers:
         )
         self.security = SecurityLayer(settings.security, node=config.node, on_records=self._security_records)
         self.chronicle = Chronicle(
-            config.node, self.security, began=int(wall_clock() * 1e6), trouble=self._security_trouble, wall_clock=wall_clock
+            config.node,
+            self.security,
+            began=int(wall_clock() * 1e6),
+            off=not self.security.serving,
+            trouble=self._security_trouble,
+            wall_clock=wall_clock,
         )
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
@@ -253,8 +258,6 @@ class Layers:
         self.chronicle.received(records)
 
     def _security_trouble(self) -> tuple[str, str | None] | None:
-        if not self.security.serving:
-            return "the eBPF layer is switched off", "set security.mode to audit or enforce in the inventory, then hmctl config apply"
         if self.security.report() is not None:
             return None
         said = self.managed["security"].report()

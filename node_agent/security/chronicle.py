@@ -50,13 +50,16 @@ class Chronicle:
         source: Source,
         *,
         began: int,
+        off: bool = False,
         trouble: Callable[[], tuple[str, str | None] | None],
         wall_clock: Callable[[], float] = time.time,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`trouble`: why there are neither flows nor events, and what mends it; None when all is well."""
+        """`off`: there shall be no flows and no events. `trouble`: why there are none though there should be, and what mends it; None
+        when all is well."""
         self._source = source
         self._began = began
+        self._off = off
         self._trouble = trouble
         self._wall_clock = wall_clock
         self._monotonic_ns = monotonic_ns
@@ -122,6 +125,9 @@ class Chronicle:
 
     async def flows(self) -> FlowsReply:
         """Raises CallRefused while nothing is counted."""
+        if self._off:
+            fix = "set security.mode to audit or enforce in the inventory, then hmctl config apply"
+            raise CallRefused("no flows are counted there: the eBPF layer is switched off", fix=fix)
         self._refuse_if_down()
         try:
             raw = await self._source.flows()
@@ -131,8 +137,9 @@ class Chronicle:
         return FlowsReply(flows=flows, unix_time=self._wall_clock(), names=dict(self._attribution.names))
 
     async def events(self, request: EventsRequest) -> EventsReply:
-        """See EventsRequest. Raises CallRefused while no events come."""
-        self._refuse_if_down()
+        """See EventsRequest. Raises CallRefused while events should come and do not."""
+        if not self._off:
+            self._refuse_if_down()
         after = request.after if request.journal in (0, self._began) or request.after < 0 else 0
         if request.wait > 0:
             await self._waiters.until(self._news(after, request), request.wait)

@@ -93,6 +93,9 @@ def test_when_nobody_answers_ssh_is_tried_and_then_it_is_4(fleet: Fleet, capsys:
     fleet.down.update(NAMES)
     assert main.run(["flows"]) == 4
     assert {via for _, via in fleet.connected} == {Via.QUIC, Via.SSH}
+    assert "no flows" not in capsys.readouterr().err  # nobody knows that
+    fleet.down.clear()
+    assert main.run(["flows", "--container", "nobody"]) == 0
     assert "no flows" in capsys.readouterr().err
 
 

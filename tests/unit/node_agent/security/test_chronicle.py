@@ -45,11 +45,12 @@ class Scene:
         self.wall = 1000.0
         self.chronicle = self.made(began=1)
 
-    def made(self, began: int) -> Chronicle:
+    def made(self, began: int, *, off: bool = False) -> Chronicle:
         return Chronicle(
             "node1",
             self.source,
             began=began,
+            off=off,
             trouble=lambda: self.trouble,
             wall_clock=lambda: self.wall,
             monotonic_ns=lambda: 5_000_000_000,
@@ -185,5 +186,17 @@ def test_without_the_kernels_programs_it_says_what_would_mend_it(virtual: Run) -
             with pytest.raises(CallRefused, match="bcc is not installed") as caught:
                 await question
             assert caught.value.fix == "apt-get install python3-bpfcc"
+
+    virtual(scenario())
+
+
+def test_switched_off_on_purpose_flows_are_refused_and_events_do_not_come(virtual: Run) -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.chronicle, scene.trouble = scene.made(1, off=True), ("it is ready", None)
+        with pytest.raises(CallRefused, match="switched off") as caught:
+            await scene.chronicle.flows()
+        assert "config apply" in (caught.value.fix or "")
+        assert (await scene.chronicle.events(EventsRequest(after=0, wait=3))).events == []
 
     virtual(scenario())

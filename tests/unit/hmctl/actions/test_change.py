@@ -1,0 +1,150 @@
+"""A change finds the leader: through a stale word, an election and a lost answer, and gives up with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hmcore import api
+from hmcore.config.inventory import Inventory, load_inventory
+from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NotLeader, PeerUnreachable
+from hmctl.actions import change as module
+from hmctl.actions.change import change, newest_leader
+from hmctl.client import Via
+
+ROOT = Path(__file__).parents[4]
+
+
+class Cluster:
+    """The control nodes as hmctl meets them. `says`: whom each calls leader; `leads`: who carries changes out."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, str | None] = {"node1": "node2", "node2": "node2", "node3": "node2"}
+        self.leads: str | None = "node2"
+        self.term = 3
+        self.dead: set[str] = set()
+        self.loses = 0  # so many answers
+        self.asked: list[tuple[str, str]] = []
+        self.elected_after: int | None = None
+
+    async def connect(self, host: Any, access: Any, **given: Any) -> Client:
+        if host.name in self.dead:
+            raise PeerUnreachable("nobody answers", host=host.name)
+        return Client(self, host.name)
+
+
+class Client:
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def state(self) -> api.StateReply:
+        return api.StateReply(index=1, leader=self.cluster.says[self.name], term=self.cluster.term, nodes=[])
+
+    async def call(self, method: Any, request: api.MaintainRequest, *, timeout: float) -> api.ChangeReply:
+        self.cluster.asked.append((self.name, request.id))
+        if self.cluster.elected_after is not None and len(self.cluster.asked) >= self.cluster.elected_after:
+            self.cluster.leads = "node3"
+            self.cluster.says = dict.fromkeys(self.cluster.says, "node3")
+        if self.name != self.cluster.leads:
+            raise NotLeader(f"{self.name} does not lead", leader=self.cluster.leads)
+        if self.cluster.loses:
+            self.cluster.loses -= 1
+            raise ConnectionLost("the connection ended", host=self.name)
+        return api.ChangeReply(index=9, changed=True)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster()
+    monkeypatch.setattr(module, "connect", cluster.connect)
+    monkeypatch.setattr(module, "PAUSE", 0.001)
+    monkeypatch.setattr(module.Access, "of", lambda store, via: None)
+    return cluster
+
+
+@pytest.fixture
+def ask(cluster: Cluster) -> Callable[..., api.ChangeReply]:
+    inventory: Inventory = load_inventory(ROOT / "inventories/three-nodes.yaml", {"HOME": "/root"})[0]
+    names = [host.name for host in inventory.hosts]
+    assert names == ["node1", "node2", "node3"]
+    request = api.MaintainRequest(id="request-1", target="node1/", on=True)
+
+    def run(timeout: float = 5.0) -> api.ChangeReply:
+        return asyncio.run(change(inventory, None, api.MAINTAIN, request, via=Via.QUIC, timeout=timeout))  # type: ignore[arg-type]
+
+    return run
+
+
+def test_the_leader_is_asked_and_nobody_else(cluster, ask):
+    assert ask().index == 9
+    assert cluster.asked == [("node2", "request-1")]
+
+
+def test_a_dead_follower_does_not_matter(cluster, ask):
+    cluster.dead = {"node1"}
+    assert ask().changed
+
+
+def test_who_does_not_lead_any_more_names_who_does(cluster, ask):
+    cluster.leads = "node3"
+    assert ask().changed
+    assert [name for name, _ in cluster.asked] == ["node2", "node3"]
+
+
+def test_an_answer_that_was_lost_is_asked_for_under_the_same_id(cluster, ask):
+    cluster.loses = 2
+    assert ask().changed
+    assert cluster.asked == [("node2", "request-1")] * 3
+
+
+def test_an_election_is_waited_for(cluster, ask):
+    cluster.leads, cluster.elected_after = None, 4
+    assert ask().changed
+    assert cluster.asked[-1][0] == "node3"
+
+
+def test_without_a_leader_it_gives_up_in_time(cluster, ask):
+    cluster.says = dict.fromkeys(cluster.says, None)
+    with pytest.raises(HyperMeshError, match="the cluster has no leader"):
+        ask(timeout=0.05)
+    assert cluster.asked == []
+
+
+def test_when_nobody_answers_it_says_so(cluster, ask):
+    cluster.dead = set(cluster.says)
+    with pytest.raises(PeerUnreachable, match="no control node answers: node1: nobody answers"):
+        ask()
+
+
+def test_a_refusal_is_told_at_once(cluster, ask, monkeypatch):
+    async def refuse(self: Client, method: Any, request: Any, *, timeout: float) -> api.ChangeReply:
+        raise InvalidRequest("nothing is called node9/")
+
+    monkeypatch.setattr(Client, "call", refuse)
+    with pytest.raises(InvalidRequest, match="node9"):
+        ask()
+
+
+def test_a_leader_that_the_inventory_does_not_list_is_named(cluster, ask):
+    cluster.says = dict.fromkeys(cluster.says, "node7")
+    with pytest.raises(HyperMeshError, match="the leader is node7, which is no control node of this inventory"):
+        ask()
+
+
+def test_the_newest_term_names_the_leader():
+    def said(leader: str | None, term: int) -> api.StateReply:
+        return api.StateReply(index=1, leader=leader, term=term, nodes=[])
+
+    assert newest_leader({"a": said("old", 2), "b": said("new", 3), "c": said(None, 9)}) == "new"
+    assert newest_leader({"a": said(None, 2)}) is None

@@ -1,0 +1,91 @@
+"""What `hmctl service` says of a registry: counts, choices with reasons, and what maintenance would leave."""
+
+from __future__ import annotations
+
+import pytest
+
+from hmcore.api import RegistryReply, StateReply
+from hmcore.errors import UsageError
+from hmcore.records import Instance, InstanceHealth, Maintenance
+from hmcore.selection import Filter, Strategy
+from hmctl.actions.service import Seen, as_target, concerned, left_alone, listing, resolution, source
+
+H = InstanceHealth
+
+
+def one(id: str, service: str = "shop/web", health: H = H.HEALTHY, **given: object) -> Instance:
+    return Instance(id=id, service=service, node=id.partition("/")[0], address="10.0.0.1", health=health, **given)  # type: ignore[arg-type]
+
+
+def seen(*instances: Instance, out: str = "") -> Seen:
+    maintenance = [Maintenance(target=out, reason="new disk", author="ann")] if out else []
+    reply = RegistryReply(index=7, instances=list(instances), maintenance=maintenance, latency_ms={"node1/web": 1.5})
+    return Seen(told_by="node1", leader=True, reply=reply)
+
+
+WEBS = (one("node1/web", version="v1"), one("node2/web", health=H.UNHEALTHY, reason="it is exited", version="v2"), one("node3/web"))
+DB = one("node1/db", "shop/db")
+
+
+def test_a_service_is_counted_and_placed():
+    document = listing(seen(*WEBS, DB, out="node3/"))
+    db, web = document.services
+    assert (db.name, db.fit, db.total) == ("shop/db", 1, 1)
+    assert (web.fit, web.total, web.maintenance, web.versions, web.nodes) == (1, 3, 1, ["v1", "v2"], ["node1", "node2", "node3"])
+    assert web.health == {"healthy": 2, "degraded": 0, "unhealthy": 1, "unknown": 0}
+    assert [view.id for view in document.instances] == ["node1/db", "node1/web", "node2/web", "node3/web"]
+    assert [view.maintenance for view in document.instances] == [None, None, None, "new disk"]
+    assert document.instances[1].latency_ms == 1.5
+
+
+def test_listings_are_narrowed():
+    found = seen(*WEBS, DB)
+    assert [view.id for view in listing(found, service="shop/db").instances] == ["node1/db"]
+    assert [view.id for view in listing(found, node="node1").instances] == ["node1/db", "node1/web"]
+    assert [view.id for view in listing(found, health=H.UNHEALTHY).instances] == ["node2/web"]
+    with pytest.raises(UsageError, match="no service is called shop/wed") as caught:
+        listing(found, service="shop/wed")
+    assert "shop/web" in (caught.value.fix or "")
+
+
+def test_a_choice_comes_with_reasons_for_everybody_else():
+    document = resolution(seen(*WEBS, out="node3/"), "shop/web", Filter(), Strategy.WEIGHTED, times=3, chance=lambda: 0.5)
+    assert document.chosen == ["node1/web"] * 3
+    assert {each.instance.id: each.why_not for each in document.candidates} == {
+        "node1/web": None,
+        "node2/web": "unhealthy: it is exited",
+        "node3/web": "in maintenance: new disk",
+    }
+    assert resolution(seen(WEBS[1]), "shop/web", Filter(), Strategy.WEIGHTED).chosen == []
+
+
+def test_strategies_do_as_the_agents_do():
+    found = seen(WEBS[0], WEBS[2])
+    assert resolution(found, "shop/web", Filter(), Strategy.ROUND_ROBIN, times=3).chosen == ["node1/web", "node3/web", "node1/web"]
+    assert resolution(found, "shop/web", Filter(), Strategy.LEAST_LATENCY).chosen == ["node3/web"]  # never asked
+    assert len(set(resolution(found, "shop/web", Filter(), Strategy.CONSISTENT_HASH, key="ann", times=5).chosen)) == 1
+    with pytest.raises(UsageError, match="of a key"):
+        resolution(found, "shop/web", Filter(), Strategy.CONSISTENT_HASH)
+
+
+def test_maintenance_concerns_an_instance_or_a_node_and_says_what_is_left():
+    found = seen(*WEBS, DB)
+    assert as_target("node1") == "node1/"
+    assert as_target("node1/web") == "node1/web"
+    assert [each.instance.id for each in concerned(found, "node1/")] == ["node1/web", "node1/db"]
+    assert [each.instance.id for each in concerned(found, "node1/web")] == ["node1/web"]
+    assert left_alone(found, "node1/") == ["shop/db"]
+    assert left_alone(found, "node1/web") == []
+    assert left_alone(seen(WEBS[0], WEBS[2], out="node3/"), "node1/") == ["shop/web"]
+    with pytest.raises(UsageError, match="no instance is called node9/"):
+        concerned(found, "node9/")
+    assert concerned(seen(DB, out="node9/"), "node9/") == []  # given back after it has gone
+
+
+def test_the_leaders_own_word_counts_most_and_else_the_newest():
+    def state(leader: str | None, term: int, index: int) -> StateReply:
+        return StateReply(index=index, leader=leader, term=term, nodes=[])
+
+    assert source({"a": state("b", 2, 9), "b": state("b", 2, 8), "c": state("c", 1, 99)}) == "b"
+    assert source({"a": state(None, 3, 5), "b": state(None, 3, 7)}) == "b"
+    assert source({"a": state("c", 3, 5), "b": state(None, 2, 7)}) == "a"  # the leader itself did not answer

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from hmcore.config.settings import Security
 from hmcore.errors import LayerDown, LayerMissing
@@ -20,6 +21,8 @@ from node_agent.security import links, maps, placement
 from node_agent.security.kernel import Bpf, KernelRefused
 from node_agent.security.maps import RawFlow, Record, Totals
 from node_agent.security.monitor import Monitor, load_library
+
+T = TypeVar("T")
 
 PYTHON = "/usr/bin/python3"  # the system's own: bcc comes with it, and with no other
 PROGRAMS = Path(__file__).with_name("programs")
@@ -111,7 +114,7 @@ class SecurityLayer:
         if reason is not None:
             raise LayerDown(f"the programs do not work any more: {reason}")
         self.cgroups()
-        self._flows = len(await self.flows())
+        self._flows = await self._read_flows(len)
         return None
 
     async def stop(self) -> None:
@@ -142,15 +145,15 @@ class SecurityLayer:
 
     async def flows(self) -> list[RawFlow]:
         """What the kernel keeps: the flows that had packets lately, some thousands. Raises LayerDown while nothing is loaded."""
-        if self._bpf is None or "flows" not in self._fds:
-            raise LayerDown("the security layer is not up", fix=None)
+        return await self._read_flows(lambda rows: [maps.parse_flow(key, values) for key, values in rows])
+
+    async def _read_flows(self, use: Callable[[list[tuple[bytes, bytes]]], T]) -> T:
+        """`use` of the map's entries, beside the event loop: there may be thousands."""
+        bpf, path = self._bpf, str(self._pins / "flows")
+        if bpf is None or "flows" not in self._fds:
+            raise LayerDown("the security layer is not up")
         async with asyncio.timeout(READ_TIMEOUT):
-            fd = os.dup(self._fds["flows"])  # ours, whatever becomes of the layer meanwhile
-            try:
-                rows = await asyncio.to_thread(self._bpf.lookup_all, fd, maps.KEY.size, maps.FLOW.size * self._cpus, maps.FLOWS_MOST)
-            finally:
-                os.close(fd)
-        return [maps.parse_flow(key, values) for key, values in rows]
+            return await asyncio.to_thread(lambda: use(_entries(bpf, path, self._cpus)))
 
     def totals(self) -> Totals:
         """Counters since the node started; the last known ones while nothing can be read."""
@@ -229,6 +232,14 @@ class SecurityLayer:
                 process.kill()
                 await process.wait()
         judge(out, said, process.returncode or 0)
+
+
+def _entries(bpf: Bpf, path: str, cpus: int) -> list[tuple[bytes, bytes]]:
+    fd = bpf.get(path)  # a descriptor of its own, whatever becomes of the layer meanwhile
+    try:
+        return bpf.lookup_all(fd, maps.KEY.size, maps.FLOW.size * cpus, maps.FLOWS_MOST)
+    finally:
+        os.close(fd)
 
 
 def judge(out: bytes, said: bytes, status: int) -> None:

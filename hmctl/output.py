@@ -39,6 +39,8 @@ _SGR: Mapping[Style, str] = {
     **dict(zip(TINTS, ("36", "35", "34", "32", "33", "96"), strict=True)),
 }
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
+FEW = 20  # hosts, up to which a log gets each step of each
+SUM_EVERY = 2.0  # seconds
 WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
 
@@ -211,9 +213,14 @@ class Output:
             raise Interrupted("stopped as you asked; nothing was changed")
 
     @contextmanager
-    def progress(self, title: str = "") -> Iterator[Progress]:
-        """Shows who is busy with what until the block ends. On a terminal one line per host; elsewhere a line per step."""
-        if self.quiet:
+    def progress(self, title: str = "", *, hosts: int = 0) -> Iterator[Progress]:
+        """Shows who is busy with what until the block ends. On a terminal one line per host; elsewhere a line per step, or, of many
+        `hosts`, only what went wrong and every few seconds how far all are."""
+        if not self.quiet and not self._stderr_colour and hosts > FEW and not self.verbose:
+            progress = Progress(self, self._clock, show="sums")
+            yield progress
+            progress.sum_up()
+        elif self.quiet:
             yield Progress(self, self._clock, show=None)
         elif not self._stderr_colour:
             if title:
@@ -256,12 +263,14 @@ class Output:
 class Progress:
     """Handed out by Output.progress(). Keys are host names, or whatever is worked on; each has one line."""
 
-    def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines"] | None) -> None:
+    def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines", "sums"] | None) -> None:
         self._output = output
         self._clock = clock
         self._show = show
         self._lock = threading.Lock()  # rich draws from a thread of its own
         self._board = Board()
+        self._summed = clock() if show == "sums" else 0.0
+        self._sum = ""
 
     def phase(self, title: str) -> None:
         """A headline: all that follows belongs to it."""
@@ -276,17 +285,28 @@ class Progress:
             self._board = self._board.update(key, printable(text), printable(detail, keep=""), self._clock())
         if news and self._show == "lines":
             self._output.note(f"{key}: {text}")
+        if self._show == "sums" and self._clock() - self._summed >= SUM_EVERY:
+            self.sum_up()
 
     def finish(self, key: str, text: str, *, outcome: Outcome = "ok") -> None:
         """`key` is done, for now or for good."""
         with self._lock:
             self._board = self._board.finish(key, printable(text), outcome, self._clock())
             row = self._board.rows[key]
-        if self._show == "lines":
+        if self._show == "lines" or (self._show == "sums" and outcome in ("failed", "warning")):
             took = (row.ended or row.began) - row.began
             elapsed = f" ({duration(took)})" if took >= WORTH_SAYING else ""
             said = text if outcome == "ok" else f"{outcome}: {text}"
             self._output.note(f"{key}: {said}{elapsed}")
+
+    def sum_up(self) -> None:
+        """How far all are, if that is news."""
+        with self._lock:
+            said = self._board.sums()
+        self._summed = self._clock()
+        if said and said != self._sum:
+            self._sum = said
+            self._output.note(said)
 
     def __enter__(self) -> Progress:
         self._output._start_live(self._draw)

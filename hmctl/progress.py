@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -52,6 +53,12 @@ class Board:
     def finish(self, key: str, text: str, outcome: Outcome, now: float) -> Board:
         known = self.rows.get(key) or Row(key, text, "", now, now)
         return replace(self, rows={**self.rows, key: replace(known, text=text, detail="", ended=now, outcome=outcome)})
+
+    def sums(self) -> str:
+        """How many rows are at what: `12 uploading the release, 88 done, 3 failed`."""
+        busy = Counter(row.text for row in self.rows.values() if row.ended is None)
+        ended = Counter("failed" if row.outcome == "failed" else "done" for row in self.rows.values() if row.ended is not None)
+        return ", ".join(f"{count} {what}" for what, count in [*busy.items(), *sorted(ended.items())])
 
     def picture(self, now: float, height: int) -> list[tuple[Cell, ...]]:
         """Cells (mark, key, text, detail, elapsed), at most `height` lines. When there are more rows, those that need eyes

@@ -110,7 +110,7 @@ class Deploy:
         began = time.monotonic()
         chosen = select(self.inventory.hosts, self.options.limit)
         reached, checks = Reached(), list[Check]()
-        with self.output.progress() as progress:
+        with self.output.progress(hosts=len(chosen)) as progress:
             await self._reach(chosen, reached, progress)
             checks = await self._examine(chosen, reached, progress)
         report = _Draft(self, chosen, reached, checks, began)
@@ -175,7 +175,11 @@ class Deploy:
 
     async def _probe(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
         known = [host for host in chosen if host.name in reached.facts]
-        plans = [probe.plan(group, reached.facts) for group in probe.groups(known, hostlock.room(known, self.options.at_once))]
+        room = hostlock.room(known, self.options.at_once)
+        if room == 1 < len(known) and probe.plan(known, reached.facts):
+            message = "whether the hosts reach each other was not tried: that takes two SSH connections at the same time"
+            return [Check(None, "network", "warn", message, "give --concurrency 2, or more")]
+        plans = [probe.plan(group, reached.facts) for group in probe.groups(known, room)]
         found = []
         for attempts in filter(None, plans):
             for attempt in attempts:
@@ -246,7 +250,7 @@ class Deploy:
         changing = [target for target in targets if target.name in busy]
         agents = self.agents(self.store, reached.remotes)
         try:
-            with self.output.progress() as progress:
+            with self.output.progress(hosts=len(targets)) as progress:
                 locks = hostlock.Locks(reached.remotes, "deploy", self.options.at_once, [target.host for target in targets])
                 async with locks.held(changing) as refused:
                     free = [target for target in changing if target.name not in refused]

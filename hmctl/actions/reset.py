@@ -41,7 +41,7 @@ class Reset:
         began = time.monotonic()
         chosen = select(self.inventory.hosts, self.options.limit)
         reached = Reached()
-        with self.output.progress() as progress:
+        with self.output.progress(hosts=len(chosen)) as progress:
             await self._reach(self._asked(chosen), reached, progress)
         targets = [Found(host, reached.facts[host.name]) for host in chosen if host.name in reached.facts]
         phase = RemoveAll(self.packages)
@@ -56,7 +56,7 @@ class Reset:
                 self.output.warn(warning)
             names = [target.name for target in targets if phase.plan(target)]
             self.output.confirm(f"Remove all of this from {listed(names)}? It cannot be undone.", yes=self.options.yes)
-            with self.output.progress() as progress:
+            with self.output.progress(hosts=len(targets)) as progress:
                 outcomes = await self._remove(phase, [target for target in targets if target.name in names], reached, progress)
             for target in targets:
                 if (left := target.facts.agent.packages) and not self.packages:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmctl.cli.context import Context, current
+from hmctl.output import FEW
 from hmctl.text import Styled, duration, listed, plural
 
 if TYPE_CHECKING:
@@ -84,9 +85,13 @@ async def _deploy(context: Context, options: object) -> Report:
             raise
         finally:
             await connector.close()
-        for contact in connector.met:
-            kept = "accepted for this run only, as a dry run keeps nothing" if options.dry_run else "pinned"
+        kept = "accepted for this run only, as a dry run keeps nothing" if options.dry_run else "pinned"
+        met = connector.met if len(connector.met) <= FEW or context.verbose else []
+        for contact in met:
             context.output.note(f"first contact with {contact.place}: its SSH host key {contact.fingerprint} was {kept}")
+        if connector.met and not met:
+            where = "" if options.dry_run else f" in {store.known_hosts}"
+            context.output.note(f"first contact with {len(connector.met)} hosts: their SSH host keys were {kept}{where} (-v lists them)")
     return report
 
 
@@ -109,7 +114,8 @@ def show_plan(output: Output, steps: Sequence[Step], *, sign: str = "+", result:
         if host is not None:
             groups.setdefault(tuple(found), []).append(host)
     for found_once, hosts in groups.items():
-        write(Styled(", ".join(hosts), "strong"))
+        names = ", ".join(hosts) if len(hosts) <= FEW or output.verbose else f"{len(hosts)} hosts: {listed(hosts)}"
+        write(Styled(names, "strong"))
         for change in found_once:
             write(Styled(f"  {sign} ", "good" if sign == "+" else "bad"), change)
     for change in changes.get(None, []):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 import typer
 
-from hmcore.records import ComponentState, NodeState
+from hmcore.records import ComponentState, NodeState, Role
 from hmctl.actions.status import Health, NodeStatus, Status, Verdict
 from hmctl.cli.context import Context, current
 from hmctl.client import Via
 from hmctl.document import Format
 from hmctl.output import Column, Output
-from hmctl.text import Cell, Style, Styled, duration
+from hmctl.text import Cell, Style, Styled, duration, plural
 
+MANY = 30  # nodes, from which a terminal is spared those that are well
+SILENT = frozenset({NodeState.UNREACHABLE, NodeState.DOWN, NodeState.SUSPECT})
 HEALTH_STYLE: dict[Health, Style] = {Health.HEALTHY: "good", Health.WARNING: "warning", Health.CRITICAL: "bad"}
 _MARK = {Verdict.OK: Styled("✓", "good"), Verdict.WARN: Styled("!", "warning"), Verdict.ERROR: Styled("✗", "bad")}
 STATE_STYLE: dict[NodeState, Style] = {
@@ -42,17 +47,20 @@ def command(
     interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="With --watch: how often.")] = 2.0,
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Show every node: by default a terminal shows, of many, those that need attention.")
+    ] = False,
 ) -> int:
     """Ask every agent, and say whether the cluster is healthy.
 
     Exit code 0: healthy; 3: a warning, such as an unreachable node; 4: critical, no quorum or nobody answers.
     """
     context = current(ctx)
-    status = _status(context, watch=watch, interval=interval, via=via, timeout=timeout)
+    status = _status(context, watch=watch, interval=interval, via=via, timeout=timeout, every=every)
     return context.run_until_interrupted(status) if watch else context.run(status)
 
 
-async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None) -> int:
+async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None, every: bool) -> int:
     from hmctl.actions.survey import survey
 
     inventory = context.inventory(warn=False)
@@ -62,21 +70,22 @@ async def _status(context: Context, *, watch: bool, interval: float, via: Via, t
         began = clock()
         found = (await survey(inventory, store, via=via, timeout=timeout)).status
         if not watch:
-            context.output.result(found, lambda: show(context.output, found))  # noqa: B023  drawn at once
+            context.output.result(found, lambda: show(context.output, found, every=every))  # noqa: B023  drawn at once
             return found.exit_code
-        _draw(context.output, found, interval)
+        _draw(context.output, found, interval, every)
         await asyncio.sleep(max(0.0, interval - (clock() - began)))
 
 
-def _draw(output: Output, found: Status, interval: float) -> None:
+def _draw(output: Output, found: Status, interval: float, every: bool) -> None:
     with output.frame():
         if output.format is Format.TABLE:
             output.line(Styled(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, every {interval:g} s; Ctrl-C ends", "dim"))
-        output.result(found, lambda: show(output, found))
+        output.result(found, lambda: show(output, found, every=every))
 
 
-def show(output: Output, status: Status) -> None:
-    """The whole picture for people."""
+def show(output: Output, status: Status, *, every: bool = True) -> None:
+    """The whole picture for people. Without `every`, a terminal is spared the rows of many nodes that are well; a pipe gets them all, for
+    grep and awk."""
     output.line(
         Styled(f"{status.cluster}: ", "strong"),
         Styled(str(status.health), HEALTH_STYLE[status.health]),
@@ -97,7 +106,31 @@ def show(output: Output, status: Status) -> None:
         if check.fix:
             output.paragraph(" " * (width + 4), Styled("fix: ", "accent"), text=check.fix)
     output.line()
-    show_nodes(output, status)
+    if every or not output.terminal or len(status.nodes) <= MANY:
+        show_nodes(output, status)
+        return
+    shown, rest = of_interest(status.nodes)
+    show_nodes(output, msgspec.structs.replace(status, nodes=shown))
+    output.line(Styled(summary(rest), "dim"))
+
+
+def of_interest(nodes: Sequence[NodeStatus]) -> tuple[list[NodeStatus], list[NodeStatus]]:
+    """The control nodes and those that need attention, the worst first and no more than MANY; and the others. Pure."""
+    bad = [node for node in nodes if node.state is not NodeState.READY]
+    bad.sort(key=lambda node: (node.state not in SILENT, node.health_score))
+    names = {node.name for node in bad[:MANY]} | {node.name for node in nodes if node.role is Role.CONTROL}
+    shown = [node for node in nodes if node.role is Role.CONTROL] + [node for node in bad[:MANY] if node.role is not Role.CONTROL]
+    return shown, [node for node in nodes if node.name not in names]
+
+
+def summary(nodes: Sequence[NodeStatus]) -> str:
+    """The nodes that get no row, in one line: how many in which state, and what they carry. Pure."""
+    states = Counter(node.state for node in nodes)
+    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    containers = sum(node.containers or 0 for node in nodes)
+    trips = [node.rtt_ms for node in nodes if node.rtt_ms is not None]
+    far = f", RTT {min(trips):.1f} to {max(trips):.1f} ms" if trips else ""
+    return f"and {plural(len(nodes), 'more node')} ({said}): {plural(containers, 'container')}{far}; --all lists them"
 
 
 def show_nodes(output: Output, status: Status) -> None:

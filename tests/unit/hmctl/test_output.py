@@ -272,3 +272,29 @@ def test_a_board_of_many_hosts_keeps_the_failed_and_the_busy_in_sight() -> None:
     assert "✗ node50 done  1.00 s" in lines
     assert [line.split()[1] for line in lines if "upload" in line] == [f"node{number}" for number in range(95, 100)]
     assert lines[-1] == "and 93 done"
+
+
+def test_progress_of_many_hosts_in_a_pipe_says_what_went_wrong_and_how_far_all_are() -> None:
+    now = [0.0]
+    made = make(clock=lambda: now[0])
+    with made.output.progress(hosts=100) as progress:
+        for number in range(100):
+            progress.update(f"node{number}", "connecting")
+        now[0] = 2.5
+        progress.update("node0", "uploading the release")
+        progress.finish("node1", "no sudo", outcome="failed")
+        for number in range(2, 100):
+            progress.finish(f"node{number}", "installed")
+        progress.finish("node0", "installed")
+    assert made.err.getvalue().splitlines() == [
+        "1 uploading the release, 99 connecting",
+        "node1: failed: no sudo (2.50 s)",
+        "99 done, 1 failed",
+    ]
+
+
+def test_a_simple_table_looks_as_one_that_had_to_be_fitted() -> None:
+    made = make()
+    columns: list[Column | str] = ["NODE", Column("HEALTH", right=True), Column("WHY", wraps=True)]
+    rows = [["node1", Styled("100%", "good"), ""], ["a-longer-name", "7%", "it is slow"]]
+    assert made.output.table_lines(columns, rows, indent=2) == made.output._fitted_table(columns, rows, 2)

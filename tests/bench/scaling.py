@@ -1,0 +1,82 @@
+"""How hmctl scales: the real command against simulated SSH hosts and agents (tests/scale), which share this machine's processors with it.
+
+Growth is judged by hmctl's own processor time, which the simulators do not share, as the ratio of what a host more costs at two sizes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bed import Bed
+from figures import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scale"))
+
+from fleet import Fleet, Run, fleet
+
+LIMIT = 32  # hmctl's own default
+
+
+def measure(_bed: Bed) -> list[Figure]:
+    status = {count: _status(count) for count in (10, 50, 100, 200, 500)}
+    deploys = {count: _deploy(count) for count in (10, 50, 100, 200, 500)}
+    runs = [*status.values(), *(run for pair in deploys.values() for run in pair[:2])]
+    first, again, _ = deploys[100]
+    return [
+        Figure("status of 100 nodes", status[100].wall, "s", 1.0, note="simulated agents on the same machine; median of 5"),
+        Figure("status of 500 nodes", status[500].wall, "s", 5.0, note="likewise"),
+        Figure(
+            "status, cost of a node at 200 over that at 50",
+            _growth({n: run.cpu for n, run in status.items()}),
+            "x",
+            1.3,
+            note="processor time",
+        ),
+        Figure(
+            "deploy, 100 fresh simulated hosts", first.wall, "s", 15.0, note="a release of 0.2 MB, so that hmctl is measured, not the line"
+        ),
+        Figure("deploy, 100 hosts, nothing to do", again.wall, "s", 5.0),
+        Figure(
+            "deploy, cost of a host at 200 over that at 50",
+            _growth({n: pair[0].cpu for n, pair in deploys.items()}),
+            "x",
+            1.3,
+            note="processor time",
+        ),
+        Figure("deploy, 500 fresh simulated hosts", deploys[500][0].wall, "s", 75.0),
+        Figure(
+            "SSH connections at once, most of all",
+            float(max(pair[2] for pair in deploys.values())),
+            "",
+            float(LIMIT),
+            note="as the servers count them",
+        ),
+        Figure("hmctl's memory, most of all", max(run.memory for run in runs), "MB", 500.0, note="up to 500 hosts"),
+    ]
+
+
+def _growth(seconds: dict[int, float]) -> float:
+    """What a node more costs between 50 and 200, over what it costs between 10 and 50: 1 is linear, whatever starting hmctl costs."""
+    return ((seconds[200] - seconds[50]) / 150) / ((seconds[50] - seconds[10]) / 40)
+
+
+def _status(count: int) -> Run:
+    with fleet(count, ssh=False) as hosts:
+        hosts.form()
+        runs = [_well(hosts, "status") for _ in range(5)]
+    return sorted(runs, key=lambda run: run.wall)[len(runs) // 2]
+
+
+def _deploy(count: int) -> tuple[Run, Run, int]:
+    with fleet(count) as hosts:
+        first = _well(hosts, "deploy", "--yes", "--timeout", "120")
+        again = _well(hosts, "deploy", "--yes")
+        return first, again, hosts.hosts(counts="now")["peak"]
+
+
+def _well(hosts: Fleet, *arguments: str) -> Run:
+    run = hosts.hmctl(*arguments)
+    if run.status != 0:
+        raise RuntimeError(f"hmctl {' '.join(arguments)} ended with {run.status}: {run.stdout}{run.stderr}")
+    return run

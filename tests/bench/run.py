@@ -15,12 +15,13 @@ import calling
 import deploying
 import idling
 import loading
+import scaling
 import scraping
 import starting
 from bed import ROOT, bed
 from figures import Figure, compare, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling)
 
 
 def main(arguments: list[str]) -> int:

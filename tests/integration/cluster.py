@@ -59,7 +59,10 @@ class AgentProcess:
         self.program = ("-m", "node_agent")
 
     def start(self) -> None:
-        self.directory.joinpath("agent.yaml").write_text(dump_agent_config(self.config))
+        self.start_with(dump_agent_config(self.config))
+
+    def start_with(self, configuration: str) -> None:
+        self.directory.joinpath("agent.yaml").write_text(configuration)
         with self.directory.joinpath("log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self.program, "run", "--config", str(self.directory / "agent.yaml")],

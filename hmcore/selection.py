@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -85,12 +86,17 @@ class Locality:
 ANYWHERE = Locality()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pool:
     """The instances that the next call may go to, equally good; `weights` are added up. Empty: none is fit."""
 
     members: tuple[Candidate, ...] = ()
     weights: tuple[int, ...] = ()
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """What the consistent hash knows each member by."""
+        return tuple(_number(each.instance.id) for each in self.members)
 
 
 def gather(candidates: Iterable[Candidate], *, locality: Locality = ANYWHERE, allow_unknown: bool = False) -> Pool:
@@ -135,24 +141,26 @@ def choose(
             known = latency or {}
             return min(members, key=lambda each: (known.get(each.instance.id, -1.0), each.instance.id))
         case Strategy.CONSISTENT_HASH:
-            return _rendezvous(members, key)
+            return _rendezvous(pool, key)
 
 
-def _rendezvous(members: Sequence[Candidate], key: str) -> Candidate:
+def _rendezvous(pool: Pool, key: str) -> Candidate:
     """The highest random weight (Thaler & Ravishankar 1998), weighted by the logarithmic method (Schindelhauer & Schomaker 2005).
 
     Each member's score depends on nothing but itself and the key: one that comes takes keys from all others, one that goes gives its
     own away, and no other key moves. Linear in the members, which for one service are few.
     """
     question = _number(key)
-    return max(members, key=lambda each: (_score(question, each.instance), each.instance.id))
+    scores = [_score(question ^ seed, each.instance.weight) for seed, each in zip(pool.seeds, pool.members, strict=True)]
+    best = max(scores)
+    return min((each for score, each in zip(scores, pool.members, strict=True) if score == best), key=lambda each: each.instance.id)
 
 
-def _score(question: int, instance: Instance) -> float:
-    mixed = (_number(instance.id) ^ question) * 0x9E3779B97F4A7C15 & _WORD
+def _score(number: int, weight: int) -> float:
+    mixed = number * 0x9E3779B97F4A7C15 & _WORD
     mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _WORD
     mixed ^= mixed >> 32
-    return -instance.weight / math.log((mixed + 1) / (_WORD + 2))
+    return -weight / math.log((mixed + 1) / (_WORD + 2))
 
 
 def _number(text: str) -> int:

@@ -55,8 +55,11 @@ class Catalogue:
             del self._records[name]
             changed |= self._put(name, {})
         for name, registration in registrations.items():
-            records = _Records(registration, nodes.get(name), apart.get(name, _NOTHING))
-            if records != self._records.get(name):
+            node, out, known = nodes.get(name), apart.get(name, _NOTHING), self._records.get(name)
+            if known is not None and known.registration is registration and known.node is node and known.maintenance == out:
+                continue  # nothing that is the same object needs to be compared
+            records = _Records(registration, node, out)
+            if records != known:
                 self._records[name] = records
                 changed |= self._put(name, _candidates(records))
         for service in changed:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import calling
 import deploying
+import discovering
 import idling
 import loading
 import scaling
@@ -21,7 +22,7 @@ import starting
 from bed import ROOT, bed
 from figures import Figure, compare, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import accounting
 import calling
 import deploying
 import discovering
@@ -22,7 +23,7 @@ import starting
 from bed import ROOT, bed
 from figures import Figure, compare, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, accounting)
 
 
 def main(arguments: list[str]) -> int:

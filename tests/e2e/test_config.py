@@ -119,7 +119,7 @@ def test_when_a_node_does_not_come_back_all_are_taken_back(cluster: Cluster) -> 
         with settings(cluster, "{metrics: {interval: 7}}"):
             done = cluster.run("config", "apply", "--yes", "-o", "json", check=False)
     finally:
-        cluster.inside(sick, "sh", "-c", 'rm "$1"; systemctl daemon-reload', "accepts", DROP_IN)
+        cluster.inside(sick, "sh", "-c", 'rm "$1" /usr/local/bin/refuses; systemctl daemon-reload', "accepts", DROP_IN)
     assert done.returncode == 1
     report = json.loads(done.stdout)
     nodes = {node["name"]: node for node in report["nodes"]}

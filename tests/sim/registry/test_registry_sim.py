@@ -27,6 +27,8 @@ faults = st.lists(
 
 async def act(world: World, tasks: asyncio.TaskGroup, what: str, name: str) -> None:
     agent = world.agents[name]
+    if world.leader == name and what in ("crash", "restart", "cut"):  # its voters are gone, and with them its office
+        world.elect(None)
     match what:
         case "crash":
             agent.crash()
@@ -38,11 +40,9 @@ async def act(world: World, tasks: asyncio.TaskGroup, what: str, name: str) -> N
         case "cut" | "heal":
             agent.cut = what == "cut"
             agent.quiet_since = world.now
-            if agent.cut and world.leader == name:  # its voters are gone, and with them its office
-                world.elect(None)
         case "lossy" | "clean":
             world.loss = 0.5 if what == "lossy" else 0.0
-        case "elect":
+        case "elect" if agent.well:
             world.elect(name)
         case "nobody":
             world.elect(None)

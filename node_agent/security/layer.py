@@ -112,7 +112,7 @@ class SecurityLayer:
             return None
         reason = self._shortcoming()
         if reason is not None:
-            raise LayerDown(f"the programs do not work any more: {reason}")
+            raise LayerDown(f"the programs do not work any more: {reason}", fix="nothing: they are being loaded again")
         self.cgroups()
         self._flows = await self._read_flows(len)
         return None

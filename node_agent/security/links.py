@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from hashlib import sha256
@@ -99,7 +100,7 @@ class _opened:
         try:
             self._fd = self._bpf.get(str(self._path))
         except KernelRefused as error:
-            if not isinstance(error, FileNotFoundError) and error.errno != 2:
+            if error.errno != errno.ENOENT:
                 raise
         return self._fd
 

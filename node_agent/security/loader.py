@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -60,6 +61,8 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     directory = maps.pins(request["node"], request["root"])
     tracepoint = find_tracepoint()
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until we end: two at once would take each other's new links for leftovers
     fds = make_maps(bpf, directory)
     old = maps.parse_cfg(bpf.lookup(fds["cfg"], bytes(4), maps.CFG.size))
     generation = old.generation + 1

@@ -46,7 +46,20 @@ def test_what_the_systems_python_runs_is_understood_by_older_ones_and_needs_noth
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     ours = {"node_agent.security", "node_agent.security.kernel", "bcc"}
     assert imported - ours <= {
-        *("__future__", "collections.abc", "contextlib", "ctypes", "dataclasses", "errno", "glob", "ipaddress", "json", "os", "platform"),
+        *(
+            "__future__",
+            "collections.abc",
+            "contextlib",
+            "ctypes",
+            "dataclasses",
+            "errno",
+            "fcntl",
+            "glob",
+            "ipaddress",
+            "json",
+            "os",
+            "platform",
+        ),
         *("re", "struct", "sys", "tempfile", "typing"),
     }
 

@@ -83,8 +83,11 @@ def test_a_prometheus_sees_the_cluster_and_says_when_a_node_dies(watched: Cluste
     eventually(lambda: all(rule["health"] == "ok" for group in prometheus.ask("rules")["groups"] for rule in group["rules"]), within=10)
     eventually(lambda: not unanswered(prometheus), within=15, every=0.5)
 
+    components = len(cluster.node(MONITOR)["components"])  # each of them is a service
+    eventually(lambda: prometheus.query(f"min(hypermesh_services_active) >= {components}"), within=10, every=0.5)
+    assert not firing(prometheus)
+
     victim = next(name for name in cluster.names if name != MONITOR)
-    assert "HyperMeshNodeDown" not in firing(prometheus)
     cluster.lab.kill(victim)
     eventually(lambda: "HyperMeshNodeDown" in firing(prometheus), within=30, every=0.2)
     assert [each["value"][1] for each in prometheus.query(f'up{{instance="{victim}"}}')] == ["0"]

@@ -76,13 +76,20 @@ class ProposeReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`since`: a log index whose state the caller has already; if nothing was applied after it, the answer is `unchanged` and short."""
+    """`since`: a log index whose state the caller has already; if nothing was applied after it, the answer is `unchanged` and short.
+
+    `partial`: of the registrations, those that were made after `since` are enough.
+    """
 
     since: int = -1
+    partial: bool = False
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The members and latest events at log index `index`. Nodes also get the registry; `unchanged`: all lists are left out."""
+    """The members and latest events at log index `index`. Nodes also get the registry; `unchanged`: all lists are left out.
+
+    `partial`: the registrations of other members are as they were at the request's `since`.
+    """
 
     index: int
     leader: str | None
@@ -90,6 +97,7 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[Node]
     events: list[Event] = []
     unchanged: bool = False
+    partial: bool = False
     registrations: dict[str, Registration] = {}
     maintenance: list[Maintenance] = []
     mutes: list[Mute] = []

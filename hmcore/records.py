@@ -107,13 +107,14 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """All instances of one node, as replicated. `revision` is a digest of them: a heartbeat that carries it renews them all.
 
-    `expired` says why they count as unknown: nobody renewed them within the TTL.
+    `expired` says why they count as unknown: nobody renewed them within the TTL. `index`: the log index that made it what it is.
     """
 
     revision: int
     incarnation: int
     instances: tuple[Instance, ...] = ()
     expired: str = ""
+    index: int = 0
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True):

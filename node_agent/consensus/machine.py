@@ -185,8 +185,8 @@ def _put_instances(state: State, command: PutInstances, entry: Entry) -> tuple[S
     before = state.registrations.get(command.node)
     if before is not None and command.incarnation < before.incarnation:
         return state, Refused(f"{command.node} has started again since")
-    after = Registration(revision=command.revision, incarnation=command.incarnation, instances=command.instances)
-    if after == before:
+    after = Registration(revision=command.revision, incarnation=command.incarnation, instances=command.instances, index=entry.index)
+    if before is not None and after == replace(before, index=entry.index):
         return state, Applied(changed=False)
     changed = replace(state, registrations={**state.registrations, command.node: after})
     known = {instance.id: instance.health for instance in before.instances} if before is not None else {}
@@ -202,9 +202,9 @@ def _expire_instances(state: State, command: ExpireInstances, entry: Entry) -> t
     before = state.registrations.get(command.node)
     if before is None or before.revision != command.revision:
         return state, Refused(f"{command.node} has registered other instances since")
-    after = replace(before, expired=command.reason)
-    if after == before:
+    if before.expired == command.reason:
         return state, Applied(changed=False)
+    after = replace(before, expired=command.reason, index=entry.index)
     changed = replace(state, registrations={**state.registrations, command.node: after})
     kind, message = ("registry.expired", command.reason) if command.reason else ("registry.renewed", "its instances are renewed again")
     return record(changed, entry, kind, command.node, message), Applied()

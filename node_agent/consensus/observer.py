@@ -82,7 +82,9 @@ class ObserverLayer:
         # Each worker begins with another one: hundreds of them must not all ask the leader.
         first = sum(self._me.encode()) % len(reachable)
         try:
-            said = await self._ask(StateRequest(since=self.index if self._said else -1), reachable[first:] + reachable[:first])
+            said = await self._ask(
+                StateRequest(since=self.index if self._said else -1, partial=True), reachable[first:] + reachable[:first]
+            )
         except HyperMeshError as error:
             self._trouble = f"no control node tells the state: {error}"
             return
@@ -96,6 +98,10 @@ class ObserverLayer:
             if self._said is not None:
                 self._said = replace(self._said, leader=said.leader, term=said.term)
             return
+        if said.partial and self._said is not None:
+            members = {node.name for node in said.nodes}
+            kept = {name: made for name, made in self._said.registrations.items() if name in members}
+            said = replace(said, registrations={**kept, **said.registrations})
         changed = self._said is None or said.index != self._said.index
         self._said = said
         if changed:

@@ -100,7 +100,12 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             term=term,
             nodes=[view.nodes[name] for name in sorted(view.nodes)],
             events=[] if node else list(view.events),
-            registrations=dict(view.registrations) if node else {},
+            partial=request.partial and node,
+            registrations={
+                name: made
+                for name, made in (view.registrations.items() if node else ())
+                if not request.partial or made.index > request.since
+            },
             maintenance=[view.maintenance[target] for target in sorted(view.maintenance)],
             mutes=[view.mutes[key] for key in sorted(view.mutes)],
         )

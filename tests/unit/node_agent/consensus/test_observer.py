@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from hmcore.api import StateReply, StateRequest
 from hmcore.errors import CallTimeout
-from hmcore.records import Node, Role
+from hmcore.records import Node, Registration, Role
 from node_agent.consensus.observer import IMPATIENCE, INTERVAL, ObserverLayer
 
 CONTROL = ["node1", "node2", "node3"]
@@ -133,6 +134,28 @@ def test_workers_spread_their_questions(virtual):
         return bench.asked[0]
 
     assert {virtual(first_asked(f"worker{number}")) for number in range(9)} == set(CONTROL)
+
+
+def test_of_the_registry_only_what_has_changed_is_sent_and_those_who_left_are_forgotten(play):
+    async def scenario(bench: Bench) -> None:
+        def made(index: int) -> Registration:
+            return Registration(revision=index, incarnation=1, index=index)
+
+        two = [Node(name=name, address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1") for name in ("node1", "node2")]
+        whole = replace(state(5), nodes=two, registrations={"node1": made(3), "node2": made(5)})
+        bench.answers = dict.fromkeys(CONTROL, whole)
+        await asyncio.sleep(0.1)
+        bench.answers = dict.fromkeys(CONTROL, replace(whole, index=6, partial=True, registrations={"node2": made(6)}))
+        await asyncio.sleep(INTERVAL)
+        assert {name: each.index for name, each in bench.layer.registrations.items()} == {"node1": 3, "node2": 6}
+        bench.answers = dict.fromkeys(CONTROL, replace(whole, index=7, nodes=two[1:], partial=True, registrations={}))
+        await asyncio.sleep(INTERVAL)
+        assert {name: each.index for name, each in bench.layer.registrations.items()} == {"node2": 6}
+        bench.answers = dict.fromkeys(CONTROL, replace(whole, index=8))  # of a release that knows no parts
+        await asyncio.sleep(INTERVAL)
+        assert {name: each.index for name, each in bench.layer.registrations.items()} == {"node1": 3, "node2": 5}
+
+    play(scenario)
 
 
 def test_what_a_worker_has_already_is_not_sent_again(play):

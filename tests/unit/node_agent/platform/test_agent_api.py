@@ -8,7 +8,7 @@ import pytest
 from hmcore import api
 from hmcore.errors import InvalidRequest, PermissionDenied
 from hmcore.pki import Identity, Kind
-from hmcore.records import Event, Node, NodeReport, RaftReport, Role
+from hmcore.records import Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.platform.api import routes
@@ -154,3 +154,21 @@ async def test_answers():
     assert state.events == [EVENT]
     state = msgspec.msgpack.decode(await router.call(node, "cluster.state", body("cluster.state")), type=api.StateReply)
     assert state.events == []
+
+
+@pytest.mark.parametrize(("kind", "partial", "since", "told"), [
+    (Kind.NODE, True, -1, {"node1", "node2"}),
+    (Kind.NODE, True, 4, {"node2"}),
+    (Kind.NODE, False, 4, {"node1", "node2"}),
+    (Kind.OPERATOR, True, 4, set()),
+])  # fmt: skip
+async def test_nodes_get_the_registry_or_the_part_of_it_that_they_do_not_have(kind, partial, since, told):
+    class Registered(View):
+        registrations = {name: Registration(revision=1, incarnation=1, index=index) for name, index in (("node1", 4), ("node2", 6))}  # noqa: RUF012
+
+    agent = Agent()
+    agent.cluster = Registered()
+    asked = msgspec.msgpack.encode(api.StateRequest(since=since, partial=partial))
+    state = msgspec.msgpack.decode(await routes(agent).call(peer(kind), "cluster.state", asked), type=api.StateReply)
+    assert set(state.registrations) == told
+    assert state.partial == (partial and kind is Kind.NODE)

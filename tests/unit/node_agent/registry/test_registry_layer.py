@@ -11,7 +11,7 @@ import pytest
 from hmcore.api import InstancesReply
 from hmcore.errors import InvalidRequest, NoQuorum, PeerUnreachable
 from hmcore.records import Cluster, ComponentReport, ComponentState, Instance, InstanceHealth, Node, Role
-from node_agent.consensus.commands import PutInstances, decode
+from node_agent.consensus.commands import ExpireInstances, PutInstances, decode, encode
 from node_agent.consensus.machine import Entry, State, apply
 from node_agent.container.info import ContainerInfo
 from node_agent.registry.layer import SETTLING, RegistryLayer
@@ -213,6 +213,31 @@ def test_a_lost_heartbeat_is_made_up_for_by_the_next(play):
         assert bench.layer.renewal() is None
         await asyncio.sleep(REFRESH)
         assert bench.layer.renewal() is not None
+
+    play(scenario)
+
+
+def test_what_has_expired_is_renewed_by_the_next_heartbeat(play):
+    async def scenario(bench: Bench) -> None:
+        await bench.beats(1)
+        assert bench.layer.renewal() is None
+        made = bench.log.registrations["node1"]
+        late = ExpireInstances(node="node1", revision=made.revision, reason="not renewed for 60 s")
+        await bench.log.propose(encode(late), request_id="r", timeout=1.0)
+        await bench.beats(2)
+        assert bench.log.registrations["node1"].expired == ""
+
+    play(scenario)
+
+
+def test_what_is_asked_for_and_turns_out_to_be_known_is_not_written(play):
+    """The heartbeat before the last one comes late: the leader asks, and hears what it has already."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.beats(1)
+        bench.layer.heard("node1", 1, 99)
+        await asyncio.sleep(5)
+        assert (bench.pulls, bench.puts) == (2, 1)
 
     play(scenario)
 

@@ -38,6 +38,8 @@ mount -t overlay overlay -o "lowerdir=$image,upperdir=$folder/upper,workdir=$fol
 mount -t bpf bpf "$folder/bpf"
 mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
 mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security
+watchers=/proc/sys/fs/inotify/max_user_instances
+[ "$(cat $watchers)" -ge 1024 ] || echo 1024 > $watchers
 exec "$@"
 """
 

@@ -77,7 +77,7 @@ def running(cluster: Cluster) -> Callable[[], bool]:
 def ours(cluster: Cluster) -> Iterator[str]:
     """The beginning of a command that runs in a container's cgroup."""
     shell(cluster, f"mkdir -p {OURS}")
-    yield f"echo $$ > {OURS}/cgroup.procs && exec "
+    yield f"echo $BASHPID > {OURS}/cgroup.procs && exec "
     shell(cluster, f"rmdir {OURS} || true")
 
 
@@ -123,7 +123,7 @@ def test_containers_are_counted_and_watched_also_while_the_agent_is_away(cluster
 
         def told() -> bool:
             said = cluster.run("events", "--node", NODE, "-o", "json", check=False).stdout
-            return "cli" in said and f"{address}" in said and "/bin/nc" in said
+            return f"{address}:5000" in said and "established" in said and "/bin/sh" in said
 
         eventually(told, within=10)
         cluster.inside(NODE, "systemctl", "stop", AGENT)
@@ -135,19 +135,22 @@ def test_containers_are_counted_and_watched_also_while_the_agent_is_away(cluster
         cluster.until_healthy()
 
 
+def datagrams(found: dict[str, Any]) -> int:
+    return sum(flow["packets_out"] for flow in found["flows"] if flow["protocol"] == 17 and flow["peer"] == "127.0.0.1")
+
+
 def test_no_packet_is_missed_while_programs_are_replaced_under_load(cluster: Cluster, ours: str) -> None:
     shell(cluster, "iperf3 -s -D -1 -p 5301 --pidfile /run/iperf3.pid")
-    before = counted(cluster)["totals"]
-    shell(cluster, f"({ours} iperf3 -c 127.0.0.1 -p 5301 -u -b 200M -l 1000 -t 6 -J > /tmp/iperf.json) & sleep 0.2; cat /proc/loadavg")
+    before = counted(cluster)
+    shell(cluster, f"({ours} iperf3 -c 127.0.0.1 -p 5301 -u -b 200M -l 1000 -t 6 -J) > /tmp/iperf.json 2>&1 < /dev/null &")
     done = 0
-    while cluster.inside(NODE, "sh", "-c", "pgrep -x iperf3 | head -1").strip():
+    while cluster.inside(NODE, "sh", "-c", "pgrep -f '[i]perf3 -c 127' || true").strip():
         assert (load(cluster, "/opt/hypermesh/current/node_agent/security/programs") or {}).get("ok")
         done += 1
     sent = json.loads(cluster.inside(NODE, "cat", "/tmp/iperf.json"))["end"]["sum"]["packets"]
-    udp = [flow for flow in counted(cluster)["flows"] if flow["protocol"] == 17 and flow["peer"] == "127.0.0.1"]
     assert done >= 2
-    assert sum(flow["packets_out"] for flow in udp) == sent + 1  # and the one that opens the stream
-    assert counted(cluster)["totals"]["packets_out"] >= before["packets_out"] + sent
+    out = datagrams(counted(cluster)) - datagrams(before)
+    assert sent <= out <= sent + 10  # and those that open and close the stream
 
 
 def test_what_the_verifier_refuses_or_a_kill_interrupts_changes_nothing(cluster: Cluster, eventually: Callable[..., None]) -> None:

@@ -56,7 +56,8 @@ def command(
     wanted = Wanted(frozenset(nodes or ()), container, tuple(kinds or ()), since_time(since, now) if since is not None else None)
     if limit is None and since is None:
         limit = FOLLOW_LIMIT if following else DEFAULT_LIMIT
-    return context.run(_events(context, wanted, limit, following=following, via=via, timeout=timeout))
+    events = _events(context, wanted, limit, following=following, via=via, timeout=timeout)
+    return context.run_until_interrupted(events) if following else context.run(events)
 
 
 async def _events(context: Context, wanted: Wanted, limit: int | None, *, following: bool, via: Via, timeout: float | None) -> int:

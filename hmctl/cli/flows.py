@@ -49,7 +49,7 @@ def command(
     """
     context = current(ctx)
     watch = _Watch(context, nodes or [], Wanted(container, service), sort, limit, via=via, timeout=timeout)
-    return context.run(watch.follow(interval) if following else watch.once())
+    return context.run_until_interrupted(watch.follow(interval)) if following else context.run(watch.once())
 
 
 class _Watch:

@@ -158,7 +158,7 @@ def test_a_program_that_begins_is_told_at_once_also_by_a_restarted_agent(talking
         run("three")
         follower.until(is_mark("three"), within=15)
         follower.process.send_signal(signal.SIGINT)
-        assert follower.process.wait(timeout=10) == 130
+        assert follower.process.wait(timeout=10) == 0
 
 
 def test_rates_of_what_moves(talking: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -67,6 +68,7 @@ class AgentProcess:
             self.process = subprocess.Popen(
                 [sys.executable, *self.program, "run", "--config", str(self.directory / "agent.yaml")],
                 cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},  # a program that is a file looks for modules beside itself
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from hmcore.errors import CommandFailed, HyperMeshError
 from hmctl import layout
-from hmctl.actions.config_diff import Comparison, ConfigDiff, Refusal, compare
+from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
 from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
 from hmctl.actions.deploy import Hosts, select
+from hmctl.actions.refusal import Refusal
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock
 from hmctl.phases.agents import Agents

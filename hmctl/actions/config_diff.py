@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hmcore.config.agent import AgentConfig, agent_config_for, parse_agent_config
-from hmcore.config.mixtures import unrollable
-from hmcore.config.problems import spell
 from hmcore.config.settings import catalogue, value_at
 from hmcore.config.targets import PYTHON
 from hmcore.errors import ConfigError, HyperMeshError
 from hmctl import layout
+from hmctl.actions.refusal import Refusal, unsafe
 from hmctl.facts.agent import checksum
 from hmctl.facts.gather import HostFacts
 from hmctl.phases.ownership import cluster_of
@@ -41,15 +40,6 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.path} {_shown(self.old)} -> {_shown(self.new)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A change that cannot be rolled, why, and what to do instead."""
-
-    path: str
-    message: str
-    fix: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +113,7 @@ def compare(
             rewrites[host.name] = rewrite
     compared = [node for node in nodes if node.status in ("same", "differs")]
     common = tuple(change for change in compared[0].changes if all(change in node.changes for node in compared)) if compared else ()
-    mistakes = unrollable([config.settings for config in present], inventory.settings)
-    refusals += [Refusal(spell(("settings", *mistake.path)), mistake.message, mistake.hint) for mistake in mistakes]
+    refusals += unsafe([config.settings for config in present], inventory.settings)
     diff = ConfigDiff(inventory.name, bool(rewrites) or bool(refusals), common, tuple(nodes), tuple(refusals))
     return Comparison(diff, rewrites)
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from hmcore.errors import HyperMeshError
 from hmctl import layout
-from hmctl.actions.config_diff import ConfigDiff, NodeDiff, Refusal
+from hmctl.actions.config_diff import ConfigDiff, NodeDiff
+from hmctl.actions.refusal import Refusal
 from hmctl.actions.report import DONE, FAILED, PARTLY, PENDING
 from hmctl.phases.reconfigure import Fate
 

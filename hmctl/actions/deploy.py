@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hmcore.errors import HyperMeshError, UsageError
 from hmctl.actions import desired
+from hmctl.actions.refusal import unsafe
 from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
@@ -41,7 +42,7 @@ from hmctl.phases.units import InstallUnits
 from hmctl.phases.upload import UploadRelease
 from hmctl.phases.validate import Check, validate
 from hmctl.remote.base import FirstContact, Remote
-from hmctl.render import Renderer
+from hmctl.render import Renderer, edited
 from hmctl.state import Place
 from hmctl.text import listed, plural
 
@@ -121,6 +122,11 @@ class Deploy:
         if not reached.facts.keys() & {host.name for host in chosen}:
             return report.finished(error="no host could be reached; nothing was changed")
         known = await self._formation(chosen, reached)
+        if known.formed and (unfit := self._unsafe(reached)):
+            report.checks = [*checks, *unfit]
+            return report.finished(
+                error=f"{listed([check.name for check in unfit])} cannot be changed so while agents run; nothing was changed"
+            )
         if self.options.limit is not None:
             voters = [host.name for host in self.inventory.control_hosts]
             if short := formed.short(voters, [host.name for host in chosen], known, self.options.limit):
@@ -209,6 +215,14 @@ class Deploy:
         if known.formed and not self.options.dry_run:
             store.mark_formed(self.now())
         return known
+
+    def _unsafe(self, reached: Reached) -> list[Check]:
+        """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and
+        what somebody wrote into a file by hand is undone, whatever it was."""
+        agents = [(facts, facts.agent) for facts in reached.facts.values()]
+        running = [ownership.config_of(facts) for facts, agent in agents if agent.unit.running and not edited(agent.config or b"")]
+        refusals = unsafe([config.settings for config in running if config is not None], self.inventory.settings)
+        return [Check(None, refusal.path, "error", f"{refusal.path}: {refusal.message}", refusal.fix) for refusal in refusals]
 
     async def _targets(self, chosen: Sequence[Host], reached: Reached) -> list[Target]:
         """The release for each kind of host, built here if it was not before; then what each host shall look like."""

@@ -389,6 +389,41 @@ async def test_a_changed_setting_restarts_agents_and_names_the_value(tmp_path: P
     await settled(bed)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_settings_that_must_not_meet_are_refused_on_a_formed_cluster_with_the_two_steps_that_work(
+    tmp_path: Path, dry_run: bool
+) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    before, text = {name: dict(machine.files) for name, machine in bed.world.machines.items()}, bed.text
+    bed.text = text.replace("hosts:", "settings: {membership: {heartbeat: 0.1, suspect: 0.5, down: 1}}\nhosts:")
+    report = await bed.deploy(dry_run=dry_run)
+    assert (report.exit_code(detailed=True), report.changed, bed.begun) == (1, False, False)
+    assert "membership.suspect" in (report.error or "")
+    assert [check.fix for check in report.checks if check.status == "error"] == [
+        "apply membership.heartbeat: 0.1 alone first, and the rest afterwards"
+    ]
+    assert {name: machine.files for name, machine in bed.world.machines.items()} == before
+    for step in ("{membership: {heartbeat: 0.1}}", "{membership: {heartbeat: 0.1, suspect: 0.5, down: 1}}"):
+        bed.text = text.replace("hosts:", f"settings: {step}\nhosts:")
+        assert (await bed.deploy()).exit_code(detailed=False) == 0
+    await settled(bed)
+
+
+async def test_agents_that_do_not_run_meet_nobody_and_hand_edits_are_undone(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.machines["node2"].files[layout.CONFIG] = (
+        bed.world.machines["node2"].files[layout.CONFIG].replace(b"port: 7443", b"port: 7500")
+    )
+    assert (await bed.deploy()).exit_code(detailed=False) == 0
+    bed.text = bed.text.replace("hosts:", "settings: {membership: {heartbeat: 0.1, suspect: 0.5, down: 1}}\nhosts:")
+    for machine in bed.world.machines.values():
+        machine.active = False
+    assert (await bed.deploy()).exit_code(detailed=False) == 0
+    await settled(bed)
+
+
 async def test_a_new_release_is_sent_and_switched_to_and_the_old_one_kept(tmp_path: Path) -> None:
     bed = make(tmp_path)
     await bed.deploy()

@@ -231,7 +231,8 @@ def sample_maintenance() -> object:
 
 
 def sample_config_diff() -> object:
-    from hmctl.actions.config_diff import Change, ConfigDiff, NodeDiff, Refusal
+    from hmctl.actions.config_diff import Change, ConfigDiff, NodeDiff
+    from hmctl.actions.refusal import Refusal
 
     change = Change("settings.raft.heartbeat", 0.2, 0.1)
     node = NodeDiff("node1", "differs", (change,), drift=("edited",), elsewhere=("role control -> worker",), restart=True)

@@ -206,7 +206,7 @@ async def _opened(context: Context, options: Options) -> AsyncIterator[ConfigApp
             inventory=inventory,
             store=store,
             hosts=connector,
-            agents=lambda store, remotes: LiveAgents(Access.of(store), remotes),
+            agents=lambda store, remotes: LiveAgents(Access.of(store), remotes, options.at_once),
             output=context.output,
             options=options,
             show_plan=lambda diff, order: show_plan(context.output, diff, order),

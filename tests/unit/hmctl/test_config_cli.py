@@ -9,6 +9,7 @@ import yaml
 
 from hmcore.config import settings, yaml12
 from hmcore.config.agent import parse_agent_config
+from hmcore.errors import UsageError
 from hmctl.actions import explain
 from hmctl.cli.main import run
 
@@ -261,3 +262,33 @@ def test_another_ca_is_never_replaced(here, capsys, authority, monkeypatch):
     assert code == 1
     assert "another CA" in err
     assert OperatorStore.open("hm-abc123defg").authority() == mine
+
+
+# diff, apply
+
+
+@pytest.mark.parametrize("command", [["diff"], ["apply", "--dry-run"]])
+def test_the_limit_on_connections_holds_for_files_and_for_agents_asked_through_ssh(here, capsys, monkeypatch, command):
+    limits = {}
+
+    class Connections:
+        def __init__(self, *args, limit=None, **more):
+            limits["files"] = limit
+
+        async def close(self):
+            limits["closed"] = True
+
+    def asked(access, remotes, at_once=None):
+        limits["agents"] = at_once
+
+    async def look(action):
+        action.agents(action.store, {})
+        raise UsageError("enough seen")
+
+    monkeypatch.setattr("hmctl.remote.ssh.Connector", Connections)
+    monkeypatch.setattr("hmctl.phases.agents.LiveAgents", asked)
+    monkeypatch.setattr("hmctl.client.Access.of", lambda store: None)
+    monkeypatch.setattr("hmctl.actions.config_apply.ConfigApply.diff", look)
+    monkeypatch.setattr("hmctl.actions.config_apply.ConfigApply.apply", look)
+    code, _, err = hmctl(capsys, "config", *command, "--concurrency", "7")
+    assert (code, limits) == (2, {"files": 7, "agents": 7, "closed": True}), err

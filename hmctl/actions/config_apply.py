@@ -259,7 +259,8 @@ class _Draft:
     def finished(self, *, healthy: bool | None = None, error: str | None = None, fix: str | None = None) -> ConfigReport:
         fates = self.roll.fates if self.roll else {}
         dry_run = self.apply.options.dry_run
-        nodes: tuple[NodeOutcome, ...] = outcomes(self.diff, fates, self.errors, self.left_out, dry_run=dry_run)
+        planned = dry_run and error is None  # what is refused would not be done
+        nodes: tuple[NodeOutcome, ...] = outcomes(self.diff, fates, self.errors, self.left_out, planned=planned)
         return ConfigReport(
             cluster=self.apply.inventory.name,
             dry_run=dry_run,

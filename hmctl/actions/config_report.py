@@ -14,7 +14,8 @@ from hmctl.actions.report import DONE, FAILED, PARTLY, PENDING
 from hmctl.phases.reconfigure import Fate
 
 # planned: would be changed. changed: runs with the new settings. restored: it had them, and runs with its previous ones again.
-# untouched: it was to be changed, and its turn never came. stuck: it could not be taken back. left: down, left out, or deploy's business.
+# untouched: it was to be changed, and its turn never came, or all was refused. stuck: it could not be taken back. left: down, left out, or
+# deploy's business.
 Status = Literal["unchanged", "planned", "changed", "restored", "untouched", "stuck", "left"]
 
 
@@ -55,12 +56,13 @@ class ConfigReport:
 
 
 def outcomes(
-    diff: ConfigDiff, fates: Mapping[str, Fate], errors: Mapping[str, HyperMeshError], left_out: Mapping[str, str], *, dry_run: bool
+    diff: ConfigDiff, fates: Mapping[str, Fate], errors: Mapping[str, HyperMeshError], left_out: Mapping[str, str], *, planned: bool
 ) -> tuple[NodeOutcome, ...]:
-    return tuple(_outcome(node, fates.get(node.name), errors.get(node.name), left_out.get(node.name), dry_run) for node in diff.nodes)
+    """`planned`: what has not been done would be, if this were no dry run."""
+    return tuple(_outcome(node, fates.get(node.name), errors.get(node.name), left_out.get(node.name), planned) for node in diff.nodes)
 
 
-def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, left_out: str | None, dry_run: bool) -> NodeOutcome:
+def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, left_out: str | None, planned: bool) -> NodeOutcome:
     changes = tuple(map(str, node.changes)) or (
         ("restart the agent",) if node.restart else ("write the file",) if node.status == "differs" else ()
     )
@@ -77,7 +79,7 @@ def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, le
         return NodeOutcome(node.name, "left", changes, left_out or node.error, node.fix)
     if not changes:
         return NodeOutcome(node.name, "unchanged")
-    return NodeOutcome(node.name, "planned" if dry_run else "untouched", changes)
+    return NodeOutcome(node.name, "planned" if planned else "untouched", changes)
 
 
 def _stuck(name: str, fate: Fate, stuck: HyperMeshError) -> tuple[str, str]:

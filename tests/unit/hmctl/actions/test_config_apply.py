@@ -383,8 +383,11 @@ async def test_what_cannot_be_rolled_is_refused_with_the_way_that_works(tmp_path
     found = await diff(bed)
     assert [refusal.path for refusal in found.refusals] == [path]
     assert found.refusals[0].fix
-    report = await apply(bed)
-    assert (report.exit_code(detailed=False), files(bed)) == (1, before)
+    for dry_run in (True, False):
+        report = await apply(bed, dry_run=dry_run)
+        assert (report.exit_code(detailed=True), files(bed)) == (1, before)
+        assert not report.changed
+        assert {node.status for node in report.nodes} <= {"untouched", "unchanged"}, "what is refused is not planned"
 
 
 async def test_a_host_that_another_hmctl_holds_is_not_touched_nor_are_the_others(tmp_path: Path) -> None:

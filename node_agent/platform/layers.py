@@ -33,6 +33,7 @@ from node_agent.transport.identity import NodeIdentity
 from node_agent.transport.layer import TransportLayer
 
 RAFT = "raft"  # the pool's kind of messages
+GRACE = 0.5  # seconds: what a layer asks of others times out first, and then says who did not answer and what mends it
 DOCKER_BACKOFF = Backoff(first=0.5, ceiling=5.0)  # knocking at Docker's socket is cheap, and its return is waited for
 
 
@@ -89,7 +90,9 @@ class Layers:
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
         self.managed = {
-            layer.name: Managed(layer, check_interval=interval, check_timeout=timeout, backoff=backoff, on_change=self.registry.changed)
+            layer.name: Managed(
+                layer, check_interval=interval, check_timeout=timeout + GRACE, backoff=backoff, on_change=self.registry.changed
+            )
             for layer, backoff in (
                 (self.transport, None),
                 (self.cluster, None),

@@ -35,6 +35,7 @@ async def test_a_cluster_of_one_forms_leads_and_tells_systemd(lone, tmp_path, mo
 
         await lone.form()
         await lone.until(lambda reports: reports["node1"].raft.role == "leader" and len(reports["node1"].members) == 1)
+        assert {event.kind for event in (await lone.states())["node1"].events} >= {"cluster.formed", "node.joined"}
         assert lone.nodes["node1"].terminate() == 0
         while (message := manager.recv(100)) == b"WATCHDOG=1":
             pass

@@ -22,6 +22,7 @@ from hmcore import api
 from hmcore.errors import CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, PkiError, RemoteError
 from hmcore.pki import Identity, KeyPair, Kind, read_identity
 from hmcore.records import NodeReport
+from hmctl import lateness
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -229,7 +230,8 @@ async def ask_all(
 
     With `patience`, the others get no more than so many seconds once most have answered (more if these were slow): whoever is silent
     then is dead or far worse off than the rest. Until then each answer gives all of them `timeout` seconds more: as long as answers come
-    in, it may be this machine that is slow. Failures of our own tree become that host's entry; anything else is a bug and ends the whole.
+    in, it may be this machine that is slow. Time that our own loop was late for counts for nobody. Failures of our own tree become that
+    host's entry; anything else is a bug and ends the whole.
     """
     gate, clock = asyncio.Semaphore(at_once), asyncio.get_running_loop().time
     found: dict[str, T | HyperMeshError] = {}
@@ -263,7 +265,13 @@ async def ask_all(
                 del limits[host.name]
             hurry()
 
-    async with asyncio.TaskGroup() as group:
-        for host in hosts:
-            group.create_task(one(host), name=f"ask {host.name}")
+    def forgive(late: float) -> None:
+        for limit in limits.values():
+            if not limit.expired() and (due := limit.when()) is not None:
+                limit.reschedule(due + late)
+
+    with lateness.told(forgive):
+        async with asyncio.TaskGroup() as group:
+            for host in hosts:
+                group.create_task(one(host), name=f"ask {host.name}")
     return {host.name: found[host.name] for host in hosts}

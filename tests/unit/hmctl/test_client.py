@@ -209,6 +209,43 @@ async def test_hosts_beyond_the_limit_get_their_full_time(store: OperatorStore) 
     assert busy[1] == 4
 
 
+def block(seconds: float) -> None:
+    """This machine has no CPU for us: for so long, our loop does not turn."""
+    asyncio.get_running_loop().call_soon(time.sleep, seconds)
+
+
+async def test_time_that_our_own_loop_was_late_for_is_not_held_against_a_node_and_delays_nobody_else() -> None:
+    """Each answer takes several turns of the loop, as a handshake does, and each turn most of the deadline."""
+    turns = 0
+
+    async def ask(host: Host) -> str:
+        nonlocal turns
+        if host.name == "dead":
+            await asyncio.Event().wait()
+        for _ in range(5):
+            block(0.15)
+            turns += 1
+            await asyncio.sleep(0.01)
+        return host.name
+
+    began = time.monotonic()
+    found = await ask_all([host("node1", 1), host("dead", 1)], ask, timeout=0.3)
+    assert (found["node1"], turns) == ("node1", 5)
+    assert isinstance(found["dead"], PeerUnreachable)
+    assert time.monotonic() - began < 5 * 0.15 + 0.6, "the dead one gets what its deadline lost, and no more"
+
+
+async def test_a_healthy_cluster_is_not_called_critical_because_we_had_no_cpu(
+    store: OperatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmctl.actions.survey.DEADLINE", 0.3)
+    async with agent(store, "node1") as listener:
+        asyncio.get_running_loop().call_later(0.005, time.sleep, 0.6)  # the handshake is under way
+        found = await survey(inventory(host("node1", listener.port)), store)
+    assert found.via is Via.QUIC
+    assert isinstance(found.answers["node1"], Answer)
+
+
 async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:
     async def ask(host: Host) -> None:
         raise ZeroDivisionError

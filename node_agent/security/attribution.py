@@ -121,7 +121,8 @@ def described(record: Record) -> tuple[str, str, dict[str, str]]:
     """An event's kind, words and attributes."""
     match record:
         case ExecRecord():
-            message = f"exec {record.filename} (pid {record.pid}, uid {record.uid})"
+            name, known = program(record)
+            message = f"exec {name} ({known}pid {record.pid}, uid {record.uid})"
             return "exec", message, {"filename": record.filename, "comm": record.comm, "pid": str(record.pid), "uid": str(record.uid)}
         case TcpRecord():
             local, peer = endpoint(record.local, record.local_port), endpoint(record.peer, record.peer_port)
@@ -134,6 +135,15 @@ def described(record: Record) -> tuple[str, str, dict[str, str]]:
                     return "tcp", f"{peer} -> {local} {new}", attributes | {"direction": "in"}
                 case _:
                     return "tcp", f"{local} <-> {peer} {new}", attributes
+
+
+def program(record: ExecRecord) -> tuple[str, str]:
+    """What to call a program, and its file where that is said beside it: `/proc/self/exe`, which busybox executes for its applets, or a
+    file that was opened before names nothing. The task's name does, unless the kernel took that from the file, too."""
+    stands_in = record.filename.startswith(("/proc/self/", "/dev/fd/"))
+    if stands_in and record.comm not in ("", record.filename.rpartition("/")[2]):
+        return record.comm, f"{record.filename}, "
+    return record.filename, ""
 
 
 def endpoint(address: str, port: int) -> str:

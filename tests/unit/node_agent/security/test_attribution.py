@@ -84,6 +84,22 @@ def test_what_an_event_says() -> None:
 
 
 @pytest.mark.parametrize(
+    ("filename", "comm", "message"),
+    [
+        ("/proc/self/exe", "wget", "exec wget (/proc/self/exe, pid 12, uid 0)"),
+        ("/dev/fd/6", "runc", "exec runc (/dev/fd/6, pid 12, uid 0)"),
+        ("/proc/self/exe", "exe", "exec /proc/self/exe (pid 12, uid 0)"),
+        ("/proc/self/exe", "", "exec /proc/self/exe (pid 12, uid 0)"),
+        ("/usr/local/bin/python", "python3", "exec /usr/local/bin/python (pid 12, uid 0)"),
+    ],
+)
+def test_a_program_whose_file_names_nothing_is_called_by_its_tasks_name(filename: str, comm: str, message: str) -> None:
+    record = ExecRecord(7, 1, 12, 0, comm, filename)
+    kind, said, attributes = described(record)
+    assert (kind, said, attributes["filename"], attributes["comm"]) == ("exec", message, filename, comm)
+
+
+@pytest.mark.parametrize(
     ("record", "message", "direction"),
     [
         (tcp(2, 1), "10.0.0.2:40312 -> 10.0.0.3:80 established", "out"),

@@ -45,7 +45,8 @@ def command(
 ) -> int:
     """Show who talks to whom: bytes, packets and connections of every container and peer, counted since the node started.
 
-    IN and OUT are seen from the container. Exit code 3: a node could not be asked; 4: none could.
+    IN and OUT are seen from the container. Connections are attempts (SYN packets): where nobody answers, each repetition counts.
+    Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
     watch = _Watch(context, nodes or [], Wanted(container, service), sort, limit, via=via, timeout=timeout)

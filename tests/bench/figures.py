@@ -80,16 +80,35 @@ class Comparison:
 
 
 def compare(recorded: str, figures: list[Figure]) -> list[Comparison]:
-    """The figures that have a ratio, now and in `recorded` (the text of bench.json). What a target misses is no regression by itself."""
-    before = {row["name"]: row["ratio"] for row in json.loads(recorded)}
+    """The figures that have a ratio, now and in `recorded` (the text of bench.json)."""
+    before = _ratios(recorded)
     found = []
     for figure in figures:
         then, now = before.get(figure.name), figure.ratio
-        if not then or not now:
+        if then is None or now is None:
             continue
         worse = then / now if figure.at_least else now / then
         found.append(Comparison(figure.name, now, then, round(worse, 2), worse > figure.tolerance))
     return found
+
+
+def uncompared(recorded: str, figures: list[Figure]) -> list[str]:
+    """Names that have a ratio on one side only: a figure that was renamed, lost its peer or was never recorded is compared with nothing."""
+    return sorted(_ratios(recorded).keys() ^ {figure.name for figure in figures if figure.ratio is not None})
+
+
+def far_off(figures: list[Figure]) -> list[str]:
+    """Names of figures that miss their target by more than their tolerance: more than a busy machine explains."""
+    return [
+        figure.name
+        for figure in figures
+        if figure.target is not None
+        and (figure.value * figure.tolerance < figure.target if figure.at_least else figure.value > figure.target * figure.tolerance)
+    ]
+
+
+def _ratios(recorded: str) -> dict[str, float]:
+    return {row["name"]: row["ratio"] for row in json.loads(recorded) if row["ratio"]}
 
 
 def machine() -> str:

@@ -17,13 +17,14 @@ import deploying
 import discovering
 import idling
 import loading
+import registering
 import scaling
 import scraping
 import starting
 from bed import ROOT, bed
-from figures import Figure, compare, write
+from figures import Figure, compare, far_off, uncompared, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, accounting)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, registering, accounting)
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     figures = measured(names)
     missed = [figure.name for figure in figures if figure.met is False]
     if "--check" in arguments:
-        return judged(figures)
+        return judged(figures, whole=not names)
     if not names:  # a part of the figures must not replace all of them
         write(figures, ROOT)
         print(f"{len(figures)} figures in docs/benchmarks.md; missed: {', '.join(missed) or 'none'}")
@@ -56,13 +57,21 @@ def measured(names: list[str]) -> list[Figure]:
     return figures
 
 
-def judged(figures: list[Figure]) -> int:
-    compared = compare((ROOT / "bench.json").read_text(), figures)
+def judged(figures: list[Figure], *, whole: bool) -> int:
+    """Says what has become worse. `whole`: all measurements were made, so that every recorded ratio must be among them."""
+    recorded = (ROOT / "bench.json").read_text()
+    compared = compare(recorded, figures)
     for row in compared:
         print(f"{'WORSE' if row.regressed else 'ok   '} {row.name}: ratio {row.now:.2f}, recorded {row.recorded:.2f} (x {row.worse:.2f})")
     regressed = [row.name for row in compared if row.regressed]
+    apart = uncompared(recorded, figures) if whole else []
+    missed = far_off(figures)
     print(f"{len(compared)} ratios compared; regressed: {', '.join(regressed) or 'none'}")
-    return 1 if regressed or not compared else 0
+    if apart:
+        print(f"measured or recorded only, hence compared with nothing (make bench records them): {', '.join(apart)}")
+    if missed:
+        print(f"far off their targets: {', '.join(missed)}")
+    return 1 if regressed or apart or missed or not compared else 0
 
 
 if __name__ == "__main__":

@@ -37,9 +37,19 @@ def test_a_ratio_may_become_worse_by_its_tolerance(figures, value, at_least, wor
     assert found.regressed is regressed
 
 
-def test_only_ratios_are_compared_and_only_those_that_were_recorded(figures):
+def test_a_ratio_on_one_side_only_is_compared_with_nothing_and_said(figures):
     recorded = json.dumps([row("alone", None), row("gone", 2.0)])
-    assert figures.compare(recorded, [figures.Figure("alone", 1.0, "s"), figures.Figure("new", 1.0, "s", peer="p", peer_value=1.0)]) == []
+    measured = [figures.Figure("alone", 1.0, "s"), figures.Figure("new", 1.0, "s", peer="p", peer_value=1.0)]
+    assert figures.compare(recorded, measured) == []
+    assert figures.uncompared(recorded, measured) == ["gone", "new"]
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "far"), [(1.0, False, False), (1.4, False, False), (1.6, False, True), (0.7, True, False), (0.6, True, True)]
+)
+def test_a_target_may_be_missed_by_the_tolerance(figures, value, at_least, far):
+    figure = figures.Figure("scrape", value, "ms", target=1.0, at_least=at_least, tolerance=1.5)
+    assert figures.far_off([figure]) == (["scrape"] if far else [])
 
 
 def test_what_is_written_can_be_compared(figures):

@@ -18,6 +18,7 @@ Question = Callable[[AgentClient], Awaitable[T]]
 
 DEADLINE = 2.0  # seconds that a node has for its answer, connecting included
 PATIENCE = 0.7  # and when most have answered
+SLOWEST = 30.0  # however busy this machine is
 
 
 class Agents:
@@ -63,16 +64,18 @@ class Agents:
 
     async def _ask_all(self, question: Question[T], hosts: Sequence[Host]) -> dict[str, T | HyperMeshError]:
         patience = PATIENCE if self._timeout is None and self._via is Via.QUIC else None
-        return await ask_all(hosts, lambda host: self.ask(host, question), timeout=self._bound, patience=patience)
+        each = self._bound if patience is None else SLOWEST  # ask_all has the last word
+        return await ask_all(hosts, lambda host: self.ask(host, question, within=each), timeout=self._bound, patience=patience)
 
     @property
     def _bound(self) -> float:
         bound = DEADLINE if self._timeout is None else self._timeout
         return max(bound, SSH_TIMEOUT) if self._via is Via.SSH else bound  # logging in takes longer than a QUIC handshake
 
-    async def ask(self, host: Host, question: Question[T]) -> T:
-        """What one agent answers. A connection that failed is made anew the next time. Raises HyperMeshError."""
-        client = await self._client(host)
+    async def ask(self, host: Host, question: Question[T], *, within: float | None = None) -> T:
+        """What one agent answers; a connection, if one is needed, `within` so many seconds. A connection that failed is made anew the next
+        time. Raises HyperMeshError."""
+        client = await self._client(host, self._bound if within is None else within)
         try:
             return await question(client)
         except HyperMeshError as error:
@@ -81,11 +84,11 @@ class Agents:
                 await client.close()
             raise
 
-    async def _client(self, host: Host) -> AgentClient:
+    async def _client(self, host: Host, within: float) -> AgentClient:
         async with self._connecting[host.name]:
             known = self._clients.get(host.name)
             if known is None:
-                known = await connect(host, self._access, via=self._via, timeout=self._bound, connector=self._connector)
+                known = await connect(host, self._access, via=self._via, timeout=within, connector=self._connector)
                 self._clients[host.name] = known
             return known
 

@@ -203,7 +203,7 @@ async def _newest_state(agents: Agents, leader: str | None, since: int) -> State
     all of them from answering."""
 
     async def question(agent: AgentClient) -> StateReply:
-        return await agent.call(STATE, StateRequest(since=since))
+        return await agent.call(STATE, StateRequest(since=since), timeout=ANSWER)
 
     deciders = [host for host in agents.hosts if host.role is Role.CONTROL]
     for host in deciders:

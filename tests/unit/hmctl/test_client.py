@@ -24,6 +24,7 @@ from hmcore.stoq.greeting import Local, Peer
 from hmcore.stoq.local import serve_unix
 from hmcore.stoq.mtls import Credentials
 from hmcore.stoq.rpc import Router
+from hmctl.actions import agents
 from hmctl.actions.status import Answer, Health, Silence
 from hmctl.actions.survey import survey
 from hmctl.client import Access, Via, ask_all, connect, connect_remote
@@ -244,6 +245,14 @@ async def test_a_healthy_cluster_is_not_called_critical_because_we_had_no_cpu(
         found = await survey(inventory(host("node1", listener.port)), store)
     assert found.via is Via.QUIC
     assert isinstance(found.answers["node1"], Answer)
+
+
+async def test_nor_is_ssh_tried_for_agents_that_answer_as_soon_as_we_listen(store: OperatorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "DEADLINE", 0.3)
+    async with agent(store, "node1") as listener, agents.Agents([host("node1", listener.port)], Access.of(store)) as asked:
+        asyncio.get_running_loop().call_later(0.005, time.sleep, 0.6)
+        found = await asked.ask_all(lambda client: client.ping())
+    assert isinstance(found["node1"], api.PingReply), found
 
 
 async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:

@@ -17,8 +17,8 @@ from hmcore.records import ComponentReport, ComponentState, Instance
 from node_agent.container.info import ContainerInfo
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.registry import own
+from node_agent.registry.damping import LEAST, Track, damp
 from node_agent.registry.own import PLATFORM, Place
-from node_agent.registry.pace import Pace
 from node_agent.registry.registry import Catalogue
 from node_agent.registry.replication import Replication
 
@@ -62,7 +62,9 @@ class RegistryLayer:
         self._told: tuple[Instance, ...] | None = None
         self._revision = 0
         self._left_out = 0
-        self._pace = Pace()
+        self._tracks: Mapping[str, Track] = {}
+        self._again_at: float | None = None  # when something that flapped may be told as it is
+        self._told_at = float("-inf")
         self._changed = asyncio.Event()
         self._renew_at = 0.0
         self._records: tuple[object, object] = (None, None)
@@ -149,12 +151,20 @@ class RegistryLayer:
     async def _tell(self) -> None:
         self._changed.set()
         while True:
-            await self._changed.wait()
+            await self._news()
             if self._told is None:
                 await self._settle()
-            await asyncio.sleep(max(0.0, self._pace.due() - self._clock()))
+            await asyncio.sleep(max(0.0, self._told_at + LEAST - self._clock()))
             self._changed.clear()
             self._look()
+
+    async def _news(self) -> None:
+        """Until something has changed, or something that flapped has been well for long enough."""
+        try:
+            async with asyncio.timeout(None if self._again_at is None else max(0.0, self._again_at - self._clock())):
+                await self._changed.wait()
+        except TimeoutError:
+            return
 
     async def _settle(self) -> None:
         """Until no component is starting: what an agent's restart has not found again yet has not gone."""
@@ -169,13 +179,15 @@ class RegistryLayer:
     def _look(self) -> None:
         """Tell what there is now, if it is anything new."""
         components = own.component_instances(self._place, self._components())
-        found, left_out = own.bounded([*components, *self._of_containers({instance.id for instance in components})])
+        damped = damp(self._tracks, [*components, *self._of_containers({instance.id for instance in components})], self._clock())
+        self._tracks, self._again_at = damped.tracks, damped.again_at
+        found, left_out = own.bounded(damped.instances)
         if left_out and left_out != self._left_out:
             log.warning("%d containers are not registered: there are more than the registry can carry for one node", left_out)
         self._left_out = left_out
         if self._told is None or own.differ(self._told, found):
             self._told, self._revision = found, own.revision(found)
-            self._pace = self._pace.tell(self._clock())
+            self._told_at = self._clock()
 
     def _of_containers(self, taken: set[str]) -> list[Instance]:
         containers = self._containers()

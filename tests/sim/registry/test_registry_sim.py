@@ -13,7 +13,7 @@ from node_agent.consensus.commands import PutInstances
 from node_agent.registry.renewals import PATIENCE
 
 NAMES = ["n0", "n1", "n2", "n3"]
-QUIET = TTL + PATIENCE + 6.0  # every term has ended, every pause between attempts and of a flapping node is over
+QUIET = TTL + PATIENCE + 86.0  # every term has ended, every pause between attempts is over, what flapped has been well for long enough
 
 faults = st.lists(
     st.tuples(
@@ -124,7 +124,7 @@ def test_only_changes_are_written():
     play(scenario)
 
 
-def test_flapping_writes_at_most_once_a_second_and_ever_more_rarely():
+def test_one_that_flaps_is_written_a_few_times_and_then_not_any_more():
     async def scenario(world: World, tasks: asyncio.TaskGroup) -> None:
         await asyncio.sleep(2.0)
         before = len(world.written)

@@ -37,7 +37,7 @@ class Bench:
             "node1",
             catalogue=self.catalogue,
             call=self._call,
-            connected=lambda: self.connected,
+            connected=lambda: frozenset(self.connected),
             chance=lambda: self.chance,
             clock=lambda: asyncio.get_running_loop().time(),
         )

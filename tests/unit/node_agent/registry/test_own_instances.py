@@ -21,7 +21,6 @@ from node_agent.registry.own import (
     revision,
     unanswered,
 )
-from node_agent.registry.pace import Pace
 
 H = InstanceHealth
 PLACE = Place("node1", "10.0.0.1", 7443, "fe5e071ce7da000000")
@@ -148,27 +147,3 @@ def test_other_words_are_nothing_to_tell():
 def test_containers_are_unknown_while_docker_does_not_answer():
     (one,) = unanswered(container_instances(PLACE, [web()], ()))
     assert (one.health, one.reason) == (H.UNKNOWN, "Docker does not answer")
-
-
-def flap(every: float, seconds: float) -> list[float]:
-    """When changes that come `every` so many seconds are told."""
-    pace, told, now = Pace(), [], 0.0
-    while now < seconds:
-        if now >= pace.due():
-            pace = pace.tell(now)
-            told.append(now)
-        now += every
-    return told
-
-
-def test_a_change_after_a_quiet_time_is_told_at_once_and_flapping_is_slowed_down():
-    told = flap(0.1, 600.0)
-    assert told[0] == 0.0
-    assert 0.99 <= told[1] - told[0] <= 1.2
-    assert len(told) < 600 / 16 + 8
-    assert len(flap(40.0, 600.0)) == 15, "changes far apart are all told at once"
-    pace = Pace()
-    for now in (0.0, 1.0, 3.0, 7.0):
-        pace = pace.tell(now)
-    assert pace.wait == 8.0
-    assert pace.tell(40.0).wait == 1.0

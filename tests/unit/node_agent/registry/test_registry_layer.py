@@ -197,7 +197,7 @@ def test_flapping_does_not_flood_the_log_and_its_end_is_told(play):
         flapped = bench.puts
         assert flapped <= 12
         bench.start("web", "running")
-        await bench.beats(40)
+        await bench.beats(90)
         assert bench.told()["node1/web"] is H.HEALTHY
         assert bench.puts <= flapped + 1
 

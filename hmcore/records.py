@@ -189,8 +189,8 @@ class NodeEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SecurityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The eBPF layer. `mode` is off | audit | enforce; `programs` are attached, each exactly once; events lost are those that the kernel
-    had to drop."""
+    """The eBPF layer. `mode` is off | audit | enforce; `programs` are attached, each exactly once. `events_lost` were dropped by the
+    kernel: because there were more than it may tell, or (`events_overrun`) because the agent did not keep up."""
 
     mode: str
     programs: int = 0
@@ -199,6 +199,7 @@ class SecurityReport(msgspec.Struct, frozen=True, kw_only=True):
     flows: int = 0
     events: int = 0
     events_lost: int = 0
+    events_overrun: int = 0
 
 
 class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,7 +156,8 @@ def _show_security(output: Output, node: Inspection) -> None:
         words += (
             f", {plural(found.programs, 'program')} below {found.cgroup}; {plural(found.flows, 'flow')}, {plural(found.events, 'event')}"
         )
-    output.line(Styled("security  ", "dim"), words, Styled(f", {found.events_lost} lost", "warning") if found.events_lost else "")
+    lost = Styled(f", {found.events_lost} lost", "warning" if found.events_overrun else "dim") if found.events_lost else ""
+    output.line(Styled("security  ", "dim"), words, lost)
 
 
 def _peer(peer: PeerReport) -> list[Cell]:

@@ -31,7 +31,8 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Observations:
     """What the checks judge. `disk`, `certificate`: what is wrong with them. `unlinked`: nodes that have had no connection with us for a
-    while. `events_lost`: in the last interval; None where no events are read. `metrics`: how serving them goes."""
+    while. `events_lost`: those of the last interval that found the ring buffer full; None where no events are read. `metrics`: how serving
+    them goes."""
 
     components: Mapping[str, ComponentReport]
     leader: str | None = None
@@ -116,8 +117,9 @@ def memory(seen: Memory) -> CheckReport:
 
 
 def events(lost: int) -> CheckReport:
-    """Whether the kernel had to drop events because we read them too slowly."""
-    return _check("events", 0.5 if lost else 1.0, "the kernel drops events: containers start more programs or connections than can be told")
+    """Whether the kernel had to drop events because we read them too slowly. What its rate limit drops is no complaint: that is how busy
+    containers cost little."""
+    return _check("events", 0.5 if lost else 1.0, "the agent does not keep up with the events of its kernel: it gets too little CPU time")
 
 
 def metrics(report: ComponentReport) -> CheckReport:

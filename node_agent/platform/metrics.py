@@ -205,7 +205,11 @@ def _totals(totals: Totals) -> Iterator[Metric]:
         yield family
     yield _counter("execs_total", "Programs that began in containers.", totals.execs)
     yield _counter("security_events_total", "Events that the kernel reported.", totals.events)
-    yield _counter("security_events_lost_total", "Events that the kernel had to drop.", totals.events_lost)
+    about = "Events that the kernel dropped: more than it may tell (rate_limit), or the agent did not keep up (ring_full)."
+    lost = CounterMetricFamily(f"{PREFIX}security_events_lost_total", about, labels=["reason"])
+    lost.add_metric(["rate_limit"], totals.events_limited)
+    lost.add_metric(["ring_full"], totals.events_overrun)
+    yield lost
 
 
 def _process(usage: Usage, loop_lag: float | None) -> Iterator[Metric]:

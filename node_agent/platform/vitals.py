@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hmcore.config.agent import AgentConfig
-from hmcore.records import CheckReport, ComponentReport, ComponentState
+from hmcore.records import CheckReport, ComponentReport
 from node_agent.consensus.layer import low_disk
 from node_agent.platform.health import Memory, Observations, checks
 from node_agent.platform.layers import Layers
@@ -66,9 +66,9 @@ class Vitals:
         )
 
     def _count_events_lost(self) -> int | None:
-        """None while the kernel tells us of no events: then none are lost."""
-        layer = self._layers.managed["security"]
-        return self._layers.security.totals().events_lost if layer.state is ComponentState.RUNNING else None
+        """Those that found the ring buffer full. None while the kernel tells us of no events: then none are lost."""
+        layer = self._layers.security
+        return layer.totals().events_overrun if layer.serving and layer.report() is not None else None
 
 
 class Links:

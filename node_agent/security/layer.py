@@ -141,6 +141,7 @@ class SecurityLayer:
             flows=self._flows,
             events=totals.events,
             events_lost=totals.events_lost,
+            events_overrun=totals.events_overrun,
         )
 
     async def flows(self) -> list[RawFlow]:

@@ -14,11 +14,11 @@ from typing import Union
 
 from node_agent.security import kernel
 
-LAYOUT = 1  # of the maps' contents: another one gets maps of its own
+LAYOUT = 2  # of the maps' contents: another one gets maps of its own
 ROOT = "/sys/fs/bpf/hypermesh"
 MODES = {"audit": 1, "enforce": 2}
 
-RING_BYTES = 256 * 1024
+RING_BYTES = 1 << 20  # what RATE and BURST allow of both kinds, and a second more: full only when the agent does not keep up
 FLOWS_MOST, FLOWS_LEAST = 16384, 2048
 FLOWS_MEMORY = 64 << 20  # bytes that the flows may take: every entry has a value for each CPU
 
@@ -74,7 +74,7 @@ def owners_btf() -> bytes:
 CFG = struct.Struct("<QIIIIII32s")
 KEY = struct.Struct("<Q16sII")
 FLOW = struct.Struct("<6Q")
-TOTALS = struct.Struct("<9Q")
+TOTALS = struct.Struct("<10Q")
 EXEC = struct.Struct("<IIQQII16s128s")
 TCP = struct.Struct("<IIQQ16s16sHHBBBB")
 EXEC_KIND, TCP_KIND = 1, 2
@@ -118,7 +118,11 @@ class RawFlow:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of all our containers since the node started; never goes back, also over restarts of the agent."""
+    """Of all our containers since the node started; never goes back, also over restarts of the agent.
+
+    Events that nobody could be told of: `events_limited` because the rate did not allow them, by design; `events_overrun` because the ring
+    buffer was full, for the agent did not keep up.
+    """
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -128,7 +132,12 @@ class Totals:
     connections_out: int = 0
     execs: int = 0
     events: int = 0
-    events_lost: int = 0
+    events_limited: int = 0
+    events_overrun: int = 0
+
+    @property
+    def events_lost(self) -> int:
+        return self.events_limited + self.events_overrun
 
 
 @dataclass(frozen=True)

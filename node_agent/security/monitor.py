@@ -15,7 +15,7 @@ from hmcore.errors import LayerDown, LayerMissing
 from node_agent.security.maps import Record, parse_record
 
 LIBRARY = "libbpf.so.1"
-BATCH = 256  # records
+BATCH = 512  # records: with REST, more a second than the kernel may send of both kinds (maps.RATE)
 REST = 0.1  # seconds between two batches
 _FULL = -1  # ends one round of libbpf's
 

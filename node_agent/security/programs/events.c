@@ -35,7 +35,7 @@ int hm_exec(struct hm_exec_args *args) {
     return 0;
   struct hm_exec_event *event = bpf_ringbuf_reserve(HM_MAP(EVENTS), sizeof(*event), 0);
   if (!event) {
-    __sync_fetch_and_add(&totals->lost, 1);
+    __sync_fetch_and_add(&totals->overrun, 1);
     return 0;
   }
   __builtin_memset(event, 0, sizeof(*event));
@@ -84,7 +84,7 @@ int hm_tcp(struct bpf_sock_ops *ops) {
     return 1;
   struct hm_tcp_event *event = bpf_ringbuf_reserve(HM_MAP(EVENTS), sizeof(*event), 0);
   if (!event) {
-    __sync_fetch_and_add(&totals->lost, 1);
+    __sync_fetch_and_add(&totals->overrun, 1);
     return 1;
   }
   int six = ops->family == 10; /* AF_INET6 */

@@ -37,7 +37,9 @@ struct hm_flow {
 
 struct hm_totals {
   struct hm_flow all;
-  u64 execs, events, lost;
+  u64 execs, events;
+  u64 limited; /* events that the rate did not allow */
+  u64 overrun; /* events that the full ring buffer had no room for: the agent does not keep up */
 };
 
 struct hm_bucket {
@@ -71,7 +73,7 @@ static __always_inline struct hm_totals *hm_totals(void) {
   return bpf_map_lookup_elem(HM_MAP(TOTALS), &first);
 }
 
-/* Whether this CPU may send one more event of this kind. What it may not send is counted as lost. */
+/* Whether this CPU may send one more event of this kind. What it may not send is counted. */
 static __always_inline int hm_may_send(struct hm_cfg *cfg, struct hm_totals *totals, u32 kind) {
   struct hm_bucket *bucket = bpf_map_lookup_elem(HM_MAP(BUCKETS), &kind);
   if (!bucket)
@@ -85,7 +87,7 @@ static __always_inline int hm_may_send(struct hm_cfg *cfg, struct hm_totals *tot
   bucket->filled = now;
   if (tokens < 1000000000ULL) {
     bucket->tokens = tokens;
-    __sync_fetch_and_add(&totals->lost, 1);
+    __sync_fetch_and_add(&totals->limited, 1);
     return 0;
   }
   bucket->tokens = tokens - 1000000000ULL;

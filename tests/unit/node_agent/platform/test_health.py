@@ -68,7 +68,7 @@ def test_nothing_known_is_not_well():
         ("memory", {"memory": Memory(8 << 30, LOW_MEMORY_BYTES - 1, 0)}, 0.0, "nearly out of memory"),
         ("memory", {"memory": Memory(1 << 30, LOW_MEMORY_BYTES - 1, 0)}, 1.0, None),  # a quarter of a small machine
         ("memory", {"memory": Memory(8 << 30, 4 << 30, OWN_MEMORY_BYTES + 1)}, 0.5, "the agent keeps more than 512 MB"),
-        ("events", {"events_lost": 7}, 0.5, "the kernel drops events"),
+        ("events", {"events_lost": 7}, 0.5, "does not keep up"),
         (
             "metrics",
             {"metrics": ComponentReport(state=S.DEGRADED, error="in use", fix="ss -ltnp")},

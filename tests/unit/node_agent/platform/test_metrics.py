@@ -78,7 +78,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "instances": (Instance(id="node1/web", service="web", node="node1", address="10.0.0.1", health=InstanceHealth.HEALTHY),),
         "containers": {"running": 2, "exited": 1},
         "log": Figures(entries=9, size=900, elections=2),
-        "totals": Totals(bytes_in=10, bytes_out=20, execs=3, events=5, events_lost=1),
+        "totals": Totals(bytes_in=10, bytes_out=20, execs=3, events=5, events_limited=7, events_overrun=1),
         "certificate_expires": 1.8e9,
         "loop_lag": 0.001,
         "room": Room(100, 40),
@@ -122,7 +122,8 @@ def test_what_a_report_says_is_what_is_shown():
     assert value(series, "peer_round_trip_seconds", peer="node2") == 0.0015
     assert value(series, "flow_bytes_total", direction="out") == 20
     assert value(series, "execs_total") == 3
-    assert value(series, "security_events_lost_total") == 1
+    assert value(series, "security_events_lost_total", reason="ring_full") == 1
+    assert value(series, "security_events_lost_total", reason="rate_limit") == 7
     assert value(series, "security_mode", mode="audit") == 1
     assert value(series, "containers", state="exited") == 1
     assert value(series, "service_instances", health="healthy") == 1

@@ -32,7 +32,7 @@ class Source:
         return [RawFlow(7, "172.17.0.1", 17, 1, 2, 3, 4, 0, 0)]
 
     def totals(self) -> Totals:
-        return Totals(events_lost=self.lost)
+        return Totals(events_limited=self.lost)
 
     def cgroups(self) -> dict[int, str]:
         return self.directories

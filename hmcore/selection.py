@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
+from operator import itemgetter
 
 from hmcore.records import Instance, InstanceHealth, Maintenance
+
+MOST_PLACES = 4096  # keys whose place a pool remembers
 
 _WORD = (1 << 64) - 1
 
@@ -98,6 +101,16 @@ class Pool:
         """What the consistent hash knows each member by."""
         return tuple(_number(each.instance.id) for each in self.members)
 
+    @cached_property
+    def in_order(self) -> tuple[tuple[str, Candidate], ...]:
+        """The members and their ids, by id."""
+        return tuple(sorted(((each.instance.id, each) for each in self.members), key=itemgetter(0)))
+
+    @cached_property
+    def places(self) -> dict[str, Candidate]:
+        """Where the consistent hash has put the latest keys: a pool never changes, so neither do they."""
+        return {}
+
 
 def gather(candidates: Iterable[Candidate], *, locality: Locality = ANYWHERE, allow_unknown: bool = False) -> Pool:
     """Who shares the traffic: of the healthy ones those of the lowest priority number, of these the nearest.
@@ -139,16 +152,28 @@ def choose(
             return members[turn % len(members)]
         case Strategy.LEAST_LATENCY:
             known = latency or {}
-            return min(members, key=lambda each: (known.get(each.instance.id, -1.0), each.instance.id))
+            unasked = next((each for id, each in pool.in_order if id not in known), None)  # at most as many are passed by as are known
+            return unasked or min(pool.in_order, key=lambda each: known[each[0]])[1]
         case Strategy.CONSISTENT_HASH:
-            return _rendezvous(pool, key)
+            return _place(pool, key)
+
+
+def _place(pool: Pool, key: str) -> Candidate:
+    places = pool.places
+    place = places.get(key)
+    if place is None:
+        place = _rendezvous(pool, key)
+        if len(places) >= MOST_PLACES:
+            del places[next(iter(places))]
+        places[key] = place
+    return place
 
 
 def _rendezvous(pool: Pool, key: str) -> Candidate:
     """The highest random weight (Thaler & Ravishankar 1998), weighted by the logarithmic method (Schindelhauer & Schomaker 2005).
 
     Each member's score depends on nothing but itself and the key: one that comes takes keys from all others, one that goes gives its
-    own away, and no other key moves. Linear in the members, which for one service are few.
+    own away, and no other key moves. Linear in the members: a key that is asked for again is remembered by its pool.
     """
     question = _number(key)
     scores = [_score(question ^ seed, each.instance.weight) for seed, each in zip(pool.seeds, pool.members, strict=True)]
@@ -199,8 +224,3 @@ def covering(instance: Instance, maintenance: Mapping[str, Maintenance]) -> Main
 
 def matching(candidates: Iterable[Candidate], asked: Filter) -> tuple[Candidate, ...]:
     return tuple(each for each in candidates if asked.why_not(each) is None)
-
-
-def without(candidates: Iterable[Candidate], tried: Collection[str]) -> tuple[Candidate, ...]:
-    """All but those whose ids were tried."""
-    return tuple(each for each in candidates if each.instance.id not in tried)

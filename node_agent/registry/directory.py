@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from hmcore.api import Method
 from hmcore.errors import HyperMeshError, PeerUnreachable
-from hmcore.selection import Candidate, Filter, Locality, Strategy, choose, gather, without
+from hmcore.selection import Filter, Locality, Strategy, choose
 from node_agent.registry.registry import Catalogue
 
 Req = TypeVar("Req")
@@ -52,7 +52,7 @@ class Directory:
         *,
         catalogue: Callable[[], Catalogue],
         call: Call,
-        connected: Callable[[], Collection[str]],
+        connected: Callable[[], frozenset[str]],
         locality: Locality | None = None,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -67,6 +67,7 @@ class Directory:
         self._clock = clock
         self._turns = count()
         self._records: dict[str, Record] = {}
+        self._resting: dict[str, str] = {}  # instances that have just failed, and their services
 
     async def call(
         self,
@@ -95,7 +96,7 @@ class Directory:
             instance, peer = found
             tried.add(instance)
             try:
-                return await self._measured(instance, peer, method, request, timeout)
+                return await self._measured(service, instance, peer, method, request, timeout)
             except PeerUnreachable as error:
                 failure = error
             except HyperMeshError as error:
@@ -123,13 +124,11 @@ class Directory:
         bootstrap: Sequence[str],
     ) -> tuple[str, str] | None:
         """The next instance and its node."""
-        connected = self._connected()
-        left = without(self._catalogue().lookup(service, asked), tried)
-        within_reach = [each for each in left if each.instance.node in connected]
-        rested = [each for each in within_reach if self._is_rested(each)]
-        for candidates in (rested, within_reach):
-            pool = gather(candidates, locality=self._locality, allow_unknown=allow_unknown)
-            chosen = choose(pool, strategy, chance=self._chance(), turn=next(self._turns), latency=self._latencies(), key=key)
+        catalogue, connected = self._catalogue(), self._connected()
+        latency = self._latencies() if strategy is Strategy.LEAST_LATENCY else None
+        for but in (self._just_failed(service).union(tried), frozenset(tried)):
+            pool = catalogue.pool(service, asked, locality=self._locality, allow_unknown=allow_unknown, reach=connected, but=but)
+            chosen = choose(pool, strategy, chance=self._chance(), turn=next(self._turns), latency=latency, key=key)
             if chosen is not None:
                 return chosen.instance.id, chosen.instance.node
         component = service.rpartition("/")[2]
@@ -138,11 +137,16 @@ class Directory:
                 return f"{name}/{component}", name
         return None
 
-    def _is_rested(self, candidate: Candidate) -> bool:
-        record = self._records.get(candidate.instance.id)
-        return record is None or not record.failures or self._clock() >= record.failed + COOL_DOWN
+    def _just_failed(self, service: str) -> frozenset[str]:
+        """The service's instances that rest."""
+        if not self._resting:
+            return frozenset()
+        rested = self._clock() - COOL_DOWN
+        for instance in [each for each in self._resting if each not in self._records or rested >= self._records[each].failed]:
+            del self._resting[instance]
+        return frozenset(instance for instance, of in self._resting.items() if of == service)
 
-    async def _measured(self, instance: str, peer: str, method: Method[Req, Res], request: Req, timeout: float) -> Res:
+    async def _measured(self, service: str, instance: str, peer: str, method: Method[Req, Res], request: Req, timeout: float) -> Res:
         record = self._record(instance)
         began = self._clock()
         try:
@@ -150,11 +154,13 @@ class Directory:
         except HyperMeshError:
             record.failures += 1
             record.failed = self._clock()
+            self._resting[instance] = service
             raise
         now = self._clock()
         took, before = now - began, record.latency
         record.latency = took if before is None or now >= record.measured + STALE else before + NEW_SHARE * (took - before)
         record.measured, record.failures = now, 0
+        self._resting.pop(instance, None)
         return answer
 
     def _record(self, instance: str) -> Record:

@@ -16,9 +16,11 @@ from hmcore.selection import ANYWHERE, Candidate, Filter, Locality, Pool, coveri
 from node_agent.registry.fitness import fitness
 
 REMEMBERED = 64  # questions a service; more are answered, but looked up each time
+POOLS = 16  # a service; they are as large as what they were made from, and those made first make room for others
 
 ALL = Filter()
 _NOTHING: Mapping[str, Maintenance] = {}
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Catalogue:
         self._of_node: dict[str, Mapping[str, tuple[Candidate, ...]]] = {}  # by node and service
         self._services: dict[str, dict[str, tuple[Candidate, ...]]] = {}  # by service and node
         self._found: dict[str, dict[Filter, tuple[Candidate, ...]]] = {}
-        self._pools: dict[str, dict[tuple[Filter, Locality, bool], Pool]] = {}
+        self._pools: dict[str, dict[tuple[object, ...], Pool]] = {}  # by service and question
 
     def update(
         self, nodes: Mapping[str, Node], registrations: Mapping[str, Registration], maintenance: Mapping[str, Maintenance]
@@ -103,15 +105,30 @@ class Catalogue:
                 known[asked] = found
         return found
 
-    def pool(self, service: str, asked: Filter = ALL, *, locality: Locality = ANYWHERE, allow_unknown: bool = False) -> Pool:
-        """Those of them that the next call may go to."""
-        question = (asked, locality, allow_unknown)
+    def pool(
+        self,
+        service: str,
+        asked: Filter = ALL,
+        *,
+        locality: Locality = ANYWHERE,
+        allow_unknown: bool = False,
+        reach: frozenset[str] | None = None,
+        but: frozenset[str] = _NOBODY,
+    ) -> Pool:
+        """Those of them that the next call may go to: on the nodes within `reach` (None: on all), except the instances of `but`."""
+        question = (asked, locality, allow_unknown, reach, but)
         known = self._pools.setdefault(service, {}) if service in self._services else {}
         pool = known.get(question)
         if pool is None:
-            pool = gather(self.lookup(service, asked), locality=locality, allow_unknown=allow_unknown)
-            if len(known) < REMEMBERED:
-                known[question] = pool
+            found = (
+                each
+                for each in self.lookup(service, asked)
+                if (reach is None or each.instance.node in reach) and each.instance.id not in but
+            )
+            pool = gather(found, locality=locality, allow_unknown=allow_unknown)
+            if len(known) >= POOLS:
+                del known[next(iter(known))]
+            known[question] = pool
         return pool
 
     def _all(self, service: str) -> Iterable[Candidate]:

@@ -63,18 +63,6 @@ class FormRequest(msgspec.Struct, frozen=True, kw_only=True):
     voters: list[str]
 
 
-class ProposeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A command for the replicated state, encoded by node_agent/consensus/commands.py. `id` makes a retry harmless."""
-
-    id: str
-    command: bytes
-
-
-class ProposeReply(msgspec.Struct, frozen=True, kw_only=True):
-    index: int
-    result: bytes
-
-
 class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`since`: a log index whose state the caller has already; if nothing was applied after it, the answer is `unchanged` and short.
 
@@ -196,7 +184,6 @@ PING: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)
 REPORT: Method[ReportRequest, NodeReport] = Method("node.report", ReportRequest, NodeReport)
 FORMATION: Method[Empty, Formation] = Method("cluster.formation", Empty, Formation)
 FORM: Method[FormRequest, Formation] = Method("cluster.form", FormRequest, Formation)
-PROPOSE: Method[ProposeRequest, ProposeReply] = Method("cluster.propose", ProposeRequest, ProposeReply)
 STATE: Method[StateRequest, StateReply] = Method("cluster.state", StateRequest, StateReply)
 INSTANCES: Method[Empty, InstancesReply] = Method("registry.instances", Empty, InstancesReply)
 REGISTRY: Method[Empty, RegistryReply] = Method("registry.list", Empty, RegistryReply)

@@ -9,7 +9,7 @@ from typing import Any
 from hmcore.config import hostspec
 from hmcore.config.presets import Preset
 from hmcore.config.problems import FromEnvironment, Mistake, spell
-from hmcore.config.settings import Settings, catalogue
+from hmcore.config.settings import Settings
 from hmcore.config.targets import Draft, SshTarget
 from hmcore.records import Role
 
@@ -40,28 +40,12 @@ def check_secrets(value: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake((*place, "ssh", "sudo_password"), message, "sudo_password: ${SUDO_PASSWORD}", warning=True)
 
 
-def check_unused(value: dict[str, Any]) -> Iterator[Mistake]:
-    """A warning for each setting that somebody set and that this release does not act upon. `value` is the document as written."""
-    for setting in catalogue():
-        path = ("settings", *setting.path.split("."))
-        if not setting.used and _holds(value, path):
-            yield Mistake(path, "is not used by this release yet: setting it changes nothing", warning=True)
-
-
 def check_open(settings: Settings) -> Iterator[Mistake]:
     """A warning for figures that strangers can read."""
     metrics = settings.metrics
     if metrics.tls == "off" and not ipaddress.ip_address(metrics.address).is_loopback:
         message = f"whoever reaches TCP port {metrics.port} of a node can read its metrics"
         yield Mistake(("settings", "metrics", "address"), message, "settings.metrics.tls: mutual", warning=True)
-
-
-def _holds(value: Any, path: Sequence[str]) -> bool:
-    for part in path:
-        if not isinstance(value, dict) or part not in value:
-            return False
-        value = value[part]
-    return True
 
 
 def _duplicates(drafts: Sequence[Draft]) -> Iterator[Mistake]:

@@ -26,11 +26,6 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class NotUsedYet:
-    """Marks a setting that is checked and stored, but that nothing in this release acts upon: its layer is still to come."""
-
-
-@dataclass(frozen=True, slots=True)
 class HmctlOnly:
     """Marks a setting that only hmctl reads, from the inventory: it is in no node's file, and takes effect at once."""
 
@@ -245,14 +240,13 @@ class Settings(Group):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `used`: this release acts
-    upon it. `effect`: what changing it in a running cluster takes."""
+    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `effect`: what
+    changing it in a running cluster takes."""
 
     path: str
     default: Any
     unit: str
     description: str
-    used: bool = True
     effect: Effect = "restart"
 
 
@@ -263,8 +257,7 @@ def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setti
             yield from catalogue(field.annotation, f"{prefix}{name}.")
         else:
             unit = next((mark.symbol for mark in field.metadata if isinstance(mark, Unit)), "")
-            used = not any(isinstance(mark, NotUsedYet) for mark in field.metadata)
-            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", used, _effect(field.metadata))
+            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", _effect(field.metadata))
 
 
 def _effect(marks: Iterable[object]) -> Effect:

@@ -16,7 +16,6 @@ EFFECTS: Mapping[Effect, str] = {
     "fixed": "A running cluster cannot change it.",
 }
 HIDDEN = "(hidden)"
-UNUSED = "*"
 
 
 def inventory_document(inventory: Inventory) -> dict[str, Any]:
@@ -77,7 +76,6 @@ def presets_document() -> dict[str, Any]:
                 "unit": setting.unit,
                 "default": setting.default,
                 "description": setting.description,
-                "used": setting.used,
                 "effect": setting.effect,
             }
             for setting in catalogue()
@@ -86,12 +84,12 @@ def presets_document() -> dict[str, Any]:
 
 
 def preset_rows() -> list[list[str]]:
-    """One row a setting: path (with a star where this release does not use it), then its value in each preset, with its unit."""
+    """One row a setting: its path, then its value in each preset, with its unit."""
     resolved = [preset.settings for preset in PRESETS.values()]
     control = ["control nodes", *(str(preset.control_nodes) + ("+" if preset.control_nodes == 1 else "") for preset in PRESETS.values())]
     rows = [
         [
-            setting.path if setting.used else f"{setting.path} {UNUSED}",
+            setting.path,
             *(_value(value_at(settings, setting.path), setting.unit) for settings in resolved),
         ]
         for setting in catalogue()

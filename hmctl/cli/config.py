@@ -97,7 +97,7 @@ def presets(ctx: typer.Context) -> None:
 def _show_presets(context: Context) -> None:
     from hmcore.config.presets import PRESETS
     from hmcore.config.settings import catalogue
-    from hmctl.actions.explain import EFFECTS, UNUSED, preset_rows
+    from hmctl.actions.explain import EFFECTS, preset_rows
     from hmctl.output import Column
 
     output, settings = context.output, list(catalogue())
@@ -105,13 +105,10 @@ def _show_presets(context: Context) -> None:
         output.line(Styled(f"{preset.name}: ", "strong"), preset.summary)
     output.line()
     output.table(["SETTING", *(Column(name.upper(), right=True) for name in PRESETS)], preset_rows())
-    if not all(setting.used for setting in settings):
-        output.line(f"{UNUSED} not used by this release yet")
     if context.verbose:
         output.line()
         for setting in settings:
-            later = "" if setting.used else " Not used by this release yet."
-            text = f"{setting.description}{later} {EFFECTS[setting.effect]}"
+            text = f"{setting.description} {EFFECTS[setting.effect]}"
             output.paragraph(Styled(f"{setting.path}: ", "strong"), text=text)
 
 

@@ -1,16 +1,14 @@
 """hmctl config and hmctl ca: what is said, in which form, and with which exit code. No secret is ever among it."""
 
-import dataclasses
 import json
 import stat
 
 import pytest
 import yaml
 
-from hmcore.config import settings, yaml12
+from hmcore.config import yaml12
 from hmcore.config.agent import parse_agent_config
 from hmcore.errors import UsageError
-from hmctl.actions import explain
 from hmctl.cli.main import run
 
 INVENTORY = """\
@@ -167,20 +165,6 @@ def test_presets_for_machines_come_with_every_reason(here, capsys):
     assert all(setting["description"] for setting in document["settings"])
     _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
     assert document["settings"][0]["description"] in verbose
-
-
-@pytest.mark.parametrize("unused", [set(), {"raft.heartbeat", "upgrade.soak"}])
-def test_what_no_part_of_this_release_reads_is_marked(here, capsys, monkeypatch, unused):
-    marked = [dataclasses.replace(setting, used=setting.path not in unused) for setting in settings.catalogue()]
-    monkeypatch.setattr(settings, "catalogue", lambda: marked)
-    monkeypatch.setattr(explain, "catalogue", lambda: marked)
-    _, out, _ = hmctl(capsys, "config", "presets", "-o", "json")
-    assert {setting["path"] for setting in json.loads(out)["settings"] if not setting["used"]} == unused
-    _, table, _ = hmctl(capsys, "config", "presets")
-    assert {line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]} == unused
-    assert ("* not used by this release yet" in table) == bool(unused)
-    _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
-    assert verbose.count("Not used by this release yet.") == len(unused)
 
 
 def test_what_changing_a_setting_takes_is_said(here, capsys):

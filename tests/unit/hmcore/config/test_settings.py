@@ -94,7 +94,7 @@ def reads():
     return found
 
 
-def test_every_setting_is_acted_upon_or_marked_as_not_used_yet():
+def test_every_setting_is_acted_upon():
     seen = reads()
     anywhere = {(owner, attribute) for _, owner, attribute in seen}
     unread = set()
@@ -103,12 +103,7 @@ def test_every_setting_is_acted_upon_or_marked_as_not_used_yet():
         folder, alias = ALIASES.get(group, ("", ""))
         if (group or "settings", name) not in anywhere and (folder, alias, name) not in seen:
             unread.add(setting.path)
-    assert unread == {setting.path for setting in catalogue() if not setting.used}
-
-
-def test_what_is_not_used_yet_is_the_next_release():
-    unused = {setting.path for setting in catalogue() if not setting.used}
-    assert unused == set()
+    assert unread == set()
 
 
 def test_overrides_change_what_they_name_and_nothing_else():

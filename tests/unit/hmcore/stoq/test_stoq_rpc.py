@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stoq_world import identity
 
-from hmcore.api import PING, PROPOSE, Empty, Method, PingReply, ProposeReply, ProposeRequest
+from hmcore.api import PING, Empty, Method, PingReply
 from hmcore.errors import (
     Backpressure,
     CallRefused,
@@ -47,6 +47,19 @@ class Wired:
 
 async def ping(peer: Peer, request: Empty) -> PingReply:
     return PingReply(name=peer.identity.name, unix_time=1.5)
+
+
+class ProposeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    command: bytes
+
+
+class ProposeReply(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    result: bytes
+
+
+PROPOSE = Method("cluster.propose", ProposeRequest, ProposeReply)
 
 
 async def propose(peer: Peer, request: ProposeRequest) -> ProposeReply:

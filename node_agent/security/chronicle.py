@@ -126,14 +126,15 @@ class Chronicle:
     async def flows(self) -> FlowsReply:
         """Raises CallRefused while nothing is counted."""
         if self._off:
-            fix = "set security.mode to audit or enforce in the inventory, then hmctl config apply"
-            raise CallRefused("no flows are counted there: the eBPF layer is switched off", fix=fix)
+            mends = "set security.mode to audit or enforce in the inventory, then hmctl config apply"
+            raise CallRefused("no flows are counted there: the eBPF layer is switched off", fix=mends)
         self._refuse_if_down()
         try:
             raw = await self._source.flows()
         except (LayerDown, TimeoutError) as error:
-            raise CallRefused(f"flows cannot be read: {error or 'the kernel did not answer in time'}") from error
-        flows = self._attribution.flows(raw, self._source.cgroups())
+            fix = error.fix if isinstance(error, LayerDown) else None
+            raise CallRefused(f"flows cannot be read: {str(error) or 'the kernel did not answer in time'}", fix=fix) from error
+        flows = await asyncio.to_thread(self._attribution.flows, raw, self._source.cgroups())  # there may be thousands
         return FlowsReply(flows=flows, unix_time=self._wall_clock(), names=dict(self._attribution.names))
 
     async def events(self, request: EventsRequest) -> EventsReply:

@@ -8,6 +8,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241), "riscv64": (280, 241)}  # bpf, perf_event_open
@@ -112,12 +113,26 @@ class Bpf:
     def lookup_all(self, fd: int, key: int, value: int, most: int) -> list[tuple[bytes, bytes]]:
         """All entries of a hash map, at most `most`. `value`: bytes that one entry's value takes (of a per-CPU map: of all CPUs)."""
         found: list[tuple[bytes, bytes]] = []
+        for count, keys, values in self._batches(fd, key, value, most):
+            all_keys, all_values = keys.raw, values.raw
+            found += [(all_keys[i * key : (i + 1) * key], all_values[i * value : (i + 1) * value]) for i in range(count)]
+        return found[:most]
+
+    def count(self, fd: int, key: int, value: int, most: int) -> int:
+        """How many entries `lookup_all` would find: the kernel copies them, but nobody looks at them."""
+        return min(most, sum(count for count, _, _ in self._batches(fd, key, value, most)))
+
+    def _batches(
+        self, fd: int, key: int, value: int, most: int
+    ) -> Iterator[tuple[int, ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]]]:
+        """Number, keys and values of some entries at a time, until there were `most` or all; the buffers are used again."""
+        found = 0
         chunk = max(1, min(most, (1 << 20) // (key + value)))
         keys, values = ctypes.create_string_buffer(chunk * key), ctypes.create_string_buffer(chunk * value)
         # The position is opaque: a bucket's number for hash maps.
         position, after = ctypes.create_string_buffer(max(key, 8)), ctypes.create_string_buffer(max(key, 8))
         first = True
-        while len(found) < most:
+        while found < most:
             start = 0 if first else ctypes.addressof(position)
             head = struct.pack("<QQQQ", start, ctypes.addressof(after), ctypes.addressof(keys), ctypes.addressof(values))
             attributes = ctypes.create_string_buffer(head + struct.pack("<IIQQ", chunk, fd, 0, 0), _ATTR)
@@ -133,12 +148,11 @@ class Bpf:
                     raise
                 ended = True  # that was the last of them
             (count,) = struct.unpack_from("<I", attributes.raw, 32)
-            all_keys, all_values = keys.raw, values.raw
-            found += [(all_keys[i * key : (i + 1) * key], all_values[i * value : (i + 1) * value]) for i in range(count)]
+            found += count
+            yield count, keys, values
             if ended:
                 break
             position, after, first = after, position, False
-        return found[:most]
 
     # --- links
 

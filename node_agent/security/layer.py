@@ -7,10 +7,12 @@ process of its own (loader.py); it is run only when what is in the kernel is not
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +65,8 @@ class SecurityLayer:
         self._fds: dict[str, int] = {}
         self._totals = Totals()
         self._flows = 0
-        self._seen: dict[int, str] = {}
+        self._working = 0  # programs, as they were seen last
+        self._seen: Mapping[int, str] = {}
 
     @property
     def serving(self) -> bool:
@@ -74,12 +77,8 @@ class SecurityLayer:
 
     async def initialize(self) -> None:
         """Have the programs in the kernel and read their maps. Raises LayerMissing or LayerDown, with what mends it."""
-        try:
+        with _refusals_told():
             await self._initialize()
-        except KernelRefused as error:
-            raise LayerDown(
-                f"the kernel refused: {error.strerror}", fix="zgrep BPF /proc/config.gz; cat /sys/kernel/security/lockdown"
-            ) from error
 
     async def _initialize(self) -> None:
         if self._mode == "off":
@@ -110,11 +109,12 @@ class SecurityLayer:
         """Raises LayerDown when something has to be loaded again: the parent cgroup was removed, or a pin."""
         if self._mode == "off":
             return None
-        reason = self._shortcoming()
+        with _refusals_told():
+            reason = self._shortcoming()
         if reason is not None:
-            raise LayerDown(f"the programs do not work any more: {reason}", fix="nothing: they are being loaded again")
+            raise LayerDown(f"the programs do not work any more, and are being loaded again: {reason}")
         self.cgroups()
-        self._flows = await self._read_flows(len)
+        self._flows = await self._read_flows(lambda bpf, fd: bpf.count(fd, maps.KEY.size, maps.FLOW.size * self._cpus, maps.FLOWS_MOST))
         return None
 
     async def stop(self) -> None:
@@ -135,7 +135,7 @@ class SecurityLayer:
         totals = self.totals()
         return SecurityReport(
             mode=self._mode,
-            programs=len(maps.HOOKS) + 1,
+            programs=self._working,
             loaded=self._digest.hex()[:16],
             cgroup=str(self._parent),
             flows=self._flows,
@@ -146,28 +146,31 @@ class SecurityLayer:
 
     async def flows(self) -> list[RawFlow]:
         """What the kernel keeps: the flows that had packets lately, some thousands. Raises LayerDown while nothing is loaded."""
-        return await self._read_flows(lambda rows: [maps.parse_flow(key, values) for key, values in rows])
+        size = maps.FLOW.size * self._cpus
+        return await self._read_flows(
+            lambda bpf, fd: [maps.parse_flow(*row) for row in bpf.lookup_all(fd, maps.KEY.size, size, maps.FLOWS_MOST)]
+        )
 
-    async def _read_flows(self, use: Callable[[list[tuple[bytes, bytes]]], T]) -> T:
-        """`use` of the map's entries, beside the event loop: there may be thousands."""
+    async def _read_flows(self, use: Callable[[Bpf, int], T]) -> T:
+        """`use` of the map, beside the event loop: it may have thousands of entries. Raises LayerDown."""
         bpf, path = self._bpf, str(self._pins / "flows")
         if bpf is None or "flows" not in self._fds:
             raise LayerDown("the security layer is not up")
-        async with asyncio.timeout(READ_TIMEOUT):
-            return await asyncio.to_thread(lambda: use(_entries(bpf, path, self._cpus)))
+        with _refusals_told():
+            async with asyncio.timeout(READ_TIMEOUT):
+                return await asyncio.to_thread(_with_map, bpf, path, use)
 
     def totals(self) -> Totals:
         """Counters since the node started; the last known ones while nothing can be read."""
         if self._bpf is not None and "totals" in self._fds:
-            self._totals = maps.parse_totals(self._bpf.lookup(self._fds["totals"], bytes(4), maps.TOTALS.size * self._cpus))
+            with contextlib.suppress(KernelRefused):  # `check` tells why
+                self._totals = maps.parse_totals(self._bpf.lookup(self._fds["totals"], bytes(4), maps.TOTALS.size * self._cpus))
         return self._totals
 
     def cgroups(self) -> Mapping[int, str]:
         """Container ids by cgroup id; also of containers that are gone, as far as remembered."""
         if self._parent is not None:
-            self._seen.update(placement.containers(self._parent))
-            while len(self._seen) > _SEEN_MOST:
-                del self._seen[next(iter(self._seen))]
+            self._seen = placement.remembered(self._seen, dict(placement.containers(self._parent)), _SEEN_MOST)
         return self._seen
 
     def _received(self, records: list[Record]) -> None:
@@ -198,7 +201,9 @@ class SecurityLayer:
             parent = self._parent.stat().st_ino
         except FileNotFoundError:
             return f"{self._parent} was removed"
-        return links.shortcoming(links.observe(self._bpf, self._pins), parent, self._digest)
+        found = links.observe(self._bpf, self._pins)
+        self._working = links.working(found, parent)
+        return links.shortcoming(found, parent, self._digest)
 
     async def _load(self) -> None:
         request = {
@@ -235,10 +240,20 @@ class SecurityLayer:
         judge(out, said, process.returncode or 0)
 
 
-def _entries(bpf: Bpf, path: str, cpus: int) -> list[tuple[bytes, bytes]]:
+@contextlib.contextmanager
+def _refusals_told() -> Iterator[None]:
+    """What the kernel refuses, a pin that is gone for instance, means that the layer is down: it is then brought up again."""
+    try:
+        yield
+    except KernelRefused as error:
+        fix = None if error.errno == errno.ENOENT else "zgrep BPF /proc/config.gz; cat /sys/kernel/security/lockdown"
+        raise LayerDown(f"the kernel refused: {error.strerror}", fix=fix) from error
+
+
+def _with_map(bpf: Bpf, path: str, use: Callable[[Bpf, int], T]) -> T:
     fd = bpf.get(path)  # a descriptor of its own, whatever becomes of the layer meanwhile
     try:
-        return bpf.lookup_all(fd, maps.KEY.size, maps.FLOW.size * cpus, maps.FLOWS_MOST)
+        return use(bpf, fd)
     finally:
         os.close(fd)
 

@@ -16,7 +16,7 @@ _LINK_INFO = 80  # bytes of struct bpf_link_info
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is pinned. `links`: by hook, None where nothing is pinned."""
+    """What is pinned. `links`: by program, None where nothing is pinned."""
 
     cfg: maps.Cfg | None
     names: frozenset[str]
@@ -37,7 +37,7 @@ def shortcoming(found: Standing, parent: int, digest: bytes) -> str | None:
             return f"{hook.program} is not attached"
         if link.cgroup != parent:
             return f"{hook.program} is attached to a cgroup that is gone"
-    if maps.exec_link_name(found.cfg.generation) not in found.names:
+    if found.links.get(maps.EXEC_PROGRAM) is None:
         return f"{maps.EXEC_PROGRAM} is not attached"
     missing = {spec.name for spec in maps.specs(1)} - found.names
     if missing:
@@ -47,16 +47,25 @@ def shortcoming(found: Standing, parent: int, digest: bytes) -> str | None:
     return None
 
 
+def working(found: Standing, parent: int) -> int:
+    """How many of our programs act below the parent: each counts once, for a link holds one. Pure."""
+    if found.cfg is None or found.cfg.parent != parent:
+        return 0
+    hooks = sum(link is not None and link.cgroup == parent for link in (found.links.get(hook.program) for hook in maps.HOOKS))
+    return hooks + (found.links.get(maps.EXEC_PROGRAM) is not None)
+
+
 def observe(bpf: Bpf, directory: Path) -> Standing:
     """Raises KernelRefused when the kernel does not even let us look."""
     try:
         names = frozenset(os.listdir(directory))
     except FileNotFoundError:
         names = frozenset()
-    links = {
-        hook.program: _link(bpf, directory / maps.link_name(hook.program)) for hook in maps.HOOKS if maps.link_name(hook.program) in names
-    }
-    return Standing(_cfg(bpf, directory / "cfg") if "cfg" in names else None, names, links)
+    cfg = _cfg(bpf, directory / "cfg") if "cfg" in names else None
+    pins = {hook.program: maps.link_name(hook.program) for hook in maps.HOOKS}
+    if cfg is not None:
+        pins[maps.EXEC_PROGRAM] = maps.exec_link_name(cfg.generation)
+    return Standing(cfg, names, {program: _link(bpf, directory / name) for program, name in pins.items() if name in names})
 
 
 def fingerprint(programs: Path, *, release: str, mode: str, cpus: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +63,10 @@ def containers(parent: Path) -> Iterator[tuple[int, str]]:
                 yield entry.stat().st_ino, name
             except FileNotFoundError:  # gone meanwhile
                 continue
+
+
+def remembered(seen: Mapping[int, str], living: Mapping[int, str], most: int) -> Mapping[int, str]:
+    """The containers of `seen` and those that live. Of more than `most`, those that have been gone longest are forgotten; a living one
+    never is, however long it has lived. Another mapping each time: others may still read the one before."""
+    gone = [(cgroup, name) for cgroup, name in seen.items() if cgroup not in living]
+    return {**dict(gone[len(gone) - max(0, min(len(gone), most - len(living))) :]), **living}

@@ -11,11 +11,12 @@ import pytest
 from node_agent.security import kernel, links, maps
 from node_agent.security.kernel import LinkInfo
 from node_agent.security.layer import PROGRAMS
-from node_agent.security.links import Standing, shortcoming
+from node_agent.security.links import Standing, shortcoming, working
 
 PARENT, DIGEST = 4711, b"d" * 32
 CFG = maps.Cfg(PARENT, 3, 5, 1, 1000, 1000, DIGEST)
 LINKS: dict[str, LinkInfo | None] = {hook.program: LinkInfo(kernel.LINK_CGROUP, 9, PARENT, hook.attach) for hook in maps.HOOKS}
+LINKS[maps.EXEC_PROGRAM] = LinkInfo(kernel.LINK_PERF_EVENT, 9, 0, 0)
 NAMES = frozenset(
     {spec.name for spec in maps.specs(1)} | {maps.link_name(hook.program) for hook in maps.HOOKS} | {maps.exec_link_name(CFG.generation)}
 )
@@ -35,7 +36,7 @@ def test_what_works_is_left_alone() -> None:
         (replace(GOOD, cfg=replace(CFG, parent=1)), "another one than before"),
         (replace(GOOD, links={**LINKS, "hm_egress": None}), "hm_egress is not attached"),
         (replace(GOOD, links={**LINKS, "hm_tcp": LinkInfo(kernel.LINK_CGROUP, 9, 0, 3)}), "gone"),
-        (replace(GOOD, names=NAMES - {"link_hm_exec_5"}), "hm_exec is not attached"),
+        (replace(GOOD, links={**LINKS, "hm_exec": None}), "hm_exec is not attached"),
         (replace(GOOD, names=NAMES | {"link_hm_exec_4"}), "half way"),
         (replace(GOOD, names=NAMES - {"events"}), "the map events is gone"),
     ],
@@ -46,6 +47,12 @@ def test_what_does_not_is_named(standing: Standing, words: str) -> None:
 
 def test_another_parent_is_noticed() -> None:
     assert shortcoming(GOOD, PARENT + 1, DIGEST) is not None
+
+
+def test_programs_that_act_are_those_that_are_seen_to() -> None:
+    assert working(GOOD, PARENT) == len(maps.HOOKS) + 1
+    assert working(replace(GOOD, links={**LINKS, "hm_tcp": LinkInfo(kernel.LINK_CGROUP, 9, 0, 3), "hm_exec": None}), PARENT) == 2
+    assert working(GOOD, PARENT + 1) == working(Standing(None, frozenset(), {}), PARENT) == 0
 
 
 def test_the_fingerprint_tells_of_everything_that_decides_what_is_loaded(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,11 @@ def test_containers_are_found_by_either_drivers_names(tmp_path: Path) -> None:
     found = dict(placement.containers(tmp_path))
     assert found == {(tmp_path / one).stat().st_ino: one, (tmp_path / f"docker-{two}.scope").stat().st_ino: two}
     assert list(placement.containers(tmp_path / "gone")) == []
+
+
+def test_who_has_been_gone_longest_is_forgotten_and_who_lives_never() -> None:
+    seen: Mapping[int, str] = {1: "lives", 2: "gone first", 3: "gone last"}
+    assert placement.remembered(seen, {1: "lives", 4: "new"}, 3) == {3: "gone last", 1: "lives", 4: "new"}
+    assert placement.remembered(seen, {1: "lives", 4: "new"}, 9) == {**seen, 4: "new"}
+    assert placement.remembered(seen, {1: "lives", 4: "new"}, 1) == {1: "lives", 4: "new"}
+    assert list(placement.remembered({1: "a", 2: "b"}, {1: "a"}, 9)) == [2, 1]  # should it go next, it has been gone for less long

@@ -12,6 +12,7 @@ from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from node_agent.consensus.commands import Receipt
 from node_agent.consensus.raft import RaftNode
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
@@ -151,6 +152,9 @@ class VoterLayer:
                 if voter.name != self._config.node:
                     tasks.create_task(ask(voter.name), name=f"ask {voter.name}")
         return any(answer.formed for answer in answers)
+
+    def receipt(self, request_id: str) -> Receipt | None:
+        return self.raft.state.receipts.get(request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from hmcore.api import Formation
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from node_agent.consensus.commands import Receipt
 
 
 class ClusterView(Protocol):
@@ -44,5 +45,8 @@ class ClusterView(Protocol):
 
 class Proposer(ClusterView, Protocol):
     """A control node's view: it can write while it leads."""
+
+    def receipt(self, request_id: str) -> Receipt | None:
+        """What came of a request, if it was carried out lately."""
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]: ...

@@ -48,25 +48,47 @@ class Changes:
         proposer = self.leading()
         if _REQUEST.fullmatch(request) is None:
             raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
-        request_id = f"{author.kind.value}/{author.name}/{request}"  # nobody can answer for another's request
-        index, result = await proposer.propose(encode(command), request_id=request_id, timeout=self._timeout, author=author.name)
-        match decode_result(result):
-            case Applied(changed=changed):
-                return ChangeReply(index=index, changed=changed)
-            case Refused(reason=reason):
-                raise InvalidRequest(reason)
+        index, result = await proposer.propose(
+            encode(command), request_id=request_id(request, author), timeout=self._timeout, author=author.name
+        )
+        return _reply(index, result)
+
+    def answered(self, request: str, author: Identity) -> ChangeReply | None:
+        """What came of the request, if it was carried out before: it meant something then, whatever has gone meanwhile.
+
+        Raises NotLeader, and InvalidRequest if it was refused then.
+        """
+        receipt = self.leading().receipt(request_id(request, author))
+        return None if receipt is None else _reply(receipt.index, receipt.result)
 
     async def maintain(self, request: MaintainRequest, author: Identity) -> ChangeReply:
         """Take something out of traffic, or give it back. Raises what `carry_out` raises."""
+        if (before := self.answered(request.id, author)) is not None:
+            return before
         target = checked_target(request.target, self.leading(), on=request.on)
         command = SetMaintenance(target=target, on=request.on, reason=checked_reason(request.reason))
         return await self.carry_out(command, request=request.id, author=author)
 
     async def mute(self, request: MuteRequest, author: Identity) -> ChangeReply:
         """Mute a health check, or let it speak again. Raises what `carry_out` raises."""
+        if (before := self.answered(request.id, author)) is not None:
+            return before
         checked_mute(request, self.leading())
         command = MuteCheck(check=request.check, node=request.node, on=request.on, reason=checked_reason(request.reason))
         return await self.carry_out(command, request=request.id, author=author)
+
+
+def request_id(request: str, author: Identity) -> str:
+    """As the log keeps it: nobody can answer for another's request."""
+    return f"{author.kind.value}/{author.name}/{request}"
+
+
+def _reply(index: int, result: bytes) -> ChangeReply:
+    match decode_result(result):
+        case Applied(changed=changed):
+            return ChangeReply(index=index, changed=changed)
+        case Refused(reason=reason):
+            raise InvalidRequest(reason)
 
 
 def checked_mute(request: MuteRequest, view: ClusterView) -> None:

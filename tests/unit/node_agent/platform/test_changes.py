@@ -9,7 +9,7 @@ from hmcore.api import MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Instance, Mute, Node, Registration, Role
-from node_agent.consensus.commands import Proposal, Refused, encode_batch, encode_result
+from node_agent.consensus.commands import Proposal, Receipt, Refused, encode_batch, encode_result
 from node_agent.consensus.machine import State, apply_batch
 from node_agent.platform.changes import MAX_REASON, Changes
 
@@ -31,6 +31,9 @@ class Log:
     registrations = property(lambda self: self.state.registrations)
     maintenance = property(lambda self: self.state.maintenance)
     mutes = property(lambda self: self.state.mutes)
+
+    def receipt(self, request_id: str) -> Receipt | None:
+        return self.state.receipts.get(request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         if self.refuses:
@@ -68,6 +71,25 @@ async def test_a_retry_is_the_same_change_and_another_operators_id_is_not():
     bob = replace_name(ANN, "bob")
     assert (await changes(log).maintain(request(), bob)).changed
     assert log.state.maintenance["node1/web-1"].author == "bob"
+
+
+async def test_a_retry_is_answered_even_when_what_it_was_about_has_gone():
+    log = Log()
+    await changes(log).maintain(request(), ANN)
+    ended = await changes(log).maintain(request(on=False, id="request-2"), ANN)
+    log.state = replace(log.state, registrations={})
+    assert await changes(log).maintain(request(on=False, id="request-2"), ANN) == ended
+    with pytest.raises(InvalidRequest, match="nothing is called"):
+        await changes(log).maintain(request(on=False, id="request-3"), ANN)
+    with pytest.raises(InvalidRequest, match="nothing is called"):
+        await changes(log).maintain(request(on=False, id="request-2"), replace_name(ANN, "bob"))
+
+    muted = await changes(log).mute(muting(node="node1", id="request-4"), ANN)
+    log.state = replace(log.state, nodes={}, mutes={})  # the node was removed, its mutes with it
+    assert await changes(log).mute(muting(node="node1", id="request-4"), ANN) == muted
+    log.is_leader = False
+    with pytest.raises(NotLeader):
+        await changes(log).mute(muting(node="node1", id="request-4"), ANN)
 
 
 def replace_name(identity: Identity, name: str) -> Identity:

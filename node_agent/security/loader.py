@@ -63,11 +63,13 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(lock, fcntl.LOCK_EX)  # until we end: two at once would take each other's new links for leftovers
-    fds = make_maps(bpf, directory)
+    fds, new = make_maps(bpf, directory)
     old = maps.parse_cfg(bpf.lookup(fds["cfg"], bytes(4), maps.CFG.size))
     generation = old.generation + 1
     programs = build(request["programs"], fds, generation)
-    # From here on: attachments. Everything above may fail without a trace.
+    # From here on: pins and attachments. Everything above may fail without a trace.
+    for name in new:
+        pin(bpf, fds[name], f"{directory}/{name}")
     remove(directory, maps.strays(os.listdir(directory), old.generation))
     parent = os.stat(request["cgroup"]).st_ino
     cpus = os.cpu_count() or 1
@@ -90,22 +92,28 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
 # --- maps
 
 
-def make_maps(bpf: Bpf, directory: str) -> dict[str, int]:
-    """Descriptors by name: of the pinned ones that fit, else of new ones."""
-    return {spec.name: _map(bpf, spec, f"{directory}/{spec.name}") for spec in maps.specs(maps.possible_cpus())}
+def make_maps(bpf: Bpf, directory: str) -> tuple[dict[str, int], list[str]]:
+    """Descriptors by name: of the pinned ones that fit, else of new ones; and which are new. Nothing is pinned yet, nor unpinned."""
+    fds, new = {}, []
+    for spec in maps.specs(maps.possible_cpus()):
+        fd = fitting(bpf, spec, f"{directory}/{spec.name}")
+        if fd is None:
+            new.append(spec.name)
+            btf = (bpf.load_btf(maps.owners_btf()), 1, 2) if spec.kind == kernel.SK_STORAGE else (0, 0, 0)
+            fd = bpf.create_map(spec.kind, spec.key, spec.value, spec.entries, f"hm_{spec.name}", spec.flags, btf)
+        fds[spec.name] = fd
+    return fds, new
 
 
-def _map(bpf: Bpf, spec: maps.MapSpec, path: str) -> int:
+def fitting(bpf: Bpf, spec: maps.MapSpec, path: str) -> int | None:
+    """The map that is pinned there, if it is as it should be."""
     with contextlib.suppress(KernelRefused):
         fd = bpf.get(path)
         kind, _, key, value, entries = _FIVE.unpack(bpf.info(fd, _FIVE.size))
         if (kind, key, value, entries) == (spec.kind, spec.key, spec.value, spec.entries):
             return fd
         os.close(fd)
-    btf = (bpf.load_btf(maps.owners_btf()), 1, 2) if spec.kind == kernel.SK_STORAGE else (0, 0, 0)
-    fd = bpf.create_map(spec.kind, spec.key, spec.value, spec.entries, f"hm_{spec.name}", spec.flags, btf)
-    pin(bpf, fd, path)
-    return fd
+    return None
 
 
 _FIVE = struct.Struct("<IIIII")

@@ -69,7 +69,9 @@ class Layers:
         self.container = ContainerLayer(
             config.docker_socket, config.cluster_id, timeout=settings.health.timeout, on_change=self._containers_changed
         )
-        self.security = SecurityLayer(settings.security, node=config.node, on_records=self._security_records)
+        self.security = SecurityLayer(
+            settings.security, node=config.node, on_records=self._security_records, running=self._running_containers
+        )
         self.chronicle = Chronicle(
             config.node,
             self.security,
@@ -256,6 +258,9 @@ class Layers:
     def _containers_changed(self) -> None:
         self.registry.changed()
         self.chronicle.containers_changed(self.container.containers())
+
+    def _running_containers(self) -> frozenset[str]:
+        return frozenset(info.id for info in self.container.containers().values() if info.running)
 
     def _security_records(self, records: list[Record]) -> None:
         self.chronicle.received(records)

@@ -47,10 +47,12 @@ class SecurityLayer:
         *,
         node: str,
         on_records: Callable[[list[Record]], None] = lambda records: None,
+        running: Callable[[], frozenset[str]] = frozenset,
         root: Path = Path(maps.ROOT),
         programs: Path = PROGRAMS,
     ) -> None:
-        """`on_records` gets what the ring buffer brought. `root`: where the pins lie."""
+        """`on_records` gets what the ring buffer brought. `running`: our running containers by id, as Docker told last. `root`: where the
+        pins lie."""
         self._mode = settings.mode
         self._node = node
         self._root = root
@@ -58,6 +60,8 @@ class SecurityLayer:
         self._pins = Path(maps.pins(node, str(root)))
         self._monitor = Monitor(self._received)
         self._on_records = on_records
+        self._running = running
+        self._outside: frozenset[str] = frozenset()
         self._bpf: Bpf | None = None
         self._parent: Path | None = None
         self._digest = b""
@@ -105,17 +109,32 @@ class SecurityLayer:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
-    async def check(self) -> str | None:
-        """Raises LayerDown when something has to be loaded again: the parent cgroup was removed, or a pin."""
+    async def check(self) -> LayerDown | None:
+        """What is not counted although it should be. Raises LayerDown when something has to be loaded again: the parent cgroup was removed,
+        or a pin."""
         if self._mode == "off":
             return None
         with _refusals_told():
             reason = self._shortcoming()
         if reason is not None:
             raise LayerDown(f"the programs do not work any more, and are being loaded again: {reason}")
-        self.cgroups()
         self._flows = await self._read_flows(lambda bpf, fd: bpf.count(fd, maps.KEY.size, maps.FLOW.size * self._cpus, maps.FLOWS_MOST))
-        return None
+        return self._strangers()
+
+    def _strangers(self) -> LayerDown | None:
+        """Containers of ours that run elsewhere: nothing of theirs is counted. What Docker told may be older than what the directories say,
+        hence only who was outside the last time, too."""
+        assert self._parent is not None
+        running = self._running()
+        outside = running - set(self.cgroups().values())
+        lasting, self._outside = outside & self._outside, outside
+        if not lasting:
+            return None
+        option = placement.option(self._parent)
+        return LayerDown(
+            f"{len(lasting)} of {len(running)} containers run outside {option} and are not counted",
+            fix=f"make them anew, with docker run --cgroup-parent={option}",
+        )
 
     async def stop(self) -> None:
         """The programs stay: they count on."""

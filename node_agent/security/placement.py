@@ -38,6 +38,11 @@ def parent(mounts: tuple[Mount, ...], *, systemd: bool) -> Path | None:
     return points[0] / (f"{NAME}.slice" if alone and systemd else NAME)
 
 
+def option(parent: Path) -> str:
+    """How Docker's option --cgroup-parent names it: the slice, or the path within the tree."""
+    return parent.name if parent.suffix == ".slice" else f"/{parent.name}"
+
+
 def has_bpffs(mounts: tuple[Mount, ...], point: Path) -> bool:
     """Whether what is to be seen at `point` is a bpf file system."""
     at = [mount.kind for mount in mounts if mount.point == point]

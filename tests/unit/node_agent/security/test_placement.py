@@ -62,3 +62,8 @@ def test_who_has_been_gone_longest_is_forgotten_and_who_lives_never() -> None:
     assert placement.remembered(seen, {1: "lives", 4: "new"}, 9) == {**seen, 4: "new"}
     assert placement.remembered(seen, {1: "lives", 4: "new"}, 1) == {1: "lives", 4: "new"}
     assert list(placement.remembered({1: "a", 2: "b"}, {1: "a"}, 9)) == [2, 1]  # should it go next, it has been gone for less long
+
+
+def test_how_docker_is_told_of_it() -> None:
+    assert placement.option(Path("/sys/fs/cgroup/unified/hypermesh")) == "/hypermesh"
+    assert placement.option(Path("/sys/fs/cgroup/hypermesh.slice")) == "hypermesh.slice"

@@ -121,6 +121,7 @@ class RegistryReply(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[Instance]
     maintenance: list[Maintenance] = []
     latency_ms: dict[str, float] = {}  # by instance id: moving averages of this node's own calls
+    failures: dict[str, int] = {}  # by instance id: this node's own calls that failed in a row
 
 
 class MaintainRequest(msgspec.Struct, frozen=True, kw_only=True):

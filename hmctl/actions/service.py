@@ -44,6 +44,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     maintenance: str | None
     latency_ms: float | None
+    failures: int
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,14 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[str]
 
 
+class OrphanView(msgspec.Struct, frozen=True, kw_only=True):
+    """Maintenance of what is not there at present: it would be out of traffic at once if it came back."""
+
+    target: str
+    reason: str
+    author: str
+
+
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
     """`hmctl service ls`. `told_by`: the node whose registry this is; `leader`: whether it leads, so that nothing newer is known."""
 
@@ -66,6 +75,7 @@ class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     services: list[ServiceView]
     instances: list[InstanceView]
+    orphans: list[OrphanView]
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +163,18 @@ def listing(seen: Seen, *, service: str = "", node: str = "", health: InstanceHe
         index=seen.reply.index,
         services=[_service(name, by_service[name]) for name in sorted(by_service)],
         instances=sorted((_instance(each, seen) for each in found), key=lambda view: (view.service, view.id)),
+        orphans=[] if service or health else orphans(seen, node),
     )
+
+
+def orphans(seen: Seen, node: str = "") -> list[OrphanView]:
+    """Maintenance that no instance is under at present: kept on purpose, and to be seen, or nobody would ever end it."""
+    known = {instance.id for instance in seen.reply.instances} | {f"{instance.node}/" for instance in seen.reply.instances}
+    return [
+        OrphanView(target=target, reason=entry.reason, author=entry.author)
+        for target, entry in sorted(seen.maintenance.items())
+        if target not in known and (not node or target.partition("/")[0] == node)
+    ]
 
 
 def _service(name: str, candidates: Sequence[Candidate]) -> ServiceView:
@@ -186,6 +207,7 @@ def _instance(candidate: Candidate, seen: Seen) -> InstanceView:
         reason=instance.reason,
         maintenance=None if maintenance is None else maintenance.reason or f"by {maintenance.author or 'somebody'}",
         latency_ms=seen.reply.latency_ms.get(instance.id),
+        failures=seen.reply.failures.get(instance.id, 0),
     )
 
 

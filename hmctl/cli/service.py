@@ -55,7 +55,7 @@ def ls(
     seen = _look(context, via, timeout)
     document = listing(seen, service=service, node=node, health=health)
     if service or every:
-        context.output.result(document, lambda: _show_instances(context.output, document.instances, named=every and not service))
+        context.output.result(document, lambda: _show_instances(context.output, document, named=every and not service))
     else:
         context.output.result(document, lambda: _show_services(context.output, document))
     if not document.instances:
@@ -102,7 +102,11 @@ def maintain(
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
 ) -> None:
-    """Take an instance, or all of a node's, out of traffic; or give it back. Nothing is stopped."""
+    """Take an instance, or all of a node's, out of traffic; or give it back. Nothing is stopped.
+
+    It stays so, whatever becomes of the instance, until --off: a container that is replaced under its name comes back out of traffic.
+    `hmctl service ls --all` lists the maintenance of what is not there any more.
+    """
     from hmctl.actions.service import as_target, concerned
 
     if on is None:
@@ -184,7 +188,8 @@ def _show_services(output: Output, document: ServiceList) -> None:
     output.table(columns, rows)
 
 
-def _show_instances(output: Output, instances: list[InstanceView], *, named: bool) -> None:
+def _show_instances(output: Output, document: ServiceList, *, named: bool) -> None:
+    called = any(view.latency_ms is not None for view in document.instances)
     columns: list[Column | str] = [
         *(["SERVICE"] if named else []),
         "INSTANCE",
@@ -193,6 +198,7 @@ def _show_instances(output: Output, instances: list[InstanceView], *, named: boo
         "VERSION",
         Column("WEIGHT", right=True),
         Column("PRIORITY", right=True),
+        *([Column("LATENCY", right=True)] if called else []),
         Column("WHY", wraps=True),
     ]
     rows: list[list[Cell]] = [
@@ -204,11 +210,25 @@ def _show_instances(output: Output, instances: list[InstanceView], *, named: boo
             view.version or "-",
             str(view.weight),
             str(view.priority),
-            "; ".join(filter(None, (view.reason, f"in maintenance: {view.maintenance}" if view.maintenance is not None else ""))),
+            *([f"{view.latency_ms:.1f} ms" if view.latency_ms is not None else "-"] if called else []),
+            "; ".join(_why(view, document.told_by)),
         ]
-        for view in instances
+        for view in document.instances
     ]
     output.table(columns, rows)
+    if called:
+        output.note(f"LATENCY is of {document.told_by}'s own calls")
+    for orphan in document.orphans:
+        by = f" by {orphan.author}" if orphan.author else ""
+        output.line(Styled(orphan.target, "strong"), f"  no such instance at present; in maintenance{by}: {orphan.reason or '-'}")
+    if document.orphans:
+        output.note("maintenance outlives what it is of; to end it: hmctl service maintain TARGET --off")
+
+
+def _why(view: InstanceView, told_by: str) -> list[str]:
+    maintenance = f"in maintenance: {view.maintenance}" if view.maintenance is not None else ""
+    failures = f"{plural(view.failures, 'call')} from {told_by} failed in a row" if view.failures else ""
+    return [words for words in (view.reason, maintenance, failures) if words]
 
 
 def _address(view: InstanceView) -> str:

@@ -193,6 +193,7 @@ class Layers:
             containers=lambda: None if self.container.running is None else self.container.containers(),
             incarnation=lambda: self.incarnation.value,
             latency_ms=self.directory.latency_ms,
+            failures=self.directory.failures,
             replication=replication,
         )
 

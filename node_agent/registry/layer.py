@@ -45,10 +45,12 @@ class RegistryLayer:
         containers: Callable[[], Mapping[str, ContainerInfo] | None],
         incarnation: Callable[[], int],
         latency_ms: Callable[[], dict[str, float]],
+        failures: Callable[[], dict[str, int]],
         replication: Replication | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`containers` gives None while Docker does not answer. `replication`: what a control node does when it leads."""
+        """`containers` gives None while Docker does not answer. `latency_ms` and `failures` are of this node's own calls.
+        `replication`: what a control node does when it leads."""
         self._place = place
         self._refresh = refresh
         self._cluster = cluster
@@ -56,6 +58,7 @@ class RegistryLayer:
         self._containers = containers
         self._incarnation = incarnation
         self._latency_ms = latency_ms
+        self._failures = failures
         self._replication = replication
         self._clock = clock
         self._catalogue = Catalogue()
@@ -144,6 +147,7 @@ class RegistryLayer:
             instances=[candidate.instance for candidate in catalogue],
             maintenance=[maintenance[target] for target in sorted(maintenance)],
             latency_ms=self._latency_ms(),
+            failures=self._failures(),
         )
 
     # --- our own

@@ -117,6 +117,7 @@ class Agent:
             containers=lambda: self.containers,
             incarnation=lambda: self.incarnation,
             latency_ms=dict,
+            failures=dict,
             replication=replication,
             clock=lambda: self.world.now,
         )

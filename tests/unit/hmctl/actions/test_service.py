@@ -19,7 +19,9 @@ def one(id: str, service: str = "shop/web", health: H = H.HEALTHY, **given: obje
 
 def seen(*instances: Instance, out: str = "") -> Seen:
     maintenance = [Maintenance(target=out, reason="new disk", author="ann")] if out else []
-    reply = RegistryReply(index=7, instances=list(instances), maintenance=maintenance, latency_ms={"node1/web": 1.5})
+    reply = RegistryReply(
+        index=7, instances=list(instances), maintenance=maintenance, latency_ms={"node1/web": 1.5}, failures={"node2/web": 2}
+    )
     return Seen(told_by="node1", leader=True, reply=reply)
 
 
@@ -36,6 +38,18 @@ def test_a_service_is_counted_and_placed():
     assert [view.id for view in document.instances] == ["node1/db", "node1/web", "node2/web", "node3/web"]
     assert [view.maintenance for view in document.instances] == [None, None, None, "new disk"]
     assert document.instances[1].latency_ms == 1.5
+    assert [view.failures for view in document.instances] == [0, 0, 2, 0]
+
+
+def test_maintenance_of_what_has_gone_is_listed_and_can_be_ended():
+    found = seen(*WEBS, out="node2/old")
+    (orphan,) = listing(found).orphans
+    assert (orphan.target, orphan.reason, orphan.author) == ("node2/old", "new disk", "ann")
+    assert concerned(found, "node2/old") == []
+    assert listing(found, node="node1").orphans == []
+    assert len(listing(found, node="node2").orphans) == 1
+    assert listing(found, service="shop/web").orphans == []
+    assert listing(seen(*WEBS, out="node2/web")).orphans == listing(seen(*WEBS, out="node2/")).orphans == []
 
 
 def test_listings_are_narrowed():

@@ -208,12 +208,13 @@ def seen() -> object:
 
 
 def sample_services() -> object:
-    from hmctl.actions.service import listing
+    from hmctl.actions.service import OrphanView, listing
 
     found: Any = seen()
     document = listing(found)
     service = msgspec.structs.replace(document.services[0], versions=["v1"])
-    return msgspec.structs.replace(document, services=[service])
+    orphan = OrphanView(target="node1/old", reason="new disk", author="ann")
+    return msgspec.structs.replace(document, services=[service], orphans=[orphan])
 
 
 def sample_resolution() -> object:

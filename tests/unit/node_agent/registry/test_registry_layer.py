@@ -75,6 +75,7 @@ class Bench:
             containers=lambda: self.containers,
             incarnation=lambda: 1,
             latency_ms=dict,
+            failures=dict,
             replication=self.replication,
             clock=self.loop.time,
         )

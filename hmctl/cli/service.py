@@ -220,7 +220,10 @@ def _show_instances(output: Output, document: ServiceList, *, named: bool) -> No
         output.note(f"LATENCY is of {document.told_by}'s own calls")
     for orphan in document.orphans:
         by = f" by {orphan.author}" if orphan.author else ""
-        output.line(Styled(orphan.target, "strong"), f"  no such instance at present; in maintenance{by}: {orphan.reason or '-'}")
+        output.line(
+            Styled(orphan.target, "strong"),
+            f"  no such instance at present; in maintenance{by}{f': {orphan.reason}' if orphan.reason else ''}",
+        )
     if document.orphans:
         output.note("maintenance outlives what it is of; to end it: hmctl service maintain TARGET --off")
 

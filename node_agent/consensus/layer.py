@@ -106,6 +106,10 @@ class VoterLayer:
         return self.raft.report()
 
     @property
+    def fresh(self) -> bool:
+        return self.raft.leader is not None
+
+    @property
     def formed(self) -> bool:
         self._ever_formed = self._ever_formed or (self._open and self.raft.formation().formed)
         return self._ever_formed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, 
 INTERVAL = 5.0  # seconds between two questions; a change of the connections asks at once
 IMPATIENCE = 1.0  # seconds, while something is wrong
 TIMEOUT = 3.0
+FRESH = 2 * INTERVAL  # what was told longer ago is old: who was unfit then may be the only one left by now
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class ObserverLayer:
         connected: Callable[[], frozenset[str]],
         ask: Callable[[StateRequest, Sequence[str]], Awaitable[StateReply]],
         on_applied: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ask` a control node that is fit for the state; while none is known to be, those of the list in turn. `on_applied` is called when
         it has changed."""
@@ -44,6 +47,8 @@ class ObserverLayer:
         self._connected = connected
         self._ask = ask
         self._on_applied = on_applied
+        self._clock = clock
+        self._told_at = float("-inf")
         self._said: StateReply | None = None
         self._trouble: str | None = None
         self._nodes: Mapping[str, Node] = {}
@@ -91,6 +96,7 @@ class ObserverLayer:
         self._take(said)
 
     def _take(self, said: StateReply) -> None:
+        self._told_at = self._clock()
         self._trouble = None if said.leader or not (said.nodes or said.unchanged) else "the control nodes have no leader"
         if self._said is not None and said.index < self._said.index:
             return  # from one that lags behind the one we asked before
@@ -113,6 +119,10 @@ class ObserverLayer:
     @property
     def serving(self) -> bool:
         return self.formed
+
+    @property
+    def fresh(self) -> bool:
+        return self._clock() < self._told_at + FRESH
 
     @property
     def formed(self) -> bool:

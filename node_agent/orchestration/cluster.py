@@ -36,6 +36,10 @@ class ClusterView(Protocol):
     @property
     def is_leader(self) -> bool: ...
     @property
+    def fresh(self) -> bool:
+        """Whether all this is how things are now, as far as anybody can tell."""
+
+    @property
     def formed(self) -> bool:
         """Whether the cluster exists, as far as this node knows."""
 

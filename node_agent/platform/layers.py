@@ -85,7 +85,11 @@ class Layers:
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
         self.directory = Directory(
-            config.node, catalogue=lambda: self.registry.catalogue, call=self.transport.call, connected=lambda: self.transport.connected
+            config.node,
+            catalogue=lambda: self.registry.catalogue,
+            call=self.transport.call,
+            connected=lambda: self.transport.connected,
+            fresh=lambda: self.cluster.fresh,
         )
         self._leader = self._make_leader() if self.voter is not None else None
         self.registry = self._make_registry(release)
@@ -208,6 +212,7 @@ class Layers:
             node=name,
             allow_unknown=True,  # it has just told us of itself, that is why we ask
             bootstrap=[name],
+            insist=True,  # how it is, and that it is well again, only it can tell
         )
 
     def reports(self) -> dict[str, ComponentReport]:

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from hmcore.api import Method
 from hmcore.errors import HyperMeshError, PeerUnreachable
+from hmcore.records import InstanceHealth
 from hmcore.selection import Filter, Locality, Strategy, choose
 from node_agent.registry.registry import Catalogue
 
@@ -53,15 +54,17 @@ class Directory:
         catalogue: Callable[[], Catalogue],
         call: Call,
         connected: Callable[[], frozenset[str]],
+        fresh: Callable[[], bool] = lambda: True,
         locality: Locality | None = None,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`connected`: the nodes that a call would reach now; to others it would only wait."""
+        """`connected`: the nodes that a call would reach now; to others it would only wait. `fresh`: whether the catalogue is of now."""
         self._me = me
         self._catalogue = catalogue
         self._call = call
         self._connected = connected
+        self._fresh = fresh
         self._locality = locality or Locality(node=me)
         self._chance = chance
         self._clock = clock
@@ -82,17 +85,19 @@ class Directory:
         allow_unknown: bool = False,
         repeatable: bool = False,
         bootstrap: Sequence[str] = (),
+        insist: bool = False,
     ) -> Res:
         """Call `method` of a fit instance of `service`, each one for `timeout` seconds at most.
 
         `node`: of the one there only. An instance that was never reached is followed by the next; with `repeatable` (asking twice does
-        no harm) one that failed otherwise, too. `bootstrap`: nodes to be asked, in this order, while no fit instance is within reach.
+        no harm) one that failed otherwise, too. `bootstrap`: nodes to be asked, in this order, while no fit instance is within reach; while
+        what we know is fresh, only those of which it knows nothing bad. `insist`: these nodes are asked even so.
         Raises PeerUnreachable when there is none, else what the last one's call raised.
         """
         tried: set[str] = set()
         failure: HyperMeshError | None = None
         asked = Filter(node=node)
-        while (found := self._next(service, asked, tried, strategy, key, allow_unknown, bootstrap)) is not None:
+        while (found := self._next(service, asked, tried, strategy, key, allow_unknown, bootstrap, insist)) is not None:
             instance, peer = found
             tried.add(instance)
             try:
@@ -122,6 +127,7 @@ class Directory:
         key: str,
         allow_unknown: bool,
         bootstrap: Sequence[str],
+        insist: bool,
     ) -> tuple[str, str] | None:
         """The next instance and its node."""
         catalogue, connected = self._catalogue(), self._connected()
@@ -132,8 +138,9 @@ class Directory:
             if chosen is not None:
                 return chosen.instance.id, chosen.instance.node
         component = service.rpartition("/")[2]
+        avoided = frozenset[str]() if insist or not bootstrap or not self._fresh() else _unfit(catalogue, service)
         for name in bootstrap:
-            if name in connected and f"{name}/{component}" not in tried:
+            if name in connected and name not in avoided and f"{name}/{component}" not in tried:
                 return f"{name}/{component}", name
         return None
 
@@ -173,3 +180,11 @@ class Directory:
     def _latencies(self) -> Mapping[str, float]:
         oldest = self._clock() - STALE
         return {id: record.latency for id, record in self._records.items() if record.latency is not None and record.measured >= oldest}
+
+
+def _unfit(catalogue: Catalogue, service: str) -> frozenset[str]:
+    """The nodes whose instance of `service` is known to be unhealthy, or in maintenance."""
+    candidates = catalogue.lookup(service, Filter(include_maintenance=True))
+    return frozenset(
+        each.instance.node for each in candidates if each.maintenance is not None or each.instance.health is InstanceHealth.UNHEALTHY
+    )

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from hmcore.api import StateReply, StateRequest
 from hmcore.errors import CallTimeout
 from hmcore.records import Node, Registration, Role
-from node_agent.consensus.observer import IMPATIENCE, INTERVAL, ObserverLayer
+from node_agent.consensus.observer import FRESH, IMPATIENCE, INTERVAL, ObserverLayer
 
 CONTROL = ["node1", "node2", "node3"]
 
@@ -36,6 +36,7 @@ class Bench:
             connected=lambda: self.connected,
             ask=self._ask,
             on_applied=self._applied,
+            clock=lambda: asyncio.get_running_loop().time(),
         )
 
     async def _ask(self, request: StateRequest, names: Sequence[str]) -> StateReply:
@@ -122,6 +123,19 @@ def test_trouble_is_named_and_asked_about_more_often(play):
         bench.answers = dict.fromkeys(CONTROL, state(6))
         await asyncio.sleep(IMPATIENCE)
         assert await bench.layer.check() is None
+
+    play(scenario)
+
+
+def test_a_view_is_fresh_for_a_while_after_it_was_told(play):
+    async def scenario(bench: Bench) -> None:
+        assert not bench.layer.fresh
+        await asyncio.sleep(0.1)
+        bench.answers = {}
+        await asyncio.sleep(FRESH - 0.2)
+        assert bench.layer.fresh
+        await asyncio.sleep(0.2)
+        assert not bench.layer.fresh
 
     play(scenario)
 

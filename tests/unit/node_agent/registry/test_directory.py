@@ -33,12 +33,14 @@ class Bench:
         self.fails: dict[str, Exception] = {}
         self.takes: dict[str, float] = {}
         self.asked: list[str] = []
+        self.fresh = True
         self.chance = 0.0
         self.directory = Directory(
             "node1",
             catalogue=self.catalogue,
             call=self._call,
             connected=lambda: frozenset(self.connected),
+            fresh=lambda: self.fresh,
             chance=lambda: self.chance,
             clock=lambda: asyncio.get_running_loop().time(),
         )
@@ -179,7 +181,26 @@ def test_a_view_that_is_out_of_date_does_not_lock_us_out(play):
     async def scenario(bench: Bench) -> None:
         bench.states |= {"node2": NodeState.DOWN, "node3": NodeState.DOWN}
         bench.connected = {"node2", "node3"}
+        bench.fresh = False
         assert await bench.ask(bootstrap=["node4", "node3", "node2"]) == "node3"
+
+    play(scenario)
+
+
+def test_a_fresh_view_rules_out_whom_it_knows_to_be_unfit_unless_we_insist(play):
+    async def scenario(bench: Bench) -> None:
+        bench.states["node2"] = NodeState.DOWN
+        bench.maintenance["node3/"] = Maintenance(target="node3/")
+        bench.expired["node4"] = "not renewed for 60 s"
+        voters = ["node2", "node3", "node4"]
+        assert await bench.ask(bootstrap=voters) == "node4", "of it nothing bad is known"
+        bench.connected.discard("node4")
+        with pytest.raises(PeerUnreachable, match="no fit instance"):
+            await bench.ask(bootstrap=voters)
+        assert bench.asked == ["node4"]
+        assert await bench.ask(bootstrap=["node3"], node="node3", insist=True) == "node3"
+        bench.fresh = False
+        assert await bench.ask(bootstrap=voters) == "node2"
 
     play(scenario)
 

@@ -133,7 +133,7 @@ class SecurityLayer:
         option = placement.option(self._parent)
         return LayerDown(
             f"{len(lasting)} of {len(running)} containers run outside {option} and are not counted",
-            fix=f"make them anew, with docker run --cgroup-parent={option}",
+            fix=f"make them anew: docker run --cgroup-parent={option} ...",
         )
 
     async def stop(self) -> None:

@@ -66,17 +66,20 @@ class FormRequest(msgspec.Struct, frozen=True, kw_only=True):
 class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`since`: a log index whose state the caller has already; if nothing was applied after it, the answer is `unchanged` and short.
 
-    `partial`: of the registrations, those that were made after `since` are enough.
+    `partial`: of the registrations, those that were made after `since` are enough. `wait`: a node that has the latest is answered when
+    there is something newer, or after so many seconds (at most 5): it follows at once, and costs nothing while nothing happens.
     """
 
     since: int = -1
     partial: bool = False
+    wait: float = 0.0
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     """The members and latest events at log index `index`. Nodes also get the registry; `unchanged`: all lists are left out.
 
-    `partial`: the registrations of other members are as they were at the request's `since`.
+    `partial`: the registrations of other members are as they were at the request's `since`. `waited`: seconds for which the answer was
+    held back; none where too many wait already, or by an earlier release.
     """
 
     index: int
@@ -86,6 +89,7 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event] = []
     unchanged: bool = False
     partial: bool = False
+    waited: float = 0.0
     registrations: dict[str, Registration] = {}
     maintenance: list[Maintenance] = []
     mutes: list[Mute] = []

@@ -1,4 +1,7 @@
-"""Consensus on a worker: it does not vote, it asks a control node what the cluster agreed on."""
+"""Consensus on a worker: it does not vote, it asks a control node what the cluster agreed on.
+
+The control node holds its answer back until there is something newer, so that a worker follows at once and asks seldom.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from hmcore.api import Formation, StateReply, StateRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 
-INTERVAL = 5.0  # seconds between two questions; a change of the connections asks at once
+INTERVAL = 5.0  # seconds for which an answer may be held back; between two questions where it is not
+PAUSE = 0.2  # seconds between an answer and the next question, so that a busy log is not asked for entry by entry
 IMPATIENCE = 1.0  # seconds, while something is wrong
 TIMEOUT = 3.0
 FRESH = 2 * INTERVAL  # what was told longer ago is old: who was unfit then may be the only one left by now
@@ -49,6 +53,7 @@ class ObserverLayer:
         self._on_applied = on_applied
         self._clock = clock
         self._told_at = float("-inf")
+        self._follows = False
         self._said: StateReply | None = None
         self._trouble: str | None = None
         self._nodes: Mapping[str, Node] = {}
@@ -67,10 +72,15 @@ class ObserverLayer:
             self._again.clear()
             await self._look()
             try:
-                async with asyncio.timeout(IMPATIENCE if self._trouble or not self.formed else INTERVAL):
+                async with asyncio.timeout(self._pause()):
                     await self._again.wait()
             except TimeoutError:
                 continue
+
+    def _pause(self) -> float:
+        if self._trouble or not self.formed:
+            return IMPATIENCE
+        return PAUSE if self._follows else INTERVAL
 
     async def check(self) -> str | None:
         return self._trouble
@@ -87,9 +97,9 @@ class ObserverLayer:
         # Each worker begins with another one: hundreds of them must not all ask the leader.
         first = sum(self._me.encode()) % len(reachable)
         try:
-            said = await self._ask(
-                StateRequest(since=self.index if self._said else -1, partial=True), reachable[first:] + reachable[:first]
-            )
+            wait = 0.0 if self._trouble or not self.formed else INTERVAL
+            request = StateRequest(since=self.index if self._said else -1, partial=True, wait=wait)
+            said = await self._ask(request, reachable[first:] + reachable[:first])
         except HyperMeshError as error:
             self._trouble = f"no control node tells the state: {error}"
             return
@@ -97,6 +107,7 @@ class ObserverLayer:
 
     def _take(self, said: StateReply) -> None:
         self._told_at = self._clock()
+        self._follows = said.waited >= INTERVAL / 2 or said.index > self.index  # else the answer was not held back
         self._trouble = None if said.leader or not (said.nodes or said.unchanged) else "the control nodes have no leader"
         if self._said is not None and said.index < self._said.index:
             return  # from one that lags behind the one we asked before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -44,6 +45,7 @@ from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
+from node_agent.security.journal import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,10 @@ class Agent(Protocol):
     def registry(self) -> RegistryLayer: ...
     @property
     def chronicle(self) -> Chronicle: ...
+    @property
+    def news(self) -> Waiters:
+        """Of the replicated state."""
+
     @property
     def wall_clock(self) -> Callable[[], float]: ...
     def report(self) -> NodeReport: ...
@@ -90,10 +96,14 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
 
     async def state(peer: Peer, request: StateRequest) -> StateReply:
         view = agent.cluster
+        node = peer.identity.kind is Kind.NODE  # a worker asks often: it needs the registry, and no events
+        asked = time.monotonic()
+        if node and request.wait > 0 and view.index <= request.since:
+            await agent.news.until(lambda: view.index > request.since, request.wait)
+        waited = time.monotonic() - asked
         index, leader, term = view.index, view.leader, view.report().term
         if request.since == index:
-            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True)
-        node = peer.identity.kind is Kind.NODE  # a worker asks often: it needs the registry, and no events
+            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True, waited=waited)
         return StateReply(
             index=index,
             leader=leader,
@@ -101,6 +111,7 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             nodes=[view.nodes[name] for name in sorted(view.nodes)],
             events=[] if node else list(view.events),
             partial=request.partial and node,
+            waited=waited,
             registrations={
                 name: made
                 for name, made in (view.registrations.items() if node else ())

@@ -12,7 +12,7 @@ from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.commands import FormCluster
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
-from node_agent.consensus.observer import TIMEOUT, ObserverLayer
+from node_agent.consensus.observer import INTERVAL, TIMEOUT, ObserverLayer
 from node_agent.consensus.raft import RaftNode
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.controller import Leader, Orchestration
@@ -27,12 +27,14 @@ from node_agent.registry.layer import RegistryLayer
 from node_agent.registry.own import PLATFORM, Place
 from node_agent.registry.replication import Replication
 from node_agent.security.chronicle import Chronicle
+from node_agent.security.journal import Waiters
 from node_agent.security.layer import SecurityLayer
 from node_agent.security.maps import Record
 from node_agent.transport.identity import NodeIdentity
 from node_agent.transport.layer import TransportLayer
 
 RAFT = "raft"  # the pool's kind of messages
+FOLLOWERS = 1024  # nodes that may wait at this one for what is newer; more are answered at once, and ask every few seconds
 GRACE = 0.5  # seconds: what a layer asks of others times out first, and then says who did not answer and what mends it
 DOCKER_BACKOFF = Backoff(first=0.5, ceiling=5.0)  # knocking at Docker's socket is cheap, and its return is waited for
 
@@ -81,6 +83,7 @@ class Layers:
             wall_clock=wall_clock,
         )
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
+        self.news = Waiters(FOLLOWERS, INTERVAL)  # of the replicated state
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
@@ -142,7 +145,8 @@ class Layers:
                 f"{PLATFORM}consensus",
                 STATE,
                 request,
-                timeout=TIMEOUT,
+                timeout=TIMEOUT + request.wait,
+                held=lambda reply: reply.waited,
                 strategy=Strategy.CONSISTENT_HASH,  # each worker its own: hundreds of them must not all ask one
                 key=self._config.node,
                 repeatable=True,
@@ -287,6 +291,7 @@ class Layers:
         return control_nodes(self._config, self.cluster.nodes)
 
     def _state_changed(self) -> None:
+        self.news.wake()
         self.set_peers()
         self.registry.records_changed()
         self.managed["consensus"].poke()

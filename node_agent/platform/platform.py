@@ -31,6 +31,7 @@ from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
+from node_agent.security.journal import Waiters
 from node_agent.transport.identity import NodeIdentity, load_identity
 
 log = logging.getLogger(__name__)
@@ -215,6 +216,10 @@ class HyperMeshPlatform:
     @property
     def chronicle(self) -> Chronicle:
         return self._layers.chronicle
+
+    @property
+    def news(self) -> Waiters:
+        return self._layers.news
 
     def age(self) -> float:
         return time.monotonic() - self._born

@@ -86,12 +86,14 @@ class Directory:
         repeatable: bool = False,
         bootstrap: Sequence[str] = (),
         insist: bool = False,
+        held: Callable[[Res], float] = lambda _: 0.0,
     ) -> Res:
         """Call `method` of a fit instance of `service`, each one for `timeout` seconds at most.
 
         `node`: of the one there only. An instance that was never reached is followed by the next; with `repeatable` (asking twice does
         no harm) one that failed otherwise, too. `bootstrap`: nodes to be asked, in this order, while no fit instance is within reach; while
         what we know is fresh, only those of which it knows nothing bad. `insist`: these nodes are asked even so.
+        `held`: seconds for which an answer was held back as we asked, which say nothing of how fast the instance is.
         Raises PeerUnreachable when there is none, else what the last one's call raised.
         """
         tried: set[str] = set()
@@ -101,7 +103,7 @@ class Directory:
             instance, peer = found
             tried.add(instance)
             try:
-                return await self._measured(service, instance, peer, method, request, timeout)
+                return await self._measured(service, instance, peer, method, request, timeout, held)
             except PeerUnreachable as error:
                 failure = error
             except HyperMeshError as error:
@@ -153,7 +155,16 @@ class Directory:
             del self._resting[instance]
         return frozenset(instance for instance, of in self._resting.items() if of == service)
 
-    async def _measured(self, service: str, instance: str, peer: str, method: Method[Req, Res], request: Req, timeout: float) -> Res:
+    async def _measured(
+        self,
+        service: str,
+        instance: str,
+        peer: str,
+        method: Method[Req, Res],
+        request: Req,
+        timeout: float,
+        held: Callable[[Res], float],
+    ) -> Res:
         record = self._record(instance)
         began = self._clock()
         try:
@@ -164,7 +175,7 @@ class Directory:
             self._resting[instance] = service
             raise
         now = self._clock()
-        took, before = now - began, record.latency
+        took, before = max(0.0, now - began - held(answer)), record.latency
         record.latency = took if before is None or now >= record.measured + STALE else before + NEW_SHARE * (took - before)
         record.measured, record.failures = now, 0
         self._resting.pop(instance, None)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from hmcore.api import StateReply, StateRequest
 from hmcore.errors import CallTimeout
 from hmcore.records import Node, Registration, Role
-from node_agent.consensus.observer import FRESH, IMPATIENCE, INTERVAL, ObserverLayer
+from node_agent.consensus.observer import FRESH, IMPATIENCE, INTERVAL, PAUSE, ObserverLayer
 
 CONTROL = ["node1", "node2", "node3"]
 
@@ -28,6 +28,7 @@ class Bench:
         self.asked: list[str] = []
         self.since: list[int] = []
         self.applied = 0
+        self.holds = False
         self.layer = ObserverLayer(
             "worker1",
             "hm-abc123defg",
@@ -44,8 +45,17 @@ class Bench:
         for name in names:
             self.asked.append(name)
             if name in self.answers:
-                return self.answers[name]
+                return await self._answer(name, request)
         raise CallTimeout("no answer within 3 s", host=names[-1])
+
+    async def _answer(self, name: str, request: StateRequest) -> StateReply:
+        """As a control node does; `holds`: one of this release."""
+        waited = 0.0
+        while self.holds and waited < request.wait and self.answers[name].index <= request.since:
+            await asyncio.sleep(0.01)
+            waited += 0.01
+        answer = replace(self.answers[name], waited=waited)
+        return replace(answer, unchanged=True, nodes=[]) if answer.index == request.since else answer
 
     def _applied(self) -> None:
         self.applied += 1
@@ -78,6 +88,25 @@ def test_a_worker_knows_what_the_control_nodes_know(play):
         assert await layer.check() is None
         await asyncio.sleep(3 * INTERVAL)
         assert (bench.applied, len(bench.asked)) == (1, 4)
+
+    play(scenario)
+
+
+def test_a_worker_follows_at_once_and_asks_seldom(play):
+    async def scenario(bench: Bench) -> None:
+        bench.holds = True
+        await asyncio.sleep(10 * INTERVAL)
+        assert len(bench.asked) <= 11
+        bench.answers = dict.fromkeys(CONTROL, state(6))
+        await asyncio.sleep(0.02)
+        assert bench.layer.index == 6
+        asked = len(bench.asked)
+        for index in range(7, 107):  # a busy log
+            bench.answers = dict.fromkeys(CONTROL, state(index))
+            await asyncio.sleep(0.02)
+        assert len(bench.asked) - asked <= 2.0 / PAUSE + 1
+        await asyncio.sleep(PAUSE)
+        assert (bench.layer.index, await bench.layer.check()) == (106, None)
 
     play(scenario)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -13,6 +15,7 @@ from hmcore.stoq.greeting import Peer
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
+from node_agent.security.journal import Waiters
 
 MAY = {
     "node.ping": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
@@ -58,6 +61,9 @@ class View:
 
 
 class Log(View):
+    def receipt(self, request_id: str) -> None:
+        return None
+
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         return 8, encode_result(Applied())
 
@@ -82,6 +88,7 @@ class Agent:
     name = "node1"
     chronicle = Events()
     cluster = View()
+    news = Waiters(most=2)
     changes = Changes("node1", View(), Log(), timeout=1)
     registry = Registry()
     formed: str | None = None
@@ -172,3 +179,30 @@ async def test_nodes_get_the_registry_or_the_part_of_it_that_they_do_not_have(ki
     state = msgspec.msgpack.decode(await routes(agent).call(peer(kind), "cluster.state", asked), type=api.StateReply)
     assert set(state.registrations) == told
     assert state.partial == (partial and kind is Kind.NODE)
+
+
+async def test_a_node_that_has_the_latest_waits_for_what_is_newer_and_others_do_not():
+    agent = Agent()
+    agent.cluster = View()
+    agent.news = Waiters(most=1)
+    router = routes(agent)
+
+    async def ask(since: int, kind: Kind = Kind.NODE, wait: float = 60.0) -> api.StateReply:
+        request = api.StateRequest(since=since, partial=True, wait=wait)
+        return msgspec.msgpack.decode(await router.call(peer(kind), "cluster.state", msgspec.msgpack.encode(request)), type=api.StateReply)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        assert not (await ask(View.index - 1)).unchanged
+        assert (await ask(View.index, Kind.OPERATOR)).unchanged
+        follower = tasks.create_task(ask(View.index))
+        await asyncio.sleep(0)
+        assert len(agent.news) == 1
+        assert (await ask(View.index)).unchanged, "one waits already: there must be no more"
+        agent.news.wake()
+        await asyncio.sleep(0)
+        assert not follower.done()
+        agent.cluster.index += 1  # type: ignore[misc]
+        agent.news.wake()
+        reply = await follower
+    assert (reply.index, reply.unchanged) == (View.index + 1, False)
+    assert (await ask(reply.index, wait=0.02)).waited >= 0.02

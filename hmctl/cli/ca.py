@@ -1,4 +1,4 @@
-"""hmctl ca: the cluster's certificate authority, which the operator keeps: show it, carry it to another machine."""
+"""hmctl ca: the cluster's certificate authority, which the operator keeps: show it, carry it to another machine, issue for viewers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hmctl.output import Output
     from hmctl.state import OperatorStore
 
-app = group("Show, export or import the cluster's certificate authority.")
+app = group("Show, export or import the cluster's certificate authority; issue a certificate for a viewer.")
 
 
 @app.command()
@@ -39,6 +39,27 @@ def import_(
 
     store = OperatorStore.import_(file)
     _show(current(ctx).output, store, f"Imported the CA of {store.cluster} into {store.folder}. {file} is no longer needed: delete it")
+
+
+@app.command()
+def viewer(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it names: lower-case letters, digits and inner hyphens.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Where to write it.  [default: a new folder NAME]")] = None,
+) -> None:
+    """Issue a certificate that may look and change nothing: for Prometheus, or a colleague's eyes. Good for a year.
+
+    Writes ca.pem, NAME.pem and NAME.key.
+    """
+    from hmctl.actions.viewer import issue_viewer
+
+    context = current(ctx)
+    store = context.store(context.inventory())
+    issued = issue_viewer(store, name, Path(name) if to is None else to)
+    words = (
+        f"Wrote {', '.join(issued.files)} in {issued.folder}, valid until {issued.valid_until}. Whoever has the key may look at the cluster"
+    )
+    context.output.result(issued, lambda: context.output.line(words))
 
 
 @app.command()

@@ -99,7 +99,7 @@ def named(text: str) -> set[str]:
 
 
 def hand_over(cluster: Cluster) -> None:
-    """What the guide says: our files, the cluster's names, and the operator's certificate. Everything is checked by promtool."""
+    """What the guide says: our files, the cluster's names, and a viewer's certificate. Everything is checked by promtool."""
     view = cluster.lab.view()
     cluster_id = re.search(r"^id: (\S+)", cluster.inventory.read_text(), re.MULTILINE)
     assert cluster_id is not None
@@ -107,9 +107,11 @@ def hand_over(cluster: Cluster) -> None:
         put(cluster, name, (OBSERVABILITY / name).read_text())
     example = (OBSERVABILITY / "prometheus.yml").read_text().replace("hm-example000", cluster_id[1])
     put(cluster, "prometheus.yml", example.replace("interval: 15s", "interval: 1s"))
-    store = Path(cluster.hmctl.environ["XDG_DATA_HOME"]) / "hypermesh" / cluster_id[1]
-    for name in ("ca.pem", "operator.pem", "operator.key"):
-        put(cluster, name, (store / name).read_bytes())
+    folder = Path(
+        json.loads(cluster.run("ca", "viewer", "prometheus", "--to", cluster.hmctl.cwd / "viewer", "-o", "json").stdout)["folder"]
+    )
+    for name in ("ca.pem", "prometheus.pem", "prometheus.key"):
+        put(cluster, name, (folder / name).read_bytes())
     hosts = "".join(f"{host.address} {host.name}.{cluster_id[1]}.hm\n" for host in view.hosts)
     cluster.inside(MONITOR, "sh", "-c", f"printf '%s' '{hosts}' >> /etc/hosts")
     for check in ("check rules alerts.yml", "test rules alerts_test.yml", "check config prometheus.yml"):

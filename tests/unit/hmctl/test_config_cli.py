@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -183,7 +184,6 @@ def test_what_changing_a_setting_takes_is_said(here, capsys):
 
 @pytest.fixture
 def authority(here):
-    from datetime import UTC, datetime
 
     from hmctl.state import OperatorStore
 
@@ -220,6 +220,28 @@ def test_the_ca_is_carried_to_another_machine(here, capsys, authority, monkeypat
     assert there.bootstrap() == bootstrap
 
 
+def test_a_viewers_certificate_is_for_looking_only_and_never_written_over(here, capsys, authority):
+    from hmcore import pki
+
+    code, out, _ = hmctl(capsys, "ca", "viewer", "prometheus", "--to", "prom")
+    assert code == 0
+    assert "prometheus.key in prom" in out
+    certificate, key = ((here / "prom" / name).read_bytes() for name in ("prometheus.pem", "prometheus.key"))
+    ca = (here / "prom" / "ca.pem").read_bytes()
+    identity = pki.verify(certificate, ca, datetime.now(UTC), cluster="hm-abc123defg", serving=False)
+    assert identity == pki.Identity("hm-abc123defg", pki.Kind.VIEWER, "prometheus")
+    assert pki.public_key(key) == pki.public_key(certificate)
+    assert stat.S_IMODE((here / "prom" / "prometheus.key").stat().st_mode) == 0o600
+
+    code, out, err = hmctl(capsys, "ca", "viewer", "prometheus", "--to", "prom")
+    assert (code, out) == (2, "")
+    assert "prom/prometheus.key exists already" in err
+    assert (here / "prom" / "prometheus.key").read_bytes() == key
+    code, _, err = hmctl(capsys, "ca", "viewer", "Prometheus 1")
+    assert code == 1
+    assert "is no name" in err
+
+
 def test_show_says_what_is_here(here, capsys, authority):
     from hmcore import pki
 
@@ -237,7 +259,6 @@ def test_another_ca_is_never_replaced(here, capsys, authority, monkeypatch):
     hmctl(capsys, "ca", "export", "ca.json")
     assert hmctl(capsys, "ca", "export", "ca.json")[0] == 2, "nor is a file"
     monkeypatch.setenv("XDG_DATA_HOME", str(here / "elsewhere"))
-    from datetime import UTC, datetime
 
     from hmctl.state import OperatorStore
 

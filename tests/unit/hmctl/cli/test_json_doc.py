@@ -285,6 +285,7 @@ PRINTED: dict[str, list[str]] = {
     "hmctl config render": ["config", "render", "-i", "labelled.yaml"],
     "hmctl config presets": ["config", "presets"],
     "hmctl ca show": ["ca", "show", "-i", "labelled.yaml"],
+    "hmctl ca viewer": ["ca", "viewer", "prometheus", "-i", "labelled.yaml"],
 }
 
 

@@ -1,0 +1,43 @@
+"""Issues a certificate for somebody who may look and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hmcore import pki
+from hmcore.errors import HyperMeshError
+from hmctl import files
+
+if TYPE_CHECKING:
+    from hmctl.state import OperatorStore
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedViewer:
+    """`hmctl ca viewer -o json`. `folder` holds `files`: the CA's certificate, the viewer's, and its key."""
+
+    cluster: str
+    name: str
+    folder: str
+    files: tuple[str, ...]
+    valid_until: str
+
+
+def issue_viewer(store: OperatorStore, name: str, folder: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> IssuedViewer:
+    """Write the three files into `folder`, which is made if need be. Raises PkiError (no CA here, no such name can be) and UsageError when
+    one of the viewer's files exists already."""
+    authority = store.authority()
+    issued = pki.issue(authority, pki.Identity(store.cluster, pki.Kind.VIEWER, name), now())
+    names = ("ca.pem", f"{name}.pem", f"{name}.key")
+    try:
+        files.private_folder(folder)
+        files.create(folder / names[2], issued.key)
+        files.create(folder / names[1], issued.certificate, mode=0o644)
+        files.write(folder / names[0], authority.certificate, mode=0o644)
+    except OSError as error:
+        raise HyperMeshError(f"{folder} cannot be written: {error.strerror}") from error
+    return IssuedViewer(store.cluster, name, str(folder), names, pki.valid_until(issued.certificate).isoformat())

@@ -107,9 +107,8 @@ def hand_over(cluster: Cluster) -> None:
         put(cluster, name, (OBSERVABILITY / name).read_text())
     example = (OBSERVABILITY / "prometheus.yml").read_text().replace("hm-example000", cluster_id[1])
     put(cluster, "prometheus.yml", example.replace("interval: 15s", "interval: 1s"))
-    folder = Path(
-        json.loads(cluster.run("ca", "viewer", "prometheus", "--to", cluster.hmctl.cwd / "viewer", "-o", "json").stdout)["folder"]
-    )
+    folder = cluster.hmctl.cwd / "viewer"
+    cluster.run("ca", "viewer", "prometheus", "--to", folder)
     for name in ("ca.pem", "prometheus.pem", "prometheus.key"):
         put(cluster, name, (folder / name).read_bytes())
     hosts = "".join(f"{host.address} {host.name}.{cluster_id[1]}.hm\n" for host in view.hosts)

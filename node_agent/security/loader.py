@@ -30,7 +30,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from node_agent.security import kernel, maps
 from node_agent.security.kernel import Bpf, KernelRefused
 
-HEADERS_FIX = "apt-get install linux-headers-$(uname -r)"
+HEADERS_FIX = "hmctl deploy"  # it knows what the package is called that fits
 TRACEPOINT = "events/sched/sched_process_exec/id"
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _SAID = 600  # characters of the compiler's or verifier's words that are handed on
@@ -127,7 +127,7 @@ def build(directory: str, fds: dict[str, int], generation: int) -> dict[str, int
     try:
         import bcc  # noqa: PLC0415 -- its absence is an answer, not a crash
     except ImportError as error:
-        raise Refused("missing", f"the system's Python cannot load bcc: {error}", "apt-get install python3-bpfcc") from error
+        raise Refused("missing", f"the system's Python cannot load bcc: {error}", "hmctl deploy") from error
     flags = [f"-DHM_{name.upper()}_FD={fd}" for name, fd in fds.items()]
     flags += [f"-DHM_GENERATION={generation}", "-Wno-macro-redefined", *header_flags()]
     kinds = {hook.program: bcc.BPF.CGROUP_SKB for hook in maps.HOOKS}

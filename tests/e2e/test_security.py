@@ -172,9 +172,9 @@ FAULTS = {
     "headers": (
         "mv /lib/modules /lib/hidden; mv /usr/src /usr/hidden",
         "mv /lib/hidden /lib/modules; mv /usr/hidden /usr/src",
-        "linux-headers",
+        "hmctl deploy",
     ),
-    "bcc": ("cd /usr/lib/python3/dist-packages; mv bcc hidden", "cd /usr/lib/python3/dist-packages; mv hidden bcc", "python3-bpfcc"),
+    "bcc": ("cd /usr/lib/python3/dist-packages; mv bcc hidden", "cd /usr/lib/python3/dist-packages; mv hidden bcc", "hmctl deploy"),
     "bpffs": ("rm -rf /sys/fs/bpf/hypermesh; umount /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"),
 }
 

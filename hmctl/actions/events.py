@@ -7,19 +7,29 @@ in its agent's memory and may be many.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 
 from hmcore.errors import UsageError
-from hmcore.records import Event, NodeEvent
+from hmcore.records import Event, InstanceHealth, NodeEvent, NodeState
 from hmctl.actions.flows import Problem
 from hmctl.text import plural
 
 NODE_KINDS = ("exec", "tcp")  # what nodes keep; every other kind is replicated
+FAMILIES: Mapping[str, Sequence[str]] = {  # of the replicated ones
+    "cluster": ("formed",),
+    "node": ("joined", "removed", *(state.value for state in NodeState)),
+    "instance": tuple(health.value for health in InstanceHealth),
+    "registry": ("changed", "expired", "renewed"),
+    "maintenance": ("began", "ended"),
+    "check": ("muted", "unmuted"),
+}
+BRIEF = frozenset({"established", "closed"})  # the states of a connection that are told of unless all are asked for
 LOST = "lost"  # our own: events that are not kept any more
 
 
@@ -57,12 +67,14 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events. `nodes`, `kinds`: any when empty. `container` is NAME, NODE/NAME or an id. `since`: seconds since 1970."""
+    """Which events. `nodes`, `kinds`: any when empty. `container` is NAME, NODE/NAME or an id. `since`: seconds since 1970. `brief`: of
+    connections only how they began and ended, not the steps between."""
 
     nodes: frozenset[str] = frozenset()
     container: str = ""
     kinds: tuple[str, ...] = ()
     since: float | None = None
+    brief: bool = False
 
     @property
     def node_kinds(self) -> tuple[str, ...]:
@@ -82,6 +94,12 @@ class Wanted:
         """Whether a node may have events of its own that are wanted."""
         of_node = self.container.rpartition("/")[0]
         return bool(self.node_kinds) and (not self.nodes or node in self.nodes) and of_node in ("", node)
+
+    def node_event(self, event: NodeEvent) -> bool:
+        """Of those that the node sent."""
+        if self.since is not None and event.unix_time < self.since:
+            return False
+        return not self.brief or event.kind != "tcp" or event.attributes.get("new") in BRIEF
 
     def cluster_event(self, event: Event) -> bool:
         """A kind is wanted whole (`node.down`) or by its family (`node`); a node by the subject that it is, or that it runs."""
@@ -132,7 +150,7 @@ def of_node(events: Iterable[NodeEvent], wanted: Wanted) -> list[Happened]:
             ),
         )
         for event in events
-        if wanted.since is None or event.unix_time >= wanted.since
+        if wanted.node_event(event)
     ]
 
 
@@ -164,6 +182,21 @@ def local_time(time: str | None, now: datetime) -> str:
     at = datetime.fromisoformat(time).astimezone(now.tzinfo)
     clock = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
     return clock if at.date() == now.date() else f"{at:%Y-%m-%d} {clock}"
+
+
+def asked_kinds(words: Iterable[str]) -> tuple[str, ...]:
+    """The kinds in `words`, each of which may hold several with commas between. Raises UsageError for what is no kind, nor a family."""
+    asked = tuple(dict.fromkeys(kind for word in words for part in word.split(",") if (kind := part.strip().lower())))
+    whole = [f"{family}.{rest}" for family, each in FAMILIES.items() for rest in each]
+    for kind in asked:
+        if kind in NODE_KINDS or kind in FAMILIES or kind in whole:
+            continue
+        close = get_close_matches(kind, [*NODE_KINDS, *FAMILIES, *whole], n=3)
+        family = kind.partition(".")[0]
+        of_family = [f"{family}.{rest}" for rest in FAMILIES.get(family, ())]
+        known = f"kinds are {', '.join(of_family or [*NODE_KINDS, *FAMILIES])}"
+        raise UsageError(f"--kind {kind}: there are no such events", fix=f"did you mean {' or '.join(close)}?" if close else known)
+    return asked
 
 
 _UNITS: dict[str, Any] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

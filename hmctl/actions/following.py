@@ -91,11 +91,18 @@ async def history(agents: Agents, wanted: Wanted, limit: int | None) -> History:
 
 
 async def _pages(agent: AgentClient, wanted: Wanted, limit: int | None) -> list[EventsReply]:
-    after, journal = (-1, 0) if wanted.since is None else (0, 0)
-    pages = []
-    for _ in range(1 if wanted.since is None else PAGES):
-        asked = _request(wanted, after, journal, limit=min(PAGE if limit is None else max(limit, 1), PAGE))
-        pages.append(await agent.call(EVENTS, asked))
+    """What holds the latest `limit` events that are wanted. The node sifts by kind and container, we by all else: what it sends may be
+    more than is wanted, and must not be less."""
+    if limit is not None and limit <= PAGE:
+        size = PAGE if wanted.brief else max(limit, 1)
+        newest = await agent.call(EVENTS, _request(wanted, -1, 0, limit=size))
+        older = newest.events and wanted.since is not None and newest.events[0].unix_time < wanted.since
+        if older or len(newest.events) < size or len(of_node(newest.events, wanted)) >= limit:
+            return [newest]
+    after = journal = 0
+    pages: list[EventsReply] = []
+    for _ in range(PAGES):
+        pages.append(await agent.call(EVENTS, _request(wanted, after, journal)))
         if pages[-1].last == after:
             break
         after, journal = pages[-1].last, pages[-1].journal

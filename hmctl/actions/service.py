@@ -126,13 +126,18 @@ async def look(inventory: Inventory, access: Access, *, via: Via, timeout: float
     """The registry of the leader; while there is none, of the control node that has applied most. Raises PeerUnreachable, CallRefused."""
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     async with Agents(controls, access, via=via, timeout=timeout) as agents:
-        answers = await agents.ask_all(_state)
-        said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
-        if not said:
-            raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
-        name = source(said)
-        reply = await agents.ask(inventory.host(name), _registry)
-    return Seen(told_by=name, leader=said[name].leader == name, reply=reply)
+        return await ask(agents)
+
+
+async def ask(agents: Agents) -> Seen:
+    """As `look`, with connections that are there already."""
+    controls = {host.name: host for host in agents.hosts if host.role is Role.CONTROL}
+    answers = await agents.ask_all(_state, list(controls.values()))
+    said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
+    if not said:
+        raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
+    name = source(said)
+    return Seen(told_by=name, leader=said[name].leader == name, reply=await agents.ask(controls[name], _registry))
 
 
 async def _state(agent: AgentClient) -> api.StateReply:

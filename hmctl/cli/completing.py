@@ -1,4 +1,7 @@
-"""What a shell offers when TAB is pressed: the inventory's nodes, a lab's hosts, names of checks. Never an error: a shell shows none."""
+"""What a shell offers when TAB is pressed: the inventory's nodes, labs and their hosts, checks, kinds of events.
+
+Never an error: a shell shows none.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,25 @@ def check_names(incomplete: str) -> list[str]:
     from hmcore.health import CHECKS
 
     return [name for name in CHECKS if name.startswith(incomplete)]
+
+
+def event_kinds(incomplete: str) -> list[str]:
+    """Kinds of events and their families; after a comma, one more."""
+    from hmctl.actions.events import FAMILIES, NODE_KINDS
+
+    before, comma, begun = incomplete.rpartition(",")
+    kinds = [*NODE_KINDS, *FAMILIES, *(f"{family}.{rest}" for family, each in FAMILIES.items() for rest in each)]
+    return [f"{before}{comma}{kind}" for kind in kinds if kind.startswith(begun)]
+
+
+def lab_names(incomplete: str) -> list[str]:
+    """The labs of this machine."""
+    from hmctl.lab.lab import all_labs, directory
+
+    try:
+        return [name for name in all_labs(directory()) if name.startswith(incomplete)]
+    except (HyperMeshError, OSError):
+        return []
 
 
 def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:

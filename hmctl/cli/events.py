@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from hmcore.errors import HyperMeshError
-from hmctl.actions.events import LOST, EventList, EventView, Happened, Wanted, local_time, merged, since_time
+from hmctl.actions.events import LOST, EventList, EventView, Happened, Wanted, asked_kinds, local_time, merged, since_time
 from hmctl.actions.flows import Problem, exit_code
+from hmctl.cli.completing import event_kinds
+from hmctl.cli.containers import COUNTED, warn_of_unknown
 from hmctl.cli.context import Context, current
 from hmctl.cli.flows import NodesOption
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import Via
+from hmctl.document import Format
 from hmctl.output import Output
 from hmctl.text import Cell, Style, Styled
 
@@ -38,24 +41,42 @@ def command(
     nodes: NodesOption = None,
     container: Annotated[str, typer.Option(metavar="NAME", help="Only this container: NAME, NODE/NAME or an id.")] = "",
     kinds: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="KIND", help="Only exec, tcp, node, cluster, instance, node.down ...")
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Only exec, tcp, node, node.down, cluster, instance, registry, maintenance, check; several: with commas, or again.",
+            autocompletion=event_kinds,
+        ),
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 08:00, 2026-11-22 08:00.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=0, metavar="N", help="The latest N.  [default: 100; with -f, 10; with --since, all]")
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=0, metavar="N", help="The latest N; 0: all, with -f none.  [default: 100; with -f, 10; with --since, all]"
+        ),
     ] = None,
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
 ) -> int:
     """Show what happened: nodes that came and went, changes by operators, programs and connections in containers.
 
+    Of connections only how they began and ended, unless with --kind tcp, --verbose or -o json.
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
     now = datetime.now().astimezone()
-    wanted = Wanted(frozenset(nodes or ()), container, tuple(kinds or ()), since_time(since, now) if since is not None else None)
+    wanted = Wanted(
+        frozenset(nodes or ()),
+        container,
+        asked_kinds(kinds or ()),
+        since_time(since, now) if since is not None else None,
+        brief=not kinds and not context.verbose and context.output.format is Format.TABLE,
+    )
     if limit is None and since is None:
         limit = FOLLOW_LIMIT if following else DEFAULT_LIMIT
+    if limit == 0 and not following:
+        limit = None
     events = _events(context, wanted, limit, following=following, via=via, timeout=timeout)
     return context.run_until_interrupted(events) if following else context.run(events)
 
@@ -83,9 +104,11 @@ async def _events(context: Context, wanted: Wanted, limit: int | None, *, follow
         if not following:
             said = [Problem(node=name, error=error.message, fix=error.fix) for name, error in begun.failures.items()]
             document = EventList(events=[event.view for event in found], problems=said)
-            output.result(document, lambda: _show(output, found, answered=begun.answered))
+            output.result(document, lambda: _show(output, found, wanted, answered=begun.answered))
         for name, error in begun.failures.items():
             tell(name, error)
+        if wanted.container and not found and begun.answered:
+            await warn_of_unknown(output, agents, wanted.container)
         if following:
             shown = _Lines(output)
             shown.history(found)
@@ -93,9 +116,12 @@ async def _events(context: Context, wanted: Wanted, limit: int | None, *, follow
     return 3 if begun.failures and begun.answered else exit_code(begun.asked, len(begun.failures))
 
 
-def _show(output: Output, found: Sequence[Happened], *, answered: bool) -> None:
+def _show(output: Output, found: Sequence[Happened], wanted: Wanted, *, answered: bool) -> None:
     if not found and answered:
-        output.note("no events: nothing that was asked for has happened, or is still remembered")
+        narrowed = wanted.nodes or wanted.container or wanted.kinds or wanted.since is not None
+        output.note(
+            "no events: nothing that was asked for has happened, or is still remembered" if narrowed else f"no events yet; {COUNTED}"
+        )
     _Lines(output).history(found)
 
 

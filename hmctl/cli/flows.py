@@ -13,6 +13,7 @@ from hmcore.api import FLOWS, Empty, FlowsReply
 from hmcore.errors import HyperMeshError
 from hmctl.actions.flows import FlowList, FlowRate, FlowView, Problem, Sample, Sort, Wanted, by_size, exit_code, problems, rates, views
 from hmctl.cli.completing import inventory_nodes
+from hmctl.cli.containers import COUNTED, warn_of_unknown
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import AgentClient, Via
@@ -45,7 +46,9 @@ def command(
 ) -> int:
     """Show who talks to whom: bytes, packets and connections of every container and peer, counted since the node started.
 
-    IN and OUT are seen from the container. Connections are attempts (SYN packets): where nobody answers, each repetition counts.
+    IN and OUT are seen from the container.
+    A terminal narrower than 100 columns is spared the column SERVICE.
+    Connections are attempts (SYN packets): where nobody answers, each repetition counts.
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
@@ -74,12 +77,19 @@ class _Watch:
     async def once(self) -> int:
         async with self._agents:
             answers = await self._agents.ask_all(_ask)
-        found = by_size(filter(self._wanted, views(_replies(answers), self._names)), self._sort)
-        shown = found[: self._limit or None]
-        document = FlowList(flows=shown, omitted=len(found) - len(shown), problems=problems(answers))
-        self._output.result(document, lambda: _show(self._output, document, answered=len(document.problems) < len(answers)))
-        for problem in document.problems:
-            _warn(self._output, problem)
+            found = by_size(filter(self._wanted, views(_replies(answers), self._names)), self._sort)
+            shown = found[: self._limit or None]
+            document = FlowList(flows=shown, omitted=len(found) - len(shown), problems=problems(answers))
+            self._output.result(
+                document, lambda: _show(self._output, document, self._wanted, answered=len(document.problems) < len(answers))
+            )
+            for problem in document.problems:
+                _warn(self._output, problem)
+            replies = _replies(answers)
+            if self._wanted.container and not found and replies:
+                told = {f"{node}/{name}" for node, reply in replies.items() for name in reply.names.values() if name != node}
+                told |= {f"{flow.node}/{flow.container}" for flow in views(replies, self._names)}
+                await warn_of_unknown(self._output, self._agents, self._wanted.container, told)
         return exit_code(len(answers), len(document.problems))
 
     async def follow(self, interval: float) -> int:
@@ -135,10 +145,11 @@ def _warn(output: Output, problem: Problem) -> None:
     output.warn(f"{problem.node}: {problem.error}", fix=problem.fix)
 
 
-def _show(output: Output, found: FlowList, *, answered: bool) -> None:
+def _show(output: Output, found: FlowList, wanted: Wanted, *, answered: bool) -> None:
     if not found.flows:
         if answered:
-            output.note("no flows: nothing that was asked for has talked yet")
+            narrowed = wanted.container is not None or wanted.service is not None
+            output.note("no flows: nothing that was asked for has talked yet" if narrowed else f"no flows yet; {COUNTED}")
         return
     # A narrow terminal would break every name for it; into a pipe it always goes, so that columns stay where they are.
     services = not output.terminal or shutil.get_terminal_size().columns >= WIDE

@@ -11,13 +11,15 @@ from typing import Annotated
 import typer
 
 from hmcore.errors import LabError, UsageError
-from hmctl.cli.completing import lab_hosts
+from hmctl.cli.completing import lab_hosts, lab_names
 from hmctl.cli.context import current, group
 from hmctl.text import Style, Styled, plural
 
 app = group("Real test hosts on this machine: systemd, OpenSSH and Docker Engine of their own, each with its own address.")
 
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Which lab; labs of different names run side by side.")]
+Name = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="Which lab; labs of different names run side by side.", autocompletion=lab_names)
+]
 Node = Annotated[str, typer.Argument(metavar="NODE", help="A host of the lab: node1, node2 ...", autocompletion=lab_hosts)]
 _COLOURS: Mapping[str, Style] = {"running": "good", "paused": "warning", "stopped": "bad"}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from hmcore.errors import UsageError
 from hmcore.records import Event, NodeEvent
-from hmctl.actions.events import Wanted, local_time, lost, merged, of_cluster, of_node, rfc3339, since_time
+from hmctl.actions.events import FAMILIES, Wanted, asked_kinds, local_time, lost, merged, of_cluster, of_node, rfc3339, since_time
 
 NOW = datetime(2026, 11, 22, 18, 30, tzinfo=timezone(timedelta(hours=1)))
 
@@ -122,3 +124,16 @@ def test_times_for_people_have_a_date_only_on_other_days() -> None:
 @given(st.floats())
 def test_any_clock_gives_some_time(unix_time: float) -> None:
     assert rfc3339(unix_time).endswith("Z")
+
+
+def test_every_kind_that_is_replicated_can_be_asked_for() -> None:
+    """The kinds are written where they come about; hmctl, which must not import that, lists them."""
+    source = Path(__file__).parents[4].joinpath("node_agent/consensus/machine.py").read_text()
+    families = "|".join(FAMILIES)
+    kinds = set(re.findall(rf'"((?:{families})\.[a-z]+)"', source))
+    assert len(kinds) > 5
+    assert set(asked_kinds(kinds)) == kinds
+
+
+def test_kinds_may_be_given_with_commas_and_again() -> None:
+    assert asked_kinds(["exec, tcp", "node.down,exec", ""]) == ("exec", "tcp", "node.down")

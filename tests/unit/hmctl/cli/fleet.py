@@ -9,7 +9,7 @@ from typing import Any
 from hmcore import api
 from hmcore.config.inventory import Host
 from hmcore.errors import CallRefused, ConnectionLost, PeerUnreachable
-from hmcore.records import Event, Flow, NodeEvent
+from hmcore.records import Event, Flow, Instance, NodeEvent
 from hmctl.client import Via
 
 NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
@@ -32,7 +32,7 @@ def flow(node: str, container: str, peer: str, **more: Any) -> Flow:
     return Flow(**{**values, **more})
 
 
-def event(node: str, sequence: int, message: str, at: float = 0.0, container: str = "web-1", kind: str = "exec") -> NodeEvent:
+def event(node: str, sequence: int, message: str, at: float = 0.0, container: str = "web-1", kind: str = "exec", **more: str) -> NodeEvent:
     return NodeEvent(
         sequence=sequence,
         unix_time=NOW + at,
@@ -41,6 +41,7 @@ def event(node: str, sequence: int, message: str, at: float = 0.0, container: st
         container=container,
         container_id=f"{container}-id",
         message=f"{kind} {message}",
+        attributes=more,
     )
 
 
@@ -61,6 +62,7 @@ class Fleet:
     journal: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 1))
     lost: dict[str, int] = field(default_factory=dict)
     state: list[Event] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
     index: int = 10
     leader: str = "node1"
     down: set[str] = field(default_factory=set)
@@ -98,6 +100,8 @@ class Agent:
                 return self._state(request)
             case api.EventsRequest():
                 return await self._events(request)
+        if method is api.REGISTRY:
+            return api.RegistryReply(index=fleet.index, instances=fleet.instances)
         self._refuse()
         return api.FlowsReply(flows=fleet.flows[self.name], unix_time=NOW, names=fleet.names.get(self.name, {}))
 
@@ -122,12 +126,14 @@ class Agent:
         if request.after < 0:
             found = found[-request.limit :]
         last = max([each.sequence for each in fleet.events[self.name]], default=0)
+        if len(found) > request.limit:  # as the real journal pages: there is more after these
+            last = found[request.limit - 1].sequence
         return api.EventsReply(
             events=found[: request.limit], last=last, lost=fleet.lost.pop(self.name, 0), journal=fleet.journal[self.name]
         )
 
     def _after(self, after: int, request: api.EventsRequest) -> list[NodeEvent]:
-        events = self.fleet.events[self.name]
+        events = [each for each in self.fleet.events[self.name] if request.container in ("", each.container)]
         return [each for each in events if each.sequence > after and (not request.kinds or each.kind in request.kinds)]
 
     def _fail_if_down(self) -> None:

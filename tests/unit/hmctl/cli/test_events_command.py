@@ -10,6 +10,7 @@ import pytest
 from answering import Cluster
 from fleet import NAMES, Fleet, event, replicated
 
+from hmcore.records import Instance
 from hmctl import client
 from hmctl.actions import agents, following
 from hmctl.cli import main
@@ -23,7 +24,10 @@ def fleet(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr(client.Access, "of", lambda store, via: Access(store.cluster, store.known_hosts))
     for name, seconds in (("HOLD", 0.01), ("EVERY", 0.01), ("RETRY", 0.01), ("SOON", 0.0)):
         monkeypatch.setattr(following, name, seconds)
-    made.events["node1"] = [event("node1", 1, "/bin/sh", at=1), event("node1", 2, "a -> b established", at=3, kind="tcp")]
+    made.events["node1"] = [
+        event("node1", 1, "/bin/sh", at=1),
+        event("node1", 2, "a -> b established", at=3, kind="tcp", new="established"),
+    ]
     made.events["node2"] = [event("node2", 1, "/bin/ls", at=2, container="db-1")]
     made.state = [replicated(7, "node.ready", "node3", at=2.5), replicated(8, "mute.set", "disk", "muted", at=2.6, author="alice")]
     return made
@@ -57,6 +61,89 @@ def test_everything_by_time(fleet: Fleet, capsys: pytest.CaptureFixture[str]) ->
 def test_what_is_asked_for_is_shown(options: list[str], shown: list[str], fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["events", *options]) == 0
     assert words(capsys) == shown
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        (["-n", "2"], [239, 240]),
+        (["-n", "2", "--kind", "exec"], [237, 239]),
+        (["-n", "2", "--kind", "tcp"], [238, 240]),
+        (["-n", "2", "--kind", "tcp,exec"], [239, 240]),
+        (["-n", "2", "--since", "2026-11-18T11:06:40Z"], [239, 240]),
+        (["-n", "2", "--since", "2026-11-18T11:08:20Z", "--kind", "exec"], [237, 239]),  # from 100 on
+        (["-n", "30", "--since", "2026-11-18T11:10:35Z", "--kind", "exec"], [235, 237, 239]),
+        (["--since", "2026-11-18T11:10:35Z"], [235, 236, 237, 239, 240]),
+        (["-n", "3"], [237, 239, 240]),  # 238 is a step between a connection's beginning and its end
+        (["-n", "0", "--kind", "exec"], list(range(1, 240, 2))),
+        (["-n", "0", "--since", "2026-11-18T11:10:35Z", "--kind", "tcp"], [236, 238, 240]),
+    ],
+)
+@pytest.mark.parametrize("page", [2, 7, 1000])
+def test_the_latest_of_what_matches(
+    options: list[str], numbers: list[int], page: int, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(following, "PAGE", page)
+    monkeypatch.setattr(following, "PAGES", 20 if page == 1000 else 240)
+    fleet.state = []
+    fleet.events = {name: [] for name in NAMES}
+    states = {0: "closed", 2: "fin-wait-1"}  # of every other connection, only the step between
+    fleet.events["node1"] = [
+        event("node1", number, str(number), at=number)
+        if number % 2
+        else event("node1", number, str(number), at=number, kind="tcp", new=states[number % 4])
+        for number in range(1, 241)
+    ]
+    assert main.run(["events", *options]) == 0
+    assert [int(line.split()[-1]) for line in capsys.readouterr().out.splitlines()] == numbers
+
+
+def test_of_connections_all_steps_are_told_on_demand_and_to_machines(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.events["node1"].append(event("node1", 3, "a -> b fin-wait-1", at=4, kind="tcp", new="fin-wait-1"))
+    for options, told in (([], False), (["--kind", "tcp"], True), (["-v"], True), (["-o", "json"], True)):
+        assert main.run(["events", *options]) == 0
+        assert ("fin-wait-1" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize(
+    ("kind", "fix"),
+    [
+        ("exce", "did you mean exec"),
+        ("foo", "kinds are exec, tcp, cluster, node,"),
+        ("exec,node.dwon", "did you mean node.down"),
+        ("node.zzzzzzzzzz", "kinds are node.joined"),
+        ("nod", "did you mean node"),
+    ],
+)
+def test_a_kind_that_is_none_is_refused_with_those_near_it(kind: str, fix: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["events", "--kind", kind]) == 2
+    assert fix in capsys.readouterr().err
+    assert fleet.connected == []
+
+
+@pytest.mark.parametrize("command", ["events", "flows"])
+def test_an_unknown_container_is_said_with_those_near_it(command: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.instances = [
+        Instance(id="node2/web-2", service="shop/web", node="node2", address=""),
+        Instance(id="node1/consensus", service="hypermesh/consensus", node="node1", address=""),
+    ]
+    assert main.run([command, "--container", "wed-2"]) == 0
+    said = capsys.readouterr().err
+    assert "no container is known that is called wed-2" in said
+    assert "did you mean web-2?" in said
+    assert main.run([command, "--container", "consensus"]) == 0
+    assert "no container is known that is called consensus" in capsys.readouterr().err
+    assert main.run([command, "--container", "node2/web-2"]) == 0
+    assert "no container is known" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["events", "flows"])
+def test_nothing_at_all_does_not_sound_as_if_it_had_been_narrowed(command: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.events, fleet.state = {name: [] for name in NAMES}, []
+    assert main.run([command]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "asked for" not in said
+    assert "hypermesh.cluster" in said
 
 
 def test_json_is_one_document(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,8 +101,9 @@ class AgentProcess:
 class ClusterOfProcesses:
     """Nodes node1, node2 ...: `controls` of them voters, the rest workers."""
 
-    def __init__(self, directory: Path, controls: int = 3, workers: int = 0, **overrides: object) -> None:
-        self.now = datetime.now(UTC)
+    def __init__(self, directory: Path, controls: int = 3, workers: int = 0, *, now: datetime | None = None, **overrides: object) -> None:
+        """`now`: when all certificates are issued."""
+        self.now = now or datetime.now(UTC)
         self.authority = create_authority(CLUSTER, self.now)
         self._proofs: dict[Identity, KeyPair] = {}
         names = [f"node{number + 1}" for number in range(controls + workers)]

@@ -66,7 +66,8 @@ def test_hosts_that_fail_are_named_and_the_others_are_deployed(hosts: Fleet) -> 
     assert status == 3
     found = {host["name"]: host for host in report["hosts"]}
     assert [found[name]["status"] for name in (closed, cut, slow)] == ["unreachable", "failed", "changed"]
-    assert "ended the connection" in found[closed]["error"]
+    # Which of the two our side sees is the race of the host's last words with its reset.
+    assert any(words in found[closed]["error"] for words in ("ended the connection", "connection reset by peer"))
     assert "the SSH connection was lost" in found[cut]["error"]
     assert {found[name]["status"] for name in names[:-3]} == {"changed"}
     machines = hosts.hosts(machines="all")

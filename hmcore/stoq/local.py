@@ -259,9 +259,11 @@ async def connect_streams(
     """
     connection = Connection(Session(Dialer(None, author=author)), None)
     ByteWire(reader, writer).start(connection)
+    handed_over = False  # by then somebody else closes it
     try:
         async with asyncio.timeout(timeout):
             await connection.wait_open()
+        handed_over = not connection.closed
     except (HandshakeRefused, FrameError) as error:
         raise HandshakeRefused(f"{where}: {error.message}") from error
     except ConnectionLost as error:
@@ -269,7 +271,7 @@ async def connect_streams(
     except TimeoutError as error:
         raise PeerUnreachable(f"{where}: no welcome within {timeout:g} s") from error
     finally:
-        if connection.closed or connection.name is None:
+        if not handed_over:  # it may be open all the same: our caller's patience may end in the very moment of the welcome
             await connection.close()
     return connection
 

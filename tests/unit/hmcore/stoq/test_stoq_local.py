@@ -151,6 +151,21 @@ async def test_an_agent_that_goes_away_mid_call(tmp_path: Path) -> None:
         assert service.cancelled == 1
 
 
+async def test_a_caller_whose_patience_ends_with_the_welcome_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Connection.wait_open
+
+    async def cut_short(self: Connection) -> None:
+        await genuine(self)
+        raise asyncio.CancelledError
+
+    async with agent(tmp_path, Recorder()) as listener:
+        monkeypatch.setattr(Connection, "wait_open", cut_short)
+        with pytest.raises(asyncio.CancelledError):
+            await connect_unix(listener.path, timeout=PATIENCE)
+        await until(lambda: not listener._connections)
+        await until(lambda: not [task for task in asyncio.all_tasks() if "stoq" in task.get_name()])
+
+
 async def lost(connection: Connection) -> None:
     with pytest.raises(ConnectionLost):
         await connection.call("wait", b"", timeout=PATIENCE)

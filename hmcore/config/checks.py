@@ -40,10 +40,15 @@ def check_secrets(value: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake((*place, "ssh", "sudo_password"), message, "sudo_password: ${SUDO_PASSWORD}", warning=True)
 
 
-def check_open(settings: Settings) -> Iterator[Mistake]:
-    """A warning for figures that strangers can read."""
+def check_metrics(settings: Settings) -> Iterator[Mistake]:
+    """Warnings for figures that strangers can read, and for an address that only one of the nodes can have."""
     metrics = settings.metrics
-    if metrics.tls == "off" and not ipaddress.ip_address(metrics.address).is_loopback:
+    address = ipaddress.ip_address(metrics.address)
+    if not address.is_loopback and not address.is_unspecified:
+        message = f"a node that does not have the address {address} cannot serve its metrics"
+        hint = "127.0.0.1, or 0.0.0.0 for all addresses of a node (::, for IPv6, too)"
+        yield Mistake(("settings", "metrics", "address"), message, hint, warning=True)
+    if metrics.tls == "off" and not address.is_loopback:
         message = f"whoever reaches TCP port {metrics.port} of a node can read its metrics"
         yield Mistake(("settings", "metrics", "address"), message, "settings.metrics.tls: mutual", warning=True)
 

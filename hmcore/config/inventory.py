@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hmcore.config import yaml12
-from hmcore.config.checks import check_hosts, check_open, check_secrets
+from hmcore.config.checks import check_hosts, check_metrics, check_secrets
 from hmcore.config.document import InventoryDocument, SshDefaults
 from hmcore.config.interpolate import interpolate, plain_throughout
 from hmcore.config.presets import DEFAULT_PRESET, PRESETS, Preset, resolve
@@ -112,7 +112,7 @@ def _inventory(value: Any, file: str, places: Places) -> tuple[Inventory | None,
         wrong_hosts.append(Mistake(("hosts",), "there is no host", "at least one: user@address, or a mapping with address and role"))
     wrong += [*wrong_preset, *wrong_settings, *wrong_hosts, *check_secrets(value)]
     wrong += check_hosts(made, preset, settings or Settings(), complete=not wrong_hosts)
-    wrong += check_open(settings or Settings())
+    wrong += check_metrics(settings or Settings())
     if document is None or preset is None or settings is None:
         return None, wrong
     hosts = tuple(draft.host for draft in made)

@@ -113,7 +113,7 @@ class ConfigApply:
             self._warn(before, down)
             self.output.confirm(f"Change the settings of {plural(len(rewrites), 'node')}?", yes=self.options.yes)
             well = [host for host in hosts if host.name not in before.waiting and host.name not in down]
-            return await self._roll(batches, well, reached, agents, draft)
+            return await self._roll(batches, well, before, reached, agents, draft)
         finally:
             await agents.close()
 
@@ -184,7 +184,13 @@ class ConfigApply:
         return {rewrite.name: refusals[rewrite.name] for rewrite in rewrites if rewrite.name in refusals}
 
     async def _roll(
-        self, batches: Sequence[Sequence[Rewrite]], well: Sequence[Host], reached: Reached, agents: Agents, draft: _Draft
+        self,
+        batches: Sequence[Sequence[Rewrite]],
+        well: Sequence[Host],
+        before: Verdict,
+        reached: Reached,
+        agents: Agents,
+        draft: _Draft,
     ) -> ConfigReport:
         settings = self.inventory.settings
         rewrites = [rewrite for batch in batches for rewrite in batch]
@@ -202,6 +208,7 @@ class ConfigApply:
                 limit=settings.initialization_timeout,
                 patience=patience,
                 soak=settings.upgrade.soak,
+                before=before.ailing,
             )
             try:
                 async with locks.held(rewrites) as refused:
@@ -233,7 +240,7 @@ def _after(fates: Mapping[str, Fate]) -> str:
     if stuck:
         return f"hmctl logs {' '.join(stuck)} says why; put the old values back in the inventory, then: hmctl deploy"
     failed = next((name for name, fate in fates.items() if fate.error), None)
-    return f"hmctl logs {failed}; change the inventory, then apply again" if failed else "hmctl config apply begins anew"
+    return f"hmctl logs {failed} says more; change the inventory, then apply again" if failed else "hmctl config apply begins anew"
 
 
 def _words(said: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ and when the operator interrupts, every node that was touched gets its previous 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ from hmctl import layout
 from hmctl.facts.gather import HostFacts
 from hmctl.phases import configure
 from hmctl.phases.agents import Agents
-from hmctl.phases.healthy import wait_healthy, wait_steady
+from hmctl.phases.healthy import Ailments, wait_healthy, wait_steady
 from hmctl.phases.hostlock import Locks
 from hmctl.phases.rolling import in_order
 from hmctl.phases.runner import Progress, Timings
@@ -74,7 +74,8 @@ def order(rewrites: Sequence[Rewrite], leader: str | None, workers_at_once: int)
 @dataclass(slots=True)
 class Reconfiguration:
     """One roll through the cluster. `limit`: how long an agent may take to start, `patience`: how long the cluster may take to be
-    healthy again, `soak`: how long it must then stay so (seconds). `again` opens another connection to a host that was lost. `locks`: of
+    healthy again, `soak`: how long it must then stay so (seconds). `before`: what each node complained of before: with more than that it
+    did not come back healthy. `again` opens another connection to a host that was lost. `locks`: of
     the hosts, held by the caller where it can."""
 
     remotes: dict[str, Remote]
@@ -87,6 +88,7 @@ class Reconfiguration:
     limit: float
     patience: float
     soak: float
+    before: Mapping[str, Ailments] = field(default_factory=dict)
     fates: dict[str, Fate] = field(default_factory=dict)
     undone: bool = False  # something was taken back, or it was tried
 
@@ -123,13 +125,20 @@ class Reconfiguration:
             return "; ".join(failed)
         for rewrite in batch:
             self.progress.update(rewrite.name, "waiting until it and the cluster are healthy")
-        verdict = await wait_steady(guarded, self.agents, timeout=self.patience, soak=self.soak)
+        names = {rewrite.name for rewrite in batch}
+        before = {host.name: self.before[host.name] for host in guarded if host.name in names & self.before.keys()}
+        verdict = await wait_steady(guarded, self.agents, timeout=self.patience, soak=self.soak, before=before)
         if verdict.waiting:
-            names = {rewrite.name for rewrite in batch}
             for name in names & verdict.waiting.keys() or names:
                 reason = verdict.waiting.get(name) or "; ".join(f"{other}: {said}" for other, said in verdict.waiting.items())
                 self.fates[name].error = HyperMeshError(reason, host=name, fix=f"hmctl logs {name}")
             return "; ".join(f"{name}: {reason}" for name, reason in verdict.waiting.items())
+        for name, found in verdict.worse.items():
+            reason = "; ".join(check.reason or check.name for check in found.values())
+            fix = next((check.fix for check in found.values() if check.fix), None)
+            self.fates[name].error = HyperMeshError(reason, host=name, fix=fix or f"hmctl node inspect {name}")
+        if verdict.worse:
+            return "; ".join(f"{name}: {error.message}" for name in verdict.worse if (error := self.fates[name].error))
         for rewrite in batch:
             self.fates[rewrite.name].state = "changed"
             self.progress.finish(rewrite.name, "runs with the new settings")

@@ -186,5 +186,7 @@ def listen(address: str, port: int) -> socket.socket:
         listening.close()
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         fix = f"ss -ltnp 'sport = :{port}'; or another settings.metrics.port"
+        if error.errno == errno.EADDRNOTAVAIL:
+            fix = f"hmctl config apply with settings.metrics.address 127.0.0.1 or 0.0.0.0: {address} is no address of this node"
         raise LayerDown(f"metrics cannot be served on TCP {where}: {error.strerror}", fix=fix) from error
     return listening

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hmcore.config.checks import check_metrics
 from hmcore.config.inventory import Places, SshTarget, load_inventory, parse_inventory
+from hmcore.config.settings import Metrics, Settings
 from hmcore.errors import ConfigError, UsageError
 from hmcore.records import Role
 
@@ -315,3 +317,10 @@ def test_any_document_is_an_inventory_or_a_config_error(document, environment):
     else:
         found = [host.name for host in inventory.control_hosts]
     assert found, "neither a mistake nor a control node"
+
+
+@pytest.mark.parametrize(("address", "warned"), [("127.0.0.1", False), ("0.0.0.0", False), ("::", False), ("10.0.0.1", True)])
+def test_an_address_of_one_node_cannot_serve_the_metrics_of_all(address, warned):
+    found = list(check_metrics(Settings(metrics=Metrics(address=address, tls="mutual"))))
+    assert [mistake.warning for mistake in found] == [True] * warned
+    assert all("does not have the address 10.0.0.1" in mistake.message for mistake in found)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from memory_cluster import Bed, MemoryAgents, MemoryHosts, make, no_probe, renderer
+from msgspec import structs
 
 from hmcore.config.inventory import Host
 from hmcore.errors import HyperMeshError, PeerUnreachable, Unreachable
-from hmcore.records import NodeReport
+from hmcore.records import CheckReport, NodeReport
 from hmctl import layout
 from hmctl.actions.config_apply import ConfigApply, Options
 from hmctl.actions.config_diff import ConfigDiff
@@ -201,6 +202,29 @@ async def test_when_one_does_not_come_back_every_file_is_what_it_was(tmp_path: P
     bed.world.machines[sick].rejects = None
     assert (await apply(bed)).healthy
     await settled(bed)
+
+
+async def test_a_check_that_fails_with_the_new_settings_takes_them_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = await running(tmp_path)
+    before = files(bed)
+    amiss = CheckReport(name="metrics", weight=0.5, worth=0.0, reason="metrics cannot be served", fix="another address")
+
+    class Unserved(MemoryAgents):
+        async def reports(self, hosts: list[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:  # type: ignore[override]
+            answers = await super().reports(hosts, timeout=timeout)
+            return {
+                name: structs.replace(answer, checks=[amiss if bed.world.machines[name].files[layout.CONFIG] != before[name][0] else well])
+                for name, answer in answers.items()
+                if isinstance(answer, NodeReport)
+            }
+
+    well = CheckReport(name="metrics", weight=0.5, worth=1.0)
+    run = action(bed)
+    run.agents = lambda store, remotes: Unserved(bed.world)
+    report = await run.apply()
+    first = next(node for node in report.nodes if node.status == "restored")
+    assert (first.error, first.fix, report.rolled_back, report.exit_code(detailed=False)) == (amiss.reason, amiss.fix, True, 1)
+    assert files(bed) == before
 
 
 async def test_a_node_that_cannot_be_taken_back_is_named_with_its_state_and_what_mends_it(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from hmcore.config.inventory import Host, SshTarget
 from hmcore.errors import HyperMeshError, PeerUnreachable
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
+from hmcore.records import CheckReport, ComponentReport, ComponentState, Node, NodeReport, PhaseReport, RaftReport, Role
 from hmctl.phases import healthy
-from hmctl.phases.healthy import wait_steady
+from hmctl.phases.healthy import Ailments, judge, wait_steady
 from hmctl.phases.start import reason
 
 HOST = Host("node1", SshTarget("10.0.0.1"), "10.0.0.1", 7443, Role.CONTROL)
@@ -62,6 +63,52 @@ async def test_without_soaking_it_is_asked_until_it_is_well_and_no_more() -> Non
 async def test_who_fails_while_it_soaks_has_failed() -> None:
     agents = Agents({1, 4})
     assert (await steady(agents, 5.0), agents.asked) == ({"node1": "no answer"}, 4)
+
+
+UNSERVED = CheckReport(name="metrics", weight=0.5, worth=0.0, reason="metrics cannot be served", fix="another address")
+SERVED = CheckReport(name="metrics", weight=0.5, worth=1.0)
+BEGUN = PhaseReport(name="metrics", began_seconds=0.0, seconds=0.1, outcome="ok")
+
+
+class Complaining(Agents):
+    """Its metrics are served from the `mended`-th question on."""
+
+    def __init__(self, mended: int) -> None:
+        super().__init__(set())
+        self.mended = mended
+
+    async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
+        await super().reports(hosts, timeout=timeout)
+        return {host.name: replace(WELL, checks=[SERVED if self.asked >= self.mended else UNSERVED]) for host in hosts}
+
+
+async def worse(agents: Agents, before: Mapping[str, Ailments]) -> list[str]:
+    async with asyncio.timeout(5.0):
+        verdict = await wait_steady([HOST], agents, timeout=1.0, soak=0.0, before=before)  # type: ignore[arg-type]
+    return [check.reason or "" for check in verdict.worse.get("node1", {}).values()]
+
+
+async def test_what_was_well_before_is_waited_for_and_its_lack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Complaining(mended=3)
+    assert (await worse(agents, {"node1": {}}), agents.asked) == ([], 3)
+    monkeypatch.setattr(healthy, "SETTLE", 0.01)
+    assert await worse(Complaining(mended=10**9), {"node1": {}}) == ["metrics cannot be served"]
+
+
+async def test_what_was_amiss_before_is_not_waited_for() -> None:
+    agents = Complaining(mended=10**9)
+    assert (await worse(agents, {"node1": {"metrics": UNSERVED}}), agents.asked) == ([], 1)
+
+
+def test_a_check_that_complains_keeps_a_cluster_from_being_called_healthy() -> None:
+    assert judge(["node1"], {"node1": replace(WELL, checks=[UNSERVED])}).degraded == {"node1": "metrics cannot be served"}
+    assert judge(["node1"], {"node1": replace(WELL, checks=[replace(UNSERVED, muted=True)])}).healthy
+
+
+def test_metrics_that_are_still_to_be_served_are_not_served() -> None:
+    early = replace(WELL, checks=[SERVED], phases=[replace(BEGUN, name="identity")])
+    assert judge(["node1"], {"node1": early}).degraded == {"node1": "metrics are not served yet"}
+    assert judge(["node1"], {"node1": replace(early, phases=[BEGUN])}).healthy
 
 
 async def test_a_soak_ends() -> None:

@@ -164,6 +164,12 @@ def test_a_port_that_is_taken_is_named_with_who_to_ask():
     first.close()
 
 
+def test_an_address_that_is_another_nodes_is_said_to_be_so():
+    with pytest.raises(LayerDown, match=r"cannot be served on TCP 192\.0\.2\.1:0: Cannot assign") as caught:
+        listen("192.0.2.1", 0)
+    assert "settings.metrics.address 127.0.0.1 or 0.0.0.0" in (caught.value.fix or "")
+
+
 def test_both_families():
     for address in ("::1", "::", "0.0.0.0"):
         listen(address, 0).close()

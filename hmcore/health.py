@@ -50,14 +50,15 @@ _LEAST_LACK = 0.001  # a score is 1 only if nothing is missing, however little t
 
 def score(checks: Iterable[CheckReport]) -> float:
     """The weighted mean of what the checks are worth. No checks: nothing is known to be well, 0."""
-    whole = got = 0.0
+    whole, got, well = 0.0, 0.0, True  # what is lacking may be too little for the sum to show it
     for check in checks:
+        well = well and (check.muted or check.worth >= 1.0)
         whole += check.weight
         got += check.weight * (1.0 if check.muted else check.worth)
     if not whole:
         return 0.0
     share = got / whole
-    return 1.0 if got == whole else max(0.0, min(round(share, 3), 1.0 - _LEAST_LACK))
+    return 1.0 if well else max(0.0, min(round(share, 3), 1.0 - _LEAST_LACK))
 
 
 def complaints(checks: Iterable[CheckReport]) -> list[CheckReport]:

@@ -42,7 +42,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explain_one(error: BaseException) -> Iterator[str]:
-    if isinstance(error, ConfigError) and error.problems:
+    if isinstance(error, ConfigError) and isinstance(error.__cause__, OSError):  # there is no document that could be mistaken
+        yield from map(str, error.problems)
+    elif isinstance(error, ConfigError) and error.problems:
         count = sum(not problem.warning for problem in error.problems)
         yield f"{count} mistake{'' if count == 1 else 's'} in the configuration; nothing was done"
         for problem in error.problems[:MOST_PROBLEMS]:

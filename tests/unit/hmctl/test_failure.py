@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from hmcore.config.inventory import load_inventory
 from hmcore.errors import CommandFailed, ConfigError, HyperMeshError, Interrupted, Problem, Unreachable, UsageError
 from hmctl.failure import exit_code, explain, is_expected
 
@@ -89,3 +92,12 @@ def test_a_deadline_that_passed_has_no_words_of_its_own() -> None:
         "failed",
         "  why: the handshake timed out",
     ]
+
+
+def test_a_file_that_is_not_there_holds_no_mistakes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_inventory("/nope.yaml", {})
+    said = explain(caught.value)
+    assert said[0] == "/nope.yaml: cannot be read: No such file or directory"
+    assert said[1].startswith("  fix: ")
+    assert len(said) == 2

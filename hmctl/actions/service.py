@@ -258,6 +258,14 @@ def concerned(seen: Seen, target: str) -> list[Candidate]:
     return [each for each in seen.candidates if each.instance.id == target or f"{each.instance.node}/" == target]
 
 
+def kept_out(seen: Seen, target: str) -> list[str]:
+    """Of what else is in maintenance, that which keeps (some of) `target` out of traffic when its own maintenance ends."""
+    if not target.endswith("/"):
+        whole = f"{target.partition('/')[0]}/"
+        return [whole] if whole in seen.maintenance else []
+    return sorted(each.instance.id for each in concerned(seen, target) if each.instance.id in seen.maintenance)
+
+
 def left_alone(seen: Seen, target: str) -> list[str]:
     """The services that have no other healthy instance in traffic than those of `target`."""
     out = {each.instance.id for each in concerned(seen, target)}

@@ -107,22 +107,23 @@ def maintain(
     It stays so, whatever becomes of the instance, until --off: a container that is replaced under its name comes back out of traffic.
     `hmctl service ls --all` lists the maintenance of what is not there any more.
     """
-    from hmctl.actions.service import as_target, concerned
+    from hmctl.actions.service import as_target, concerned, kept_out
 
     if on is None:
         raise UsageError("out of traffic, or back into it?", fix="--on takes it out, --off gives it back")
     context = current(ctx)
     target = as_target(target)
     seen = _look(context, via, timeout)
-    ids = [each.instance.id for each in concerned(seen, target)]
+    kept = [] if on else kept_out(seen, target)
+    ids = [each.instance.id for each in concerned(seen, target) if not kept or (target.endswith("/") and each.instance.id not in kept)]
     known = seen.maintenance.get(target)
     if (known is None) if not on else (known is not None and known.reason == reason):
         document = _changed(target, ids, on=on, changed=False, index=seen.reply.index)
     else:
-        _show_plan(context.output, seen, target, ids, reason, on=on)
+        _show_plan(context.output, seen, target, ids, reason, kept, on=on)
         context.output.confirm("Do this?", yes=yes)
         document = context.run(_maintain(context, target, ids, reason, via, on=on))
-    context.output.result(document, lambda: _show_change(context.output, document))
+    context.output.result(document, lambda: _show_change(context.output, document, kept))
 
 
 def _look(context: Context, via: Via, timeout: float | None) -> Seen:
@@ -152,16 +153,35 @@ def _changed(target: str, ids: list[str], *, on: bool, changed: bool, index: int
     return MaintenanceChange(target=target, on=on, changed=changed, index=index, instances=ids)
 
 
-def _show_plan(output: Output, seen: Seen, target: str, ids: list[str], reason: str, *, on: bool) -> None:
+def _show_plan(output: Output, seen: Seen, target: str, ids: list[str], reason: str, kept: list[str], *, on: bool) -> None:
     from hmctl.actions.service import left_alone
 
     what = f"{target}: {plural(len(ids), 'instance')}" if target.endswith("/") else target
-    output.note(f"{what} will {'get no traffic' if on else 'get traffic again'}{f' ({reason})' if on and reason else ''}")
+    if ids or not kept:
+        output.note(f"{what} will {'get no traffic' if on else 'get traffic again'}{f' ({reason})' if on and reason else ''}")
+    if kept:
+        output.note(f"{_staying(target, kept)}; to end that, too: {_ending(kept)}")
     if on and (alone := left_alone(seen, target)):
         output.warn(f"no other healthy instance is left of {listed(alone)}")
 
 
-def _show_change(output: Output, change: MaintenanceChange) -> None:
+def _staying(target: str, kept: list[str]) -> str:
+    if target.endswith("/"):
+        stay, alone = ("stays", "itself") if len(kept) == 1 else ("stay", "themselves")
+        return f"{listed(kept)} {stay} out of traffic, in maintenance by {alone}"
+    return f"{target} stays out of traffic because of {kept[0]}"
+
+
+def _ending(kept: list[str]) -> str:
+    return f"hmctl service maintain {kept[0] if len(kept) == 1 else 'NODE/NAME'} --off"
+
+
+def _show_change(output: Output, change: MaintenanceChange, kept: list[str]) -> None:
+    if kept and not change.target.endswith("/"):
+        done = "no longer" if change.changed else "not"
+        output.line(f"{change.target} is {done} in maintenance by itself{'' if change.changed else '; nothing was changed'}")
+        output.warn(_staying(change.target, kept), fix=_ending(kept))
+        return
     state = "in maintenance" if change.on else "in traffic"
     if change.changed:
         output.line(f"{change.target} is {state}")

@@ -8,7 +8,7 @@ from hmcore.api import RegistryReply, StateReply
 from hmcore.errors import UsageError
 from hmcore.records import Instance, InstanceHealth, Maintenance
 from hmcore.selection import Filter, Strategy
-from hmctl.actions.service import Seen, as_target, concerned, left_alone, listing, resolution, source
+from hmctl.actions.service import Seen, as_target, concerned, kept_out, left_alone, listing, resolution, source
 
 H = InstanceHealth
 
@@ -103,3 +103,11 @@ def test_the_leaders_own_word_counts_most_and_else_the_newest():
     assert source({"a": state("b", 2, 9), "b": state("b", 2, 8), "c": state("c", 1, 99)}) == "b"
     assert source({"a": state(None, 3, 5), "b": state(None, 3, 7)}) == "b"
     assert source({"a": state("c", 3, 5), "b": state(None, 2, 7)}) == "a"  # the leader itself did not answer
+
+
+def test_what_stays_out_of_traffic_when_maintenance_ends():
+    both = [Maintenance(target="node1/"), Maintenance(target="node1/db")]
+    found = Seen(told_by="node1", leader=True, reply=RegistryReply(index=7, instances=[*WEBS, DB], maintenance=both))
+    assert kept_out(found, "node1/") == ["node1/db"]
+    assert kept_out(found, "node1/web") == kept_out(found, "node1/db") == ["node1/"]
+    assert kept_out(found, "node2/") == kept_out(found, "node2/web") == []

@@ -43,15 +43,18 @@ FEW = 20  # hosts, up to which a log gets each step of each
 SUM_EVERY = 2.0  # seconds
 WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
+_READABLE = 24  # columns that a text needs which may be broken over lines
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A table's column. `wraps`: may be broken over lines when the terminal is narrow; others keep their width."""
+    """A table's column. `wraps`: may be broken over lines when the terminal is narrow; others keep their width. `spared`: left out when
+    even so the terminal is too narrow, the highest first; 0: never."""
 
     title: str
     right: bool = False
     wraps: bool = False
+    spared: int = 0
 
 
 class Output:
@@ -131,6 +134,7 @@ class Output:
 
     def table_lines(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> list[str]:
         width = shutil.get_terminal_size().columns if self.terminal else _UNBOUNDED
+        columns, rows = _affordable(columns, rows, width - indent)
         lines = _simple_table(columns, rows, indent, width, self._stdout_colour)
         return self._fitted_table(columns, rows, indent) if lines is None else lines
 
@@ -333,6 +337,24 @@ class Progress:
             left.truncate(max(1, column), overflow="ellipsis", pad=True)
             lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
+
+
+def _affordable(
+    columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], width: int
+) -> tuple[Sequence[Column | str], Sequence[Sequence[Cell]]]:
+    """The columns that `width` has room for: of those that may be spared, as few as need be are."""
+    made = [Column(item) if isinstance(item, str) else item for item in columns]
+    if not any(column.spared for column in made):
+        return columns, rows
+    needed = []
+    for column, title, *cells in zip(made, [column.title for column in made], *rows, strict=True):
+        longest = max(len(plain(cell)) for cell in (title, *cells))
+        needed.append(min(longest, _READABLE) if column.wraps else longest)
+    kept = list(range(len(made)))
+    for number in sorted(kept, key=lambda number: -made[number].spared):
+        if made[number].spared and sum(needed[each] for each in kept) + 2 * (len(kept) - 1) > width:
+            kept.remove(number)
+    return [made[number] for number in kept], [[row[number] for number in kept] for row in rows]
 
 
 def _simple_table(

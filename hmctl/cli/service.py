@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,7 +47,10 @@ def ls(
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
 ) -> None:
-    """List the services, or the instances of one: where they are, their version and health."""
+    """List the services, or the instances of one: where they are, their version and health.
+
+    A narrow terminal is spared columns: WEIGHT and PRIORITY first, never HEALTH and WHY.
+    """
     from hmctl.actions.service import listing
 
     context = current(ctx)
@@ -55,7 +59,7 @@ def ls(
     seen = _look(context, via, timeout)
     document = listing(seen, service=service, node=node, health=health)
     if service or every:
-        context.output.result(document, lambda: _show_instances(context.output, document, named=every and not service))
+        context.output.result(document, lambda: _show_instances(context.output, document, _addresses(context), named=every and not service))
     else:
         context.output.result(document, lambda: _show_services(context.output, document))
     if not document.instances:
@@ -88,7 +92,7 @@ def resolve(
     seen = _look(context, via, timeout)
     asked = Filter(tags=frozenset(tags or ()), version=version, node=node)
     document = resolution(seen, service, asked, strategy, key=key, times=count)
-    context.output.result(document, lambda: _show_resolution(context.output, document))
+    context.output.result(document, lambda: _show_resolution(context.output, document, _addresses(context)))
     return 0 if document.chosen else 1
 
 
@@ -208,17 +212,17 @@ def _show_services(output: Output, document: ServiceList) -> None:
     output.table(columns, rows)
 
 
-def _show_instances(output: Output, document: ServiceList, *, named: bool) -> None:
+def _show_instances(output: Output, document: ServiceList, nodes: Collection[str], *, named: bool) -> None:
     called = any(view.latency_ms is not None for view in document.instances)
     columns: list[Column | str] = [
         *(["SERVICE"] if named else []),
         "INSTANCE",
         "HEALTH",
-        "ADDRESS",
-        "VERSION",
-        Column("WEIGHT", right=True),
-        Column("PRIORITY", right=True),
-        *([Column("LATENCY", right=True)] if called else []),
+        Column("ADDRESS", spared=1),
+        Column("VERSION", spared=2),
+        Column("WEIGHT", right=True, spared=5),
+        Column("PRIORITY", right=True, spared=4),
+        *([Column("LATENCY", right=True, spared=3)] if called else []),
         Column("WHY", wraps=True),
     ]
     rows: list[list[Cell]] = [
@@ -236,6 +240,8 @@ def _show_instances(output: Output, document: ServiceList, *, named: bool) -> No
         for view in document.instances
     ]
     output.table(columns, rows)
+    if any(_is_inner(view, nodes) for view in document.instances):
+        output.note("a container's own address is reachable on its node only")
     if called:
         output.note(f"LATENCY is of {document.told_by}'s own calls")
     for orphan in document.orphans:
@@ -254,17 +260,28 @@ def _why(view: InstanceView, told_by: str) -> list[str]:
     return [words for words in (view.reason, maintenance, failures) if words]
 
 
+def _addresses(context: Context) -> set[str]:
+    """Those of the nodes."""
+    return {host.address for host in context.inventory(warn=False).hosts}
+
+
+def _is_inner(view: InstanceView, nodes: Collection[str]) -> bool:
+    """Whether its address is one of the bridge inside its node: other nodes have the same addresses for other containers."""
+    return bool(view.address) and view.address not in nodes and not view.service.startswith("hypermesh/")
+
+
 def _address(view: InstanceView) -> str:
     host = f"[{view.address}]" if ":" in view.address else view.address
     return f"{host}:{view.port}" if view.port else view.address
 
 
-def _show_resolution(output: Output, document: Resolution) -> None:
+def _show_resolution(output: Output, document: Resolution, nodes: Collection[str]) -> None:
     if not document.chosen:
         output.line(Styled(f"no instance of {document.service} is fit", "bad"))
     elif len(document.chosen) == 1:
         chosen = next(each.instance for each in document.candidates if each.instance.id == document.chosen[0])
-        output.line(Styled(chosen.id, "strong"), f"  {_address(chosen)}")
+        inner = f", on {chosen.node} only" if _is_inner(chosen, nodes) else ""
+        output.line(Styled(chosen.id, "strong"), f"  {_address(chosen)}{inner}")
     else:
         for id, number in Counter(document.chosen).most_common():
             output.line(Styled(id, "strong"), f"  {number} of {len(document.chosen)}")

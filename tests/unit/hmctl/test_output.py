@@ -298,3 +298,28 @@ def test_a_simple_table_looks_as_one_that_had_to_be_fitted() -> None:
     columns: list[Column | str] = ["NODE", Column("HEALTH", right=True), Column("WHY", wraps=True)]
     rows = [["node1", Styled("100%", "good"), ""], ["a-longer-name", "7%", "it is slow"]]
     assert made.output.table_lines(columns, rows, indent=2) == made.output._fitted_table(columns, rows, 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        (200, ["INSTANCE", "ADDRESS", "WEIGHT", "PRIORITY", "WHY"]),
+        (53, ["INSTANCE", "ADDRESS", "WEIGHT", "PRIORITY", "WHY"]),
+        (52, ["INSTANCE", "ADDRESS", "PRIORITY", "WHY"]),
+        (44, ["INSTANCE", "ADDRESS", "WHY"]),
+        (34, ["INSTANCE", "WHY"]),
+        (20, ["INSTANCE", "WHY"]),
+    ],
+)
+def test_a_narrow_terminal_is_spared_columns(width: int, titles: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = [
+        "INSTANCE", Column("ADDRESS", spared=1), Column("WEIGHT", spared=3), Column("PRIORITY", spared=2), Column("WHY", wraps=True),
+    ]  # fmt: skip
+    row = ["node1/web", "10.0.0.1", "1", "0", "w" * 14]
+    made = make(terminal=True, environ={"NO_COLOR": "1"})
+    made.output.table(columns, [row])
+    assert made.out.getvalue().splitlines()[0].split() == titles
+    piped = make()
+    piped.output.table(columns, [row])
+    assert piped.out.getvalue().splitlines()[0].split() == ["INSTANCE", "ADDRESS", "WEIGHT", "PRIORITY", "WHY"]

@@ -1,4 +1,4 @@
-"""hmctl service maintain, as typed, where a node and one of its instances are in maintenance at once."""
+"""hmctl service, as typed: a node and one of its instances in maintenance at once; addresses that only their node reaches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from answering import Cluster
 
 from hmcore import api
-from hmcore.records import Instance, Maintenance
+from hmcore.records import Instance, InstanceHealth, Maintenance
 from hmctl import client
 from hmctl.actions import change as changes
 from hmctl.actions import service
@@ -18,7 +18,9 @@ from hmctl.cli import main
 from hmctl.client import Access
 
 INSTANCES = [
-    Instance(id=f"{node}/{name}", service=f"shop/{name}", node=node, address="") for node in ("node1", "node2") for name in ("a", "b", "c")
+    Instance(id=f"{node}/{name}", service=f"shop/{name}", node=node, address=f"172.17.0.{place}", port=80, health=InstanceHealth.HEALTHY)
+    for node in ("node1", "node2")
+    for place, name in enumerate("abc", start=2)
 ]
 
 
@@ -67,3 +69,10 @@ def test_a_node_of_which_one_stays_out(maintained: list[Maintenance], capsys: py
     assert "hmctl service maintain node2/b --off" in words
     assert main.run(["service", "maintain", "node2/", "--off", "--yes", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["instances"] == ["node2/a", "node2/c"]
+
+
+def test_a_containers_address_is_said_to_be_its_nodes_affair(maintained: list[Maintenance], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["service", "resolve", "shop/a", "--node", "node2"]) == 0
+    assert "node2/a 172.17.0.2:80, on node2 only" in said(capsys)
+    assert main.run(["service", "ls", "shop/a"]) == 0
+    assert "reachable on its node only" in said(capsys)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 
 import msgspec
 from msgspec.structs import replace
 
-from hmcore.health import CLUSTER, ClusterCondition, NodeCondition, mute_of
+from hmcore.errors import UsageError
+from hmcore.health import CHECKS, CLUSTER, ClusterCondition, NodeCondition, mute_of
 from hmcore.records import CheckReport, Mute, NodeState
 from hmctl.actions.status import Check, Expected, Health, NodeStatus, Status, View
+
+CRITICAL = frozenset({"cluster.quorum", "cluster.leader", "cluster.nodes"})  # whose errors stop the cluster: no mute hides these
 
 
 class CheckHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,29 @@ def silenced(check: Check, cluster: Sequence[CheckReport]) -> Check:
     """A warning that the operators have muted. What stops the cluster from deciding anything cannot be muted away."""
     muted = any(judged.muted for judged in cluster if judged.name == f"{CLUSTER}{check.name}")
     return replace(check, muted=True) if muted else check
+
+
+def full_name(word: str, *, strict: bool) -> str:
+    """The check that `word` names: whole, or its last part as `hmctl status` prints it (quorum). Raises UsageError if it is none; unless
+    `strict`, it is then left as it is, for a mute may outlive its check."""
+    if word in CHECKS:
+        return word
+    meant = [name for name in CHECKS if name.rpartition(".")[2] == word]
+    if len(meant) == 1:
+        return meant[0]
+    if not strict:
+        return word
+    if not meant:
+        short = {name.rpartition(".")[2]: name for name in CHECKS}
+        close = get_close_matches(word, [*CHECKS, *short], n=3)
+        meant = list(dict.fromkeys(short.get(name, name) for name in close))
+    fix = f"did you mean {' or '.join(meant)}?" if meant else "hmctl health --all lists them"
+    raise UsageError(f"no check that can be muted is called {word}", fix=fix)
+
+
+def still_muted(mutes: Sequence[Mute], check: str, node: str) -> list[Mute]:
+    """The other mutes of `check` that hold on `node`, or (when it is empty) anywhere, after its own was taken back."""
+    return [mute for mute in mutes if mute.check == check and mute.node != node and (not node or not mute.node)]
 
 
 def health_report(status: Status, only: str | None = None) -> HealthReport:

@@ -9,7 +9,8 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from hmctl.actions.health import CheckHealth, HealthReport, NodeHealth, health_report
+from hmcore.errors import InvalidRequest, UsageError
+from hmctl.actions.health import CRITICAL, CheckHealth, HealthReport, NodeHealth, full_name, health_report, still_muted
 from hmctl.cli.completing import check_names, inventory_nodes
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import HEALTH_STYLE, STATE_STYLE, TimeoutOption, ViaOption, score
@@ -48,7 +49,10 @@ class Muting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CheckArgument = Annotated[
-    str, typer.Argument(metavar="CHECK", help="The check's name, as hmctl health shows it.", autocompletion=check_names)
+    str,
+    typer.Argument(
+        metavar="CHECK", help="Its name, as hmctl health --all lists them; quorum means cluster.quorum.", autocompletion=check_names
+    ),
 ]
 NodeOption = Annotated[
     str, typer.Option("--node", metavar="NODE", help="On this node only.  [default: everywhere]", autocompletion=inventory_nodes)
@@ -105,11 +109,24 @@ def unmute(ctx: typer.Context, check: CheckArgument, node: NodeOption = "", via:
 def _change(ctx: typer.Context, check: str, node: str, reason: str, via: Via, *, on: bool) -> None:
     context = current(ctx)
     inventory = context.inventory(warn=False)
+    check = full_name(check, strict=on)
+    if node and on:
+        inventory.host(node)  # says so when there is none; a mute may outlive its node
     done = context.run(_ask(context, inventory, check, node, reason, via, on=on))
     where = f"{check} on {node}" if node else f"{check} everywhere"
     word = "muted" if on else "unmuted"
     said = f"{where} is {word}" if done.changed else f"{where} {'is muted already' if on else 'is not muted'}; nothing was changed"
     context.output.result(done, lambda: context.output.line(said))
+    if on and check in CRITICAL:
+        context.output.note(f"its warnings are silent; an error of {check} is told all the same, and makes the cluster critical")
+    if not on:
+        from hmctl.actions.survey import survey
+
+        status = context.run(survey(inventory, context.store(inventory), via=via, timeout=None)).status
+        for mute in still_muted(status.mutes, check, node):
+            where = f"on {mute.node}" if mute.node else "everywhere"
+            fix = f"hmctl health unmute {check}" + (f" --node {mute.node}" if mute.node else "")
+            context.output.warn(f"{check} {'stays' if done.changed else 'is'} muted {where}", fix=fix)
 
 
 async def _ask(context: Context, inventory: Inventory, check: str, node: str, reason: str, via: Via, *, on: bool) -> Muting:
@@ -117,7 +134,10 @@ async def _ask(context: Context, inventory: Inventory, check: str, node: str, re
     from hmctl.actions.change import change, request_id
 
     request = api.MuteRequest(id=request_id(), check=check, node=node, on=on, reason=reason)
-    reply = await change(inventory, context.store(inventory), api.MUTE, request, via=via)
+    try:
+        reply = await change(inventory, context.store(inventory), api.MUTE, request, via=via)
+    except InvalidRequest as error:  # whoever happened to answer has no part in it
+        raise UsageError(error.message, fix=error.fix) from error
     return Muting(check=check, node=node, muted=on, changed=reply.changed, index=reply.index)
 
 

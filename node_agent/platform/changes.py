@@ -97,7 +97,7 @@ def checked_mute(request: MuteRequest, view: ClusterView) -> None:
     if not request.on and key in view.mutes:
         return
     if request.check not in CHECKS:
-        raise InvalidRequest(f"no check is called {request.check[:100]!r}{near(request.check, CHECKS)}", fix="hmctl health")
+        raise InvalidRequest(f"no check is called {request.check[:100]!r}{near(request.check, CHECKS)}", fix="hmctl health --all")
     if request.node and request.check.startswith(CLUSTER):
         raise InvalidRequest(f"{request.check} is a check of the cluster, not of a node", fix=f"hmctl health mute {request.check}")
     if request.node and request.node not in view.nodes:

@@ -8,6 +8,7 @@ import pytest
 from answering import NAMES, Cluster, node_report
 
 from hmcore import api
+from hmcore.errors import InvalidRequest
 from hmcore.health import with_mutes
 from hmcore.records import CheckReport, ComponentReport, ComponentState, Mute, SecurityReport
 from hmctl.actions import change as changes
@@ -150,3 +151,81 @@ def test_inspect_shows_the_components_own_fix_what_is_muted_and_the_ebpf_layer(
     assert "audit, 9 programs below /hypermesh" in out
     assert "2 lost" in out
     assert "health 100%" in out
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[api.MuteRequest]:
+    """What the leader is asked for; it changes nothing, and knows no node9."""
+    requests: list[api.MuteRequest] = []
+
+    async def change(inventory: object, store: object, method: object, request: api.MuteRequest, **more: object) -> api.ChangeReply:
+        requests.append(request)
+        if request.node == "node9":
+            raise InvalidRequest("no node is called 'node9'", host="node1", fix="hmctl node ls")
+        return api.ChangeReply(index=7, changed=False)
+
+    monkeypatch.setattr(changes, "change", change)
+    return requests
+
+
+@pytest.mark.parametrize(
+    ("words", "mutes", "said"),
+    [
+        (["disk", "--node", "node1"], [Mute(check="disk")], "disk is muted everywhere fix: hmctl health unmute disk"),
+        (["disk"], [Mute(check="disk", node="node1")], "disk is muted on node1 fix: hmctl health unmute disk --node node1"),
+        (["disk", "--node", "node1"], [Mute(check="disk", node="node2"), Mute(check="memory")], ""),
+    ],
+)
+def test_what_is_muted_in_another_way_is_said(
+    words: list[str], mutes: list[Mute], said: str, cluster: Cluster, asked: list[api.MuteRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ailing(cluster, *mutes)
+    assert main.run(["health", "unmute", *words]) == 0
+    assert " ".join(capsys.readouterr().err.removeprefix("warning: ").split()) == said
+
+
+@pytest.mark.parametrize(
+    ("word", "check"), [("quorum", "cluster.quorum"), ("clocks", "cluster.clocks"), ("security", "component.security"), ("disk", "disk")]
+)
+def test_the_names_that_status_prints_will_do(word: str, check: str, cluster: Cluster, asked: list[api.MuteRequest]) -> None:
+    assert main.run(["health", "mute", word]) == 0
+    assert asked[0].check == check
+
+
+def test_what_a_mute_will_not_do_is_said(cluster: Cluster, asked: list[api.MuteRequest], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["health", "mute", "cluster.quorum"]) == 0
+    assert "an error of cluster.quorum is told all the same" in " ".join(capsys.readouterr().err.split())
+    assert main.run(["health", "mute", "cluster.clocks"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["mute", "quorun"], "did you mean cluster.quorum?"),
+        (["mute", "component.contaner"], "did you mean component.container"),
+        (["mute", "zzz"], "hmctl health --all lists them"),
+        (["mute", "disk", "--node", "node7"], "did you mean node"),
+    ],
+)
+def test_what_there_is_not_is_a_usage_error(
+    words: list[str], fix: str, cluster: Cluster, asked: list[api.MuteRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["health", *words]) == 2
+    assert fix in capsys.readouterr().err
+    assert asked == []
+
+
+def test_who_answered_has_no_part_in_a_refusal(cluster: Cluster, asked: list[api.MuteRequest], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["health", "unmute", "disk", "--node", "node9"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: no node is called")
+    assert "hmctl node ls" in err
+
+
+def test_all_names_are_listed(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    ailing(cluster)
+    assert main.run(["health", "--all"]) == 3
+    out = shown(capsys)
+    for name in ("cluster.quorum", "cluster.clocks", "component.transport", "certificate"):
+        assert name in out

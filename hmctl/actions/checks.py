@@ -100,12 +100,16 @@ def check_quorum(view: View, answers: Answers) -> Check:
     said = f"{len(following)} of {plural(len(view.voters), 'voter')}"
     lost = sorted(set(view.voters) - following)
     if len(following) < need:
+        answering = sum(isinstance(answers.get(voter), Answer) for voter in view.voters)
         message = f"no quorum: {said} with a leader, {need} needed; nothing can be changed until more are back"
-        return Check(name=name, status=Verdict.ERROR, message=message, fix=_bring_back(lost, answers))
+        if not following:
+            whole = plural(len(view.voters), "voter")
+            message = f"no quorum: {answering} of {whole} answering, none with a leader; nothing can be changed until {need} agree on one"
+        return Check(name=name, status=Verdict.ERROR, message=message, fix=_bring_back(lost, view, answers))
     spare = len(following) - need
     if lost and spare == 0:
         message = f"{said} connected: one more lost and nothing can be changed"
-        return Check(name=name, status=Verdict.WARN, message=message, fix=_bring_back(lost, answers))
+        return Check(name=name, status=Verdict.WARN, message=message, fix=_bring_back(lost, view, answers))
     if doubted := sorted(node for node in following if isinstance(answers.get(node), Silence)):
         message = f"{said} connected as {view.leader} has it, but {listed(doubted)} {_does(doubted)} not answer us"
         return Check(name=name, status=Verdict.WARN, message=message, fix=f"look again in a moment; then: hmctl node inspect {view.leader}")
@@ -127,13 +131,19 @@ def _following(view: View, answers: Answers) -> set[str]:
     return ({report.name for report in agreeing} | seen) & set(view.voters)
 
 
-def _bring_back(lost: Sequence[str], answers: Answers) -> str | None:
+def _bring_back(lost: Sequence[str], view: View, answers: Answers) -> str | None:
     """What mends a lack of voters. hmctl can do nothing with a node that its inventory does not name."""
     names = [node for node in lost if node in answers]
     if not names:
         return f"add {listed(lost)} to the inventory: only then can hmctl look into it" if lost else None
-    silent = [answer for node in names if isinstance(answer := answers[node], Silence)]
-    return f"bring back {listed(lost)}: {silent[0].fix if silent and silent[0].fix else f'hmctl logs {names[0]}'}"
+    silent = {node: answer for node in names if isinstance(answer := answers[node], Silence)}
+    gone = [node for node in lost if node in silent or node not in answers]  # who answers us is not to be brought back
+    if not silent:
+        return f"bring back {listed(gone)}" if gone else f"hmctl node inspect {names[0]} shows whom it reaches"
+    first = next(iter(silent))
+    member = view.members.get(first)
+    known = next((answer.fix for answer in silent.values() if answer.fix), None)
+    return f"bring back {listed(gone)}: {known or _look_for(first, member.address if member else first)}"
 
 
 def _does(nodes: Sequence[str]) -> str:
@@ -195,7 +205,11 @@ def _fix_of_lost(node: NodeStatus) -> str:
         return f"it started {duration(node.uptime_seconds)} ago: look again in a moment"
     if node.uptime_seconds is not None:  # it answers us: the trouble lies between it and the others
         return f"is UDP 7443 open between the nodes? hmctl node inspect {node.name} shows whom it reaches"
-    return f"is the host up? ping {node.address}; if it is: hmctl logs {node.name}"
+    return _look_for(node.name, node.address)
+
+
+def _look_for(name: str, address: str) -> str:
+    return f"is the host up? ping {address}; if it is: hmctl logs {name}"
 
 
 def check_components(nodes: Sequence[NodeStatus]) -> Check:

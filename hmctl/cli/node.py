@@ -62,7 +62,8 @@ def inspect(
     answer = found.answers[node]
     match answer:
         case Silence():
-            raise HyperMeshError(f"cannot look into it: {answer.reason}", host=node, fix=answer.fix or f"hmctl logs {node}")
+            fix = f"is the host up? ping {inventory.host(node).address}; if it is: hmctl logs {node}"
+            raise HyperMeshError(f"cannot look into it: {answer.reason}", host=node, fix=answer.fix or fix)
         case Answer():
             seen = next(status for status in found.status.nodes if status.name == node)
             document = inspection(seen, answer.report)

@@ -195,7 +195,12 @@ def test_whom_to_believe(given: list[NodeReport], leader: str | None, term: int)
         pytest.param([report("node1", reachable=("node1",))], Verdict.ERROR, "no quorum: 1 of 3 voters", id="cut off leader"),
         pytest.param([report("node2"), report("node3")], Verdict.WARN, "2 of 3 voters connected", id="leader out of our reach"),
         pytest.param([report("node2")], Verdict.ERROR, "no quorum: 1 of 3 voters", id="one follower is no proof"),
-        pytest.param([report("node1", None), report("node2", None)], Verdict.ERROR, "no quorum: 0 of 3 voters", id="no leader"),
+        pytest.param(
+            [report("node1", None), report("node2", None)],
+            Verdict.ERROR,
+            "no quorum: 2 of 3 voters answering, none with a leader",
+            id="no leader",
+        ),
         pytest.param([report("node1", "node1", voters=("node1",))], Verdict.OK, "1 of 1 voter connected; none may be lost", id="single"),
         pytest.param([report(name, None, term=0, formed=False, members=()) for name in NAMES], Verdict.ERROR, "not formed", id="unformed"),
     ],
@@ -464,3 +469,9 @@ def test_whatever_nodes_say_the_verdict_is_sound(data: st.DataObject) -> None:
             assert node.reasons
     if found.leader is None:
         assert found.health is Health.CRITICAL
+
+
+def test_who_answers_is_not_to_be_brought_back() -> None:
+    silent = Silence("no answer")
+    fix = check(status(("node1", silent), report("node2", None), ("node3", silent)), "quorum").fix or ""
+    assert fix.startswith("bring back node1 and node3: is the host up? ping ")

@@ -167,7 +167,7 @@ class Reconfiguration:
         for rewrite in batch:
             fate = self.fates[rewrite.name]
             if fate.error is not None:
-                self.progress.finish(rewrite.name, fate.error.message, outcome="failed")
+                self.progress.finish(rewrite.name, "did not come back healthy", outcome="failed")
                 try:
                     said = await check(self.remotes[rewrite.name], LAST_WORDS.argv(layout.UNIT, str(_LINES)), timeout=_BRIEF)
                 except HyperMeshError as error:

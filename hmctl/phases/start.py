@@ -8,13 +8,26 @@ from hmcore.errors import CommandFailed, InitializationFailed
 from hmctl import layout
 from hmctl.facts.agent import checksum
 from hmctl.phases.base import Known, Say, Target
+from hmctl.phases.packages import FOR_BPF
 from hmctl.remote.base import Remote, Script, check
 
-# A start that failed says why in the journal, not on systemctl's stderr.
+# A start that failed says why in the journal, not on systemctl's stderr: systemd's verdict first, for an agent that said nothing.
 START = Script(
     "hm-start",
-    'systemctl reset-failed "$1" 2>/dev/null; systemctl restart "$1" && exit 0; '
-    'journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | grep -v "^$" | tail -n 5 >&2; exit 1',
+    'systemctl reset-failed "$1" 2>/dev/null; began=$(date +%s); systemctl restart "$1" && exit 0; '
+    'result=$(systemctl show -P Result "$1" 2>/dev/null); [ -z "$result" ] || echo "systemd calls it: $result" >&2; '
+    'journalctl -u "$1" --since "@$began" -n 60 -o cat --no-pager 2>/dev/null | grep -v "^$" | tail -n 30 >&2; exit 1',
+)
+_SYSTEMD = (
+    f"{layout.UNIT}:",
+    "Starting ",
+    "Started ",
+    "Stopping ",
+    "Stopped ",
+    "Failed to start ",
+    "Job for ",
+    "See ",
+    "Scheduled restart ",
 )
 _MARGIN = 45.0  # seconds beyond the agent's own limit; systemd's lies between
 
@@ -32,6 +45,8 @@ def stale(target: Target) -> tuple[str, ...]:
         reasons.append(words[layout.CERTIFICATE])
     if agent.started_release != desired.release.digest:
         reasons.append("release")
+    if FOR_BPF & set(desired.packages):
+        reasons.append("packages")  # the security layer tries again by itself, but at the end of a pause that has grown
     return tuple(reasons)
 
 
@@ -49,7 +64,7 @@ async def restart(target: Known, remote: Remote, limit: float) -> None:
 def reason(journal: str) -> str:
     """The last line of a journal that is not systemd's own account of the same failure. Pure."""
     lines = journal.strip().splitlines()
-    own = [line for line in lines if not line.startswith((f"{layout.UNIT}:", "Starting ", "Stopping ", "Stopped ", "Failed to start "))]
+    own = [line for line in lines if not line.startswith(_SYSTEMD)]
     return (own or lines or [""])[-1]
 
 

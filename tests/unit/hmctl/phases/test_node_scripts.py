@@ -16,7 +16,7 @@ from hmctl.phases.activate import SWITCH
 from hmctl.phases.hostlock import LOCK
 from hmctl.phases.packages import INSTALL
 from hmctl.phases.remove import PURGE, REMOVE
-from hmctl.phases.start import START
+from hmctl.phases.start import START, reason
 from hmctl.phases.upload import DISCARD, UNPACK
 from hmctl.remote.base import PUT
 
@@ -155,6 +155,12 @@ def test_an_agent_that_does_not_start_says_why(tmp_path: Path) -> None:
     done = sh(START.argv("u.service"), path=path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == b"StorageDamaged: the journal"
+
+
+def test_of_an_agent_that_said_nothing_systemd_has_the_word(tmp_path: Path) -> None:
+    stub(tmp_path / "bin", "systemctl", 'case "$1" in restart) echo "See x" >&2; exit 1;; show) echo oom-kill;; esac')
+    path = stub(tmp_path / "bin", "journalctl", "")
+    assert reason(sh(START.argv("u.service"), path=path).stderr.decode()) == "systemd calls it: oom-kill"
 
 
 class Apt:

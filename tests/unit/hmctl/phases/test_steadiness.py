@@ -126,6 +126,10 @@ async def test_a_soak_ends() -> None:
             "Starting hypermesh-agent.service - x\nFailed to start hypermesh-agent.service - x",
             "Failed to start hypermesh-agent.service - x",
         ),
+        (
+            'Job for hypermesh-agent.service failed.\nSee "systemctl status" for details.\nsystemd calls it: timeout',
+            "systemd calls it: timeout",
+        ),
     ],
 )
 def test_the_reason_is_the_agents_own_last_word(journal: str, why: str) -> None:

@@ -143,6 +143,9 @@ class ConfigApply:
                 "the cluster has no leader, so nothing was changed: there is no telling what a restart would cost", fix="hmctl status"
             )
         if down and not self.options.skip_unreachable:
+            if written := [node for node in diff.nodes if node.status == "unreadable" and node.drift]:
+                message = f"{listed([node.name for node in written])}: {written[0].error}; nothing was changed"
+                return HyperMeshError(message, fix=f"{written[0].fix}; or leave it out: --skip-unreachable")
             shown = {node.name: node.fix for node in diff.nodes}
             unseen = "".join(f"; {name}: {reason}" for name, reason in down.items() if name not in shown)
             mend = next((fix for name in down if (fix := shown.get(name))), "hmctl status says more, hmctl deploy starts what is stopped")
@@ -231,7 +234,8 @@ def _outcome(why: str, fates: Mapping[str, Fate]) -> str:
     failed = [name for name, fate in fates.items() if fate.error]
     stuck = [name for name, fate in fates.items() if fate.state == "stuck"]
     taken = f"could not be taken back on {listed(stuck)}" if stuck else "was taken back"
-    return f"the change {taken}, for {listed(failed)} did not come back healthy with it ({why})"
+    reason = "" if failed else f" ({why})"  # theirs stands with them
+    return f"the change {taken}, for {listed(failed) or 'the cluster'} did not come back healthy with it{reason}"
 
 
 def _after(fates: Mapping[str, Fate]) -> str:

@@ -19,6 +19,7 @@ from hmctl import layout
 from hmctl.actions.refusal import Refusal, unsafe
 from hmctl.facts.agent import checksum
 from hmctl.facts.gather import HostFacts
+from hmctl.phases.configure import differences
 from hmctl.phases.ownership import cluster_of
 from hmctl.phases.reconfigure import Rewrite
 from hmctl.render import Renderer, edited
@@ -101,7 +102,7 @@ def compare(
             nodes.append(NodeDiff(host.name, "unreachable", error=message, fix=fix))
             continue
         known = facts[host.name]
-        config, why_not = _present(inventory, known)
+        config, why_not = _present(inventory, host, known, bootstrap, renderer)
         if config is None:
             nodes.append(why_not)
             continue
@@ -118,7 +119,9 @@ def compare(
     return Comparison(diff, rewrites)
 
 
-def _present(inventory: Inventory, facts: HostFacts) -> tuple[AgentConfig | None, NodeDiff]:
+def _present(
+    inventory: Inventory, host: Host, facts: HostFacts, bootstrap: str | None, renderer: Renderer
+) -> tuple[AgentConfig | None, NodeDiff]:
     """What the node's file says; or why there is nothing to compare."""
     name = facts.name
     if facts.agent.config is None:
@@ -129,9 +132,17 @@ def _present(inventory: Inventory, facts: HostFacts) -> tuple[AgentConfig | None
         return parse_agent_config(facts.agent.config, layout.CONFIG), NodeDiff(name, "same")
     except ConfigError as error:
         first = f"{error.problems[0]}{f' (and {more} more)' if (more := len(error.problems) - 1) else ''}"
-        return None, NodeDiff(
-            name, "unreadable", error=f"its file is none that an agent starts with: {first}", fix=f"{DEPLOY} writes it anew"
-        )
+        runs = "; its agent still runs with what was there before" if facts.agent.unit.running else ""
+        message = f"its file was changed, and no agent would start with it{runs}: {first}"
+        unlike = _in_words(inventory, host, facts, bootstrap, renderer)
+        return None, NodeDiff(name, "unreadable", drift=unlike, error=message, fix=f"{DEPLOY} writes it anew")
+
+
+def _in_words(inventory: Inventory, host: Host, facts: HostFacts, bootstrap: str | None, renderer: Renderer) -> tuple[str, ...]:
+    """How the text of a file that cannot be understood differs from what deploy would write."""
+    meant = renderer.agent_yaml(agent_config_for(inventory, host, bootstrap or ""))
+    found = differences(facts.agent.config or b"", meant)
+    return tuple(found if bootstrap else [line for line in found if not line.startswith("bootstrap ")])
 
 
 def _node(

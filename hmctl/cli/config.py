@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,12 +155,19 @@ def apply(
     If a node does not come back healthy, everything is taken back. Exit code 1: failed, or taken back; 3: a node was left out.
     """
     from hmctl.actions.config_apply import Options
-    from hmctl.cli.config_words import show_report
+    from hmctl.cli.config_words import planned_changes, show_report
 
     context = current(ctx)
     options = Options(limit, dry_run, yes, concurrency, timeout, skip_unreachable)
-    report = context.run(_apply(context, options))
-    context.output.result(report, lambda: show_report(context.output, report))
+    plans: list[tuple[ConfigDiff, Sequence[str]]] = []
+    report = context.run(_apply(context, options, lambda diff, order: plans.append((diff, order))))
+
+    def shown() -> None:
+        for diff, order in plans:
+            planned_changes(context.output, diff, order)
+        show_report(context.output, report)
+
+    context.output.result(report, shown)
     return report.exit_code(detailed=detailed_exitcode)
 
 
@@ -169,7 +176,8 @@ async def _diff(context: Context, options: Options) -> ConfigDiff:
         return await action.diff()
 
 
-async def _apply(context: Context, options: Options) -> ConfigReport:
+async def _apply(context: Context, options: Options, planned: Callable[[ConfigDiff, Sequence[str]], None] | None = None) -> ConfigReport:
+    """`planned` hears of the plan of a dry run, whose result it is."""
     from contextlib import nullcontext
 
     from hmctl.cli.config_words import show_report
@@ -177,6 +185,8 @@ async def _apply(context: Context, options: Options) -> ConfigReport:
     store = context.store(context.inventory(warn=False))
     with nullcontext() if options.dry_run else store.lock("config apply"):
         async with _opened(context, options) as action:
+            if options.dry_run and planned is not None:
+                action.show_plan = planned
             try:
                 return await action.apply()
             except asyncio.CancelledError:

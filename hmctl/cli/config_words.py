@@ -76,6 +76,12 @@ def show_plan(output: Output, diff: ConfigDiff, order: Sequence[str]) -> None:
     output.note(Styled("order: ", "strong"), ", then ".join(order))
 
 
+def planned_changes(output: Output, diff: ConfigDiff, order: Sequence[str]) -> None:
+    """The plan as the result of a dry run."""
+    show_changes(output, diff, output.paragraph)
+    output.paragraph(Styled("order: ", "strong"), text=", then ".join(order))
+
+
 def show_report(output: Output, report: ConfigReport) -> None:
     for node in report.nodes:
         if node.error is None:

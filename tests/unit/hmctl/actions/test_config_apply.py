@@ -371,9 +371,11 @@ async def test_a_file_that_no_agent_reads_is_left_to_deploy(tmp_path: Path) -> N
     found = await diff(bed)
     assert (found.nodes[1].status, found.exit_code(detailed=False)) == ("unreadable", 3)
     assert "heartbeat" in (found.nodes[1].error or "")
+    assert "settings.raft.heartbeat soon -> 0.2" in found.nodes[1].drift
     assert "hmctl deploy" in (found.nodes[1].fix or "")
     report = await apply(bed)
     assert (report.exit_code(detailed=False), starts(bed)) == (1, [1, 1, 1])
+    assert (report.fix or "").startswith("hmctl deploy writes it anew")
 
 
 async def test_who_a_node_is_is_left_to_deploy_and_so_are_new_hosts(tmp_path: Path) -> None:

@@ -264,3 +264,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[CheckReport] = []
     security: SecurityReport | None = None
     mutes: list[Mute] = []  # as this node knows them
+    maintenance: list[Maintenance] = []  # likewise

@@ -62,6 +62,7 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
         checks=checks,
         nodes=nodes,
         mutes=[view.mutes[key] for key in sorted(view.mutes)],
+        maintenance=list(view.maintenance),
         cluster_checks=explained(judged, checks),
     )
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from hmcore import health
-from hmcore.records import CheckReport, ComponentState, Mute, Node, NodeReport, NodeState, Role
+from hmcore.records import CheckReport, ComponentState, Maintenance, Mute, Node, NodeReport, NodeState, Role
 
 
 class Health(StrEnum):
@@ -88,6 +88,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeStatus]
     apps: list[AppStatus] = []
     mutes: list[Mute] = []
+    maintenance: list[Maintenance] = []
     cluster_checks: list[CheckReport] = []
 
     @property
@@ -135,6 +136,7 @@ class View:
     members: Mapping[str, Node]
     rivals: tuple[str, ...] = ()  # more than one leader in one term: must never be
     mutes: Mapping[str, Mute] = field(default_factory=dict)
+    maintenance: Sequence[Maintenance] = ()
 
 
 def reports_of(answers: Answers) -> list[NodeReport]:
@@ -165,6 +167,7 @@ def view_of(expected: Sequence[Expected], reports: Sequence[NodeReport]) -> View
         members={node.name: node for node in best.members} if best is not None else {},
         rivals=tuple(leaders) if len(leaders) > 1 else (),
         mutes={mute.key: mute for mute in best.mutes} if best is not None else {},
+        maintenance=best.maintenance if best is not None else (),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hmcore.records import ComponentState, NodeState, Role
+from hmcore.records import ComponentState, Maintenance, Mute, NodeState, Role
 from hmctl.actions.status import Health, NodeStatus, Status, Verdict
 from hmctl.cli.context import Context, current
 from hmctl.client import Via
@@ -105,6 +105,8 @@ def show(output: Output, status: Status, *, every: bool = True) -> None:
         output.paragraph(_MARK[check.status], f" {check.name:<{width}}  ", text=check.message)
         if check.fix:
             output.paragraph(" " * (width + 4), Styled("fix: ", "accent"), text=check.fix)
+    for line in set_aside(status):
+        output.paragraph(text=Styled(line, "dim"))
     output.line()
     if every or not output.terminal or len(status.nodes) <= MANY:
         show_nodes(output, status)
@@ -112,6 +114,18 @@ def show(output: Output, status: Status, *, every: bool = True) -> None:
     shown, rest = of_interest(status.nodes)
     show_nodes(output, msgspec.structs.replace(status, nodes=shown))
     output.line(Styled(summary(rest), "dim"))
+
+
+def set_aside(status: Status) -> list[str]:
+    """What operators have taken out of traffic, and muted: in force, though nothing complains of it. Pure."""
+    out = [_by(entry.target, entry) for entry in status.maintenance]
+    muted = [_by(f"{mute.check} {f'on {mute.node}' if mute.node else 'everywhere'}", mute) for mute in status.mutes]
+    return [f"{title}  {'; '.join(words)}" for title, words in (("maintenance", out), ("muted", muted)) if words]
+
+
+def _by(what: str, entry: Maintenance | Mute) -> str:
+    said = ": ".join(word for word in (f"by {entry.author}" if entry.author else "", entry.reason) if word)
+    return f"{what} ({said})" if said else what
 
 
 def of_interest(nodes: Sequence[NodeStatus]) -> tuple[list[NodeStatus], list[NodeStatus]]:

@@ -254,5 +254,6 @@ class HyperMeshPlatform:
             unix_time=self.wall_clock(),
             checks=checks,
             mutes=[self.cluster.mutes[key] for key in sorted(self.cluster.mutes)],
+            maintenance=[self.cluster.maintenance[target] for target in sorted(self.cluster.maintenance)],
             security=self._layers.security.report(),
         )

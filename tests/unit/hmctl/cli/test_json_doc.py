@@ -20,6 +20,7 @@ from hmcore.records import (
     ComponentReport,
     ComponentState,
     Instance,
+    Maintenance,
     Mute,
     Node,
     NodeReport,
@@ -93,6 +94,7 @@ def report() -> NodeReport:
         phases=[PhaseReport(name="identity", began_seconds=0.0, seconds=0.1, outcome="ok")],
         security=SecurityReport(mode="enforce", programs=9),
         mutes=[Mute(check="disk", node="node1", reason="a test", author="me", index=7)],
+        maintenance=[Maintenance(target="node2/", reason="a test", author="me", index=8)],
     )
 
 
@@ -332,7 +334,7 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
     assert main.run(["status", "-o", "json"]) == 4
     printed = json.loads(capsys.readouterr().out)
-    assert [key for key in printed if key not in ("health_score", "mutes", "cluster_checks")] == [
+    assert [key for key in printed if key not in ("health_score", "mutes", "maintenance", "cluster_checks")] == [
         "cluster", "health", "leader", "term", "release", "checks", "nodes", "apps",
     ]  # fmt: skip
     assert list(printed["nodes"][0]) == [

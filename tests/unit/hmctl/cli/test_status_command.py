@@ -8,6 +8,7 @@ import pytest
 import yaml
 from answering import NAMES, Cluster, node_report
 
+from hmcore.records import Maintenance, Mute
 from hmctl.actions.status import Answer, Silence
 from hmctl.cli import main
 from hmctl.client import Via
@@ -106,3 +107,18 @@ def test_inspect_of_an_unknown_node_names_the_nearest(cluster: Cluster, capsys: 
     assert main.run(["node", "inspect", "nod2"]) == 2
     assert "node2" in capsys.readouterr().err
     assert cluster.asked == []
+
+
+def test_what_operators_set_aside_is_in_sight_though_all_is_well(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["status"]) == 0
+    assert not {"maintenance", "muted"} & set(capsys.readouterr().out.split())
+    for name in NAMES:
+        maintenance = [Maintenance(target="node2/", reason="new disk", author="ann"), Maintenance(target="node3/web")]
+        mutes = [Mute(check="disk", author="bob"), Mute(check="memory", node="node1", reason="known")]
+        cluster.answers[name] = Answer(node_report(name, maintenance=maintenance, mutes=mutes), 0.001)
+    assert main.run(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "maintenance  node2/ (by ann: new disk); node3/web" in lines
+    assert "muted  disk everywhere (by bob); memory on node1 (known)" in lines
+    assert main.run(["status", "-o", "json"]) == 0
+    assert [entry["target"] for entry in json.loads(capsys.readouterr().out)["maintenance"]] == ["node2/", "node3/web"]

@@ -23,7 +23,7 @@ from hmctl.text import plural
 NODE_KINDS = ("exec", "tcp")  # what nodes keep; every other kind is replicated
 FAMILIES: Mapping[str, Sequence[str]] = {  # of the replicated ones
     "cluster": ("formed",),
-    "node": ("joined", "removed", *(state.value for state in NodeState)),
+    "node": ("joined", "removed", *(state.value for state in NodeState if state is not NodeState.UNREACHABLE)),
     "instance": tuple(health.value for health in InstanceHealth),
     "registry": ("changed", "expired", "renewed"),
     "maintenance": ("began", "ended"),

@@ -29,9 +29,18 @@ class _ShowByDefault(TyperGroup):
     """`hmctl health [NODE]` is `hmctl health show [NODE]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in _OWN):
+        completing = ctx.resilient_parsing and not args  # then both are offered: commands and nodes
+        if not completing and (not args or (args[0] not in self.commands and args[0] not in _OWN)):
             args = [SHOW, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Its commands, and what may stand in place of `show`: a node."""
+        from typer._click.shell_completion import CompletionItem  # typer has no public name for it
+
+        found = super().shell_complete(ctx, incomplete)
+        known = {item.value for item in found}
+        return [*found, *(CompletionItem(name) for name in inventory_nodes(ctx, incomplete) if name not in known)]
 
 
 app = group("Show the health score and its checks: hmctl health [NODE]. Mute a check, or let it speak again.")

@@ -40,7 +40,7 @@ def test_a_degraded_node_says_why_and_a_mute_outlives_a_leader(cluster: Cluster)
         assert f"fix: on {node}: systemctl start docker" in shown.stdout
 
         wrong = cluster.run("health", "mute", "component.contaner", check=False)
-        assert (wrong.returncode, "did you mean component.container" in wrong.stderr) == (1, True)
+        assert (wrong.returncode, "did you mean component.container" in wrong.stderr) == (2, True)
         cluster.run("health", "mute", CHECK, "--node", node, "--reason", "a new disk on Friday")
         cluster.until_healthy(5.0)
         told = check_of(health(cluster), node)

@@ -144,7 +144,7 @@ class ConfigApply:
             )
         if down and not self.options.skip_unreachable:
             if written := [node for node in diff.nodes if node.status == "unreadable" and node.drift]:
-                message = f"{listed([node.name for node in written])}: {written[0].error}; nothing was changed"
+                message = f"no agent would start with the file of {listed([node.name for node in written])}; nothing was changed"
                 return HyperMeshError(message, fix=f"{written[0].fix}; or leave it out: --skip-unreachable")
             shown = {node.name: node.fix for node in diff.nodes}
             unseen = "".join(f"; {name}: {reason}" for name, reason in down.items() if name not in shown)

@@ -18,7 +18,7 @@ START = Script(
     'result=$(systemctl show -P Result "$1" 2>/dev/null); [ -z "$result" ] || echo "systemd calls it: $result" >&2; '
     'journalctl -u "$1" --since "@$began" -n 60 -o cat --no-pager 2>/dev/null | grep -v "^$" | tail -n 30 >&2; exit 1',
 )
-_SYSTEMD = (
+_NO_REASON = (
     f"{layout.UNIT}:",
     "Starting ",
     "Started ",
@@ -27,7 +27,7 @@ _SYSTEMD = (
     "Failed to start ",
     "Job for ",
     "See ",
-    "Scheduled restart ",
+    "leaving in ",
 )
 _MARGIN = 45.0  # seconds beyond the agent's own limit; systemd's lies between
 
@@ -62,9 +62,9 @@ async def restart(target: Known, remote: Remote, limit: float) -> None:
 
 
 def reason(journal: str) -> str:
-    """The last line of a journal that is not systemd's own account of the same failure. Pure."""
+    """The last line of a journal that is neither systemd's own account of the same failure nor the agent's farewell. Pure."""
     lines = journal.strip().splitlines()
-    own = [line for line in lines if not line.startswith(_SYSTEMD)]
+    own = [line for line in lines if not line.startswith(_NO_REASON)]
     return (own or lines or [""])[-1]
 
 

@@ -10,6 +10,8 @@ import yaml
 from hmcore.config import yaml12
 from hmcore.config.agent import parse_agent_config
 from hmcore.errors import UsageError
+from hmctl.actions.config_diff import Change, ConfigDiff, NodeDiff
+from hmctl.actions.config_report import ConfigReport, NodeOutcome
 from hmctl.cli.main import run
 
 INVENTORY = """\
@@ -297,3 +299,17 @@ def test_the_limit_on_connections_holds_for_files_and_for_agents_asked_through_s
     monkeypatch.setattr("hmctl.actions.config_apply.ConfigApply.apply", look)
     code, _, err = hmctl(capsys, "config", *command, "--concurrency", "7")
     assert (code, limits) == (2, {"files": 7, "agents": 7, "closed": True}), err
+
+
+def test_the_plan_of_a_dry_run_is_its_result(here, capsys, monkeypatch):
+    change = Change("settings.metrics.interval", 10, 7)
+    node = NodeDiff("node1", "differs", (change,), restart=True)
+
+    async def planned(action):
+        action.show_plan(ConfigDiff("prod", True, (change,), (node,), ()), ["node1"])
+        return ConfigReport("prod", True, True, False, None, None, (NodeOutcome("node1", "planned", (str(change),)),))
+
+    monkeypatch.setattr("hmctl.client.Access.of", lambda store: None)
+    monkeypatch.setattr("hmctl.actions.config_apply.ConfigApply.apply", planned)
+    code, out, _ = hmctl(capsys, "config", "apply", "--dry-run", "-q")
+    assert (code, out) == (0, "node1\n  ~ settings.metrics.interval 10 -> 7\norder: node1\nNothing was changed.\n")

@@ -47,6 +47,7 @@ def test_an_agent_that_runs_with_what_shall_be_is_left_alone() -> None:
         (replace(DESIRED, ca=b"x"), "CA"),
         (replace(DESIRED, certificate="expires"), "certificate"),
         (replace(DESIRED, release=replace(RELEASE, digest="b" * 64)), "release"),
+        (replace(DESIRED, packages=("python3-bpfcc",)), "packages"),
     ],
 )
 def test_whatever_it_reads_at_its_start_restarts_it(desired: Desired, reason: str) -> None:

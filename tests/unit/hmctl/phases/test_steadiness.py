@@ -121,6 +121,7 @@ async def test_a_soak_ends() -> None:
     ("journal", "why"),
     [
         ("", ""),
+        ("it cannot\nleaving in 0.5 s, to be started again", "it cannot"),
         ("it cannot\nhypermesh-agent.service: Failed with result 'exit-code'.\nFailed to start hypermesh-agent.service - x", "it cannot"),
         (
             "Starting hypermesh-agent.service - x\nFailed to start hypermesh-agent.service - x",

@@ -86,6 +86,8 @@ def _stuck(name: str, fate: Fate, stuck: HyperMeshError) -> tuple[str, str]:
     """In which state it is, and what mends that."""
     why = f"{fate.error.message}; then " if fate.error else ""
     if fate.put_back:
-        return f"{why}it got its previous file again, but {stuck.message}", f"hmctl logs {name}"
+        same = fate.error is not None and fate.error.message == stuck.message
+        again = "the agent does not start with that, either" if same else stuck.message
+        return f"{why}it got its previous file again, but {again}", f"hmctl logs {name}"
     by_hand = f"mv {layout.PREVIOUS} {layout.CONFIG} && systemctl restart {layout.UNIT}"
     return f"{why}its previous file could not be put back ({stuck.message}): it may run with the new settings", f"there, as root: {by_hand}"

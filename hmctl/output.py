@@ -13,48 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import StringIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from hmcore.errors import Interrupted, UsageError
+from hmctl.columns import Column, affordable, paint, simple_table
 from hmctl.document import Format, dump
 from hmctl.failure import explain
 from hmctl.progress import Board, Outcome
-from hmctl.text import TINTS, Cell, Style, Styled, duration, plain, printable, style_of
+from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-_SGR: Mapping[Style, str] = {
-    "good": "32",
-    "warning": "33",
-    "bad": "31",
-    "dim": "2",
-    "strong": "1",
-    "accent": "36",
-    **dict(zip(TINTS, ("36", "35", "34", "32", "33", "96"), strict=True)),
-}
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
 FEW = 20  # hosts, up to which a log gets each step of each
 SUM_EVERY = 2.0  # seconds
 WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
-_READABLE = 24  # columns that a text needs which may be broken over lines
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A table's column. `wraps`: may be broken over lines when the terminal is narrow; others keep their width. `spared`: left out when
-    even so the terminal is too narrow, the highest first; 0: never."""
-
-    title: str
-    right: bool = False
-    wraps: bool = False
-    spared: int = 0
 
 
 class Output:
@@ -110,7 +89,7 @@ class Output:
 
     def line(self, *cells: Cell) -> None:
         """One line of the human result; the cells are joined as they are."""
-        self._stdout.write(_paint(cells, self._stdout_colour) + "\n")
+        self._stdout.write(paint(cells, self._stdout_colour) + "\n")
         self._stdout.flush()
 
     def paragraph(self, *head: Cell, text: Cell) -> None:
@@ -134,8 +113,8 @@ class Output:
 
     def table_lines(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> list[str]:
         width = shutil.get_terminal_size().columns if self.terminal else _UNBOUNDED
-        columns, rows = _affordable(columns, rows, width - indent)
-        lines = _simple_table(columns, rows, indent, width, self._stdout_colour)
+        columns, rows = affordable(columns, rows, width - indent)
+        lines = simple_table(columns, rows, indent, width, self._stdout_colour)
         return self._fitted_table(columns, rows, indent) if lines is None else lines
 
     def _fitted_table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], indent: int) -> list[str]:
@@ -211,7 +190,7 @@ class Output:
             return
         if not self._stdin.isatty():
             raise UsageError(f"nobody can answer, for stdin is no terminal: {question}", fix=fix)
-        self._stderr.write(_paint((Styled(f"{question} [y/N] ", "strong"),), self._stderr_colour))
+        self._stderr.write(paint((Styled(f"{question} [y/N] ", "strong"),), self._stderr_colour))
         self._stderr.flush()
         if self._stdin.readline().strip().lower() not in ("y", "yes"):
             raise Interrupted("stopped as you asked; nothing was changed")
@@ -241,7 +220,7 @@ class Output:
         if self._live is not None:  # above the moving part, which is drawn again below it
             self._live.console.print(_rich_line(cells), soft_wrap=True, highlight=False)
         else:
-            self._stderr.write(_paint(cells, self._stderr_colour) + "\n")
+            self._stderr.write(paint(cells, self._stderr_colour) + "\n")
             self._stderr.flush()
 
     def _start_live(self, draw: Callable[[int, int], Text]) -> None:
@@ -337,55 +316,6 @@ class Progress:
             left.truncate(max(1, column), overflow="ellipsis", pad=True)
             lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
-
-
-def _affordable(
-    columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], width: int
-) -> tuple[Sequence[Column | str], Sequence[Sequence[Cell]]]:
-    """The columns that `width` has room for: of those that may be spared, as few as need be are."""
-    made = [Column(item) if isinstance(item, str) else item for item in columns]
-    if not any(column.spared for column in made):
-        return columns, rows
-    needed = []
-    for column, title, *cells in zip(made, [column.title for column in made], *rows, strict=True):
-        longest = max(len(plain(cell)) for cell in (title, *cells))
-        needed.append(min(longest, _READABLE) if column.wraps else longest)
-    kept = list(range(len(made)))
-    for number in sorted(kept, key=lambda number: -made[number].spared):
-        if made[number].spared and sum(needed[each] for each in kept) + 2 * (len(kept) - 1) > width:
-            kept.remove(number)
-    return [made[number] for number in kept], [[row[number] for number in kept] for row in rows]
-
-
-def _simple_table(
-    columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], indent: int, width: int, colour: bool
-) -> list[str] | None:
-    """The table if nothing has to be cut, wrapped or measured: to load rich and have it draw hundreds of rows takes longer than to ask
-    the nodes. None for any other."""
-    made = [Column(item) if isinstance(item, str) else item for item in columns]
-    texts = [[plain(cell) for cell in row] for row in rows]
-    if not all(text.isascii() and text.isprintable() for row in texts for text in row):
-        return None
-    widths = [max(map(len, column)) for column in zip([column.title for column in made], *texts, strict=True)]
-    if indent + sum(widths) + 2 * (len(widths) - 1) > width:
-        return None
-    head: Sequence[Cell] = [Styled(column.title, "strong") for column in made]
-    lines = []
-    for row in (head, *rows):
-        gaps = [" " * (size - len(plain(cell))) for cell, size in zip(row, widths, strict=True)]
-        parts = [(gap, cell) if column.right else (cell, gap) for column, cell, gap in zip(made, row, gaps, strict=True)]
-        cells = [part for pair in parts for part in (*pair, "  ")]
-        lines.append((" " * indent + _paint(cells, colour)).rstrip())
-    return lines
-
-
-def _paint(cells: Sequence[Cell], colour: bool) -> str:
-    painted = []
-    for cell in cells:
-        text = printable(plain(cell))
-        style = style_of(cell)
-        painted.append(f"\x1b[{_SGR[style]}m{text}\x1b[0m" if colour and style else text)
-    return "".join(painted)
 
 
 def _rich_text(cell: Cell) -> Text:

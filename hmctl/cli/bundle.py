@@ -9,7 +9,7 @@ import typer
 
 from hmcore.errors import ReleaseError, UsageError
 from hmctl.cli.context import current, group
-from hmctl.output import Column
+from hmctl.columns import Column
 from hmctl.text import duration, size
 
 app = group("Build agent releases ahead, for operators without internet: deploy then finds them in the cache.")

@@ -98,7 +98,7 @@ def _show_presets(context: Context) -> None:
     from hmcore.config.presets import PRESETS
     from hmcore.config.settings import catalogue
     from hmctl.actions.explain import EFFECTS, preset_rows
-    from hmctl.output import Column
+    from hmctl.columns import Column
 
     output, settings = context.output, list(catalogue())
     for preset in PRESETS.values():

@@ -17,7 +17,8 @@ from hmctl.cli.containers import COUNTED, warn_of_unknown
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import AgentClient, Via
-from hmctl.output import Column, Output
+from hmctl.columns import Column
+from hmctl.output import Output
 from hmctl.text import Cell, Styled, plural, rate, size
 
 DEFAULT_LIMIT = 50

@@ -16,7 +16,8 @@ from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import current, group
 from hmctl.cli.status import STATE_STYLE, TimeoutOption, ViaOption, component_style, score, show_nodes
 from hmctl.client import Via
-from hmctl.output import Column, Output
+from hmctl.columns import Column
+from hmctl.output import Output
 from hmctl.text import Cell, Style, Styled, bar, duration, listed, plural
 
 app = group("List the nodes, and look into one.")

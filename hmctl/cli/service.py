@@ -15,7 +15,8 @@ from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import Via
-from hmctl.output import Column, Output
+from hmctl.columns import Column
+from hmctl.output import Output
 from hmctl.text import Cell, Style, Styled, listed, plural
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from hmcore.records import ComponentState, Maintenance, Mute, NodeState, Role
 from hmctl.actions.status import Health, NodeStatus, Status, Verdict
 from hmctl.cli.context import Context, current
 from hmctl.client import Via
+from hmctl.columns import Column
 from hmctl.document import Format
-from hmctl.output import Column, Output
+from hmctl.output import Output
 from hmctl.text import Cell, Style, Styled, duration, plural
 
 MANY = 30  # nodes, from which a terminal is spared those that are well

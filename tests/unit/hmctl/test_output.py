@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import Interrupted, Unreachable, UsageError
+from hmctl.columns import Column
 from hmctl.document import Format, dump
-from hmctl.output import Column, Output
+from hmctl.output import Output
 from hmctl.progress import Board
 from hmctl.text import Styled, plain
 

@@ -26,6 +26,7 @@ from hmcore.pki import Identity
 ALPN = "stoq/1"
 IDLE_TIMEOUT = 15.0  # seconds without a packet; a dialer pings three times as often
 DATAGRAM = 1350  # bytes of UDP payload: fits into Ethernet's 1500 with a VXLAN or WireGuard header and IPv6
+KEY_EXCHANGE = tls.Group.X25519  # RFC 7748
 REASON = 300  # characters of a reason that are sent or believed
 
 
@@ -105,6 +106,8 @@ def _on_certificate(quic: QuicConnection, check: Callable[[x509.Certificate | No
         if serving:
             assert context._request_client_certificate is False
             context._request_client_certificate = True
+        else:  # one key exchange is offered, not a key for each of four: they are made anew for every connection
+            context._supported_groups = [group for group in context._supported_groups if group is KEY_EXCHANGE] or context._supported_groups
 
         def checked(*args: Any, **kwargs: Any) -> None:
             handle(*args, **kwargs)

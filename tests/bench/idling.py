@@ -1,4 +1,4 @@
-"""What an idle node costs: the agent's whole unit, children included, by its cgroup's own accounting; and beside it Docker's."""
+"""What an idle node costs: the agent's whole unit, children included, by its cgroup's own accounting. Beside its memory stands Docker's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from figures import Figure
 SECONDS = 60
 
 AGENT, DOCKER = "hypermesh-agent", "docker"
-PEER = "dockerd beside it"
 
 PROBE = """
 group=$(systemctl show -p ControlGroup --value UNIT)
@@ -23,35 +22,22 @@ for pid in $(cat $root$group/cgroup.procs); do awk '/^VmRSS/{print $2}' /proc/$p
 def measure(bed: Bed) -> list[Figure]:
     leader = bed.status()["leader"]
     names = [node["name"] for node in bed.status()["nodes"]]
-    watched = [(name, unit) for name in names for unit in (AGENT, DOCKER)]
-    before = {key: (time.monotonic(), probe(bed, *key)[0]) for key in watched}
+    before = {name: (time.monotonic(), probe(bed, name)[0]) for name in names}
     time.sleep(SECONDS)
-    shares: dict[tuple[str, str], float] = {}
-    memory: dict[tuple[str, str], float] = {}
-    for key in watched:
-        used, memory[key] = probe(bed, *key)
-        began, used_before = before[key]
-        shares[key] = (used - used_before) / 1e6 / (time.monotonic() - began) * 100
-    follower = max((name for name in names if name != leader), key=lambda name: shares[name, AGENT])
-    largest = max(names, key=lambda name: memory[name, AGENT])
-    over = f"over {SECONDS} s"
+    shares: dict[str, float] = {}
+    memory: dict[str, float] = {}
+    for name in names:
+        used, memory[name] = probe(bed, name)
+        began, used_before = before[name]
+        shares[name] = (used - used_before) / 1e6 / (time.monotonic() - began) * 100
+    followers = max(share for name, share in shares.items() if name != leader)
+    largest = max(names, key=lambda name: memory[name])
+    beside, note = probe(bed, largest, DOCKER)[1], "the largest of three, children included"
     return [
-        _idle("idle follower", shares[follower, AGENT], 1, shares[follower, DOCKER], f"{over}, the costlier of two"),
-        _idle("idle leader", shares[leader, AGENT], 2, shares[leader, DOCKER], over),
-        Figure(
-            "memory of the agent",
-            memory[largest, AGENT],
-            "MB RSS",
-            90,
-            PEER,
-            memory[largest, DOCKER],
-            note="the largest of three, children included",
-        ),
+        Figure("idle follower", followers, "% of a core", 1, note=f"over {SECONDS} s, the costlier of two"),
+        Figure("idle leader", shares[leader], "% of a core", 2, note=f"over {SECONDS} s"),
+        Figure("memory of the agent", memory[largest], "MB RSS", 90, "dockerd beside it", beside, note=note),
     ]
-
-
-def _idle(name: str, share: float, target: float, docker: float, note: str) -> Figure:
-    return Figure(name, share, "% of a core", target, PEER, docker, note=note, tolerance=2.0)
 
 
 def probe(bed: Bed, node: str, unit: str = AGENT) -> tuple[float, float]:

@@ -5,7 +5,9 @@ Growth is judged by hmctl's own processor time, which the simulators do not shar
 
 from __future__ import annotations
 
+import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from bed import Bed
@@ -19,8 +21,8 @@ LIMIT = 32  # hmctl's own default
 
 
 def measure(_bed: Bed) -> list[Figure]:
-    status = {count: _status(count) for count in (10, 50, 100, 200, 500)}
-    deploys = {count: _deploy(count) for count in (10, 50, 100, 200, 500)}
+    status = {count: _status(count) for count in (10, 100, 500)}
+    deploys = {count: _deploy(count) for count in (10, 100, 500)}
     runs = [*status.values(), *(run for pair in deploys.values() for run in pair[:2])]
     fresh = {count: pair[0] for count, pair in deploys.items()}
     simulated = "simulated agents on the same machine; median of 5"
@@ -30,10 +32,10 @@ def measure(_bed: Bed) -> list[Figure]:
     return [
         Figure("status of 100 nodes", status[100].wall, "s", 1.0, "status of 10", status[10].wall, note=simulated, tolerance=2.0),
         Figure("status of 500 nodes", status[500].wall, "s", 5.0, note=simulated),
-        Figure("status, cost of a node at 200 over that at 50", grown["status"], "x", 1.3, "linear", 1.0, note="processor time of hmctl"),
+        Figure("status, cost of a node at 500 over that at 100", grown["status"], "x", 1.3, "linear", 1.0, note="processor time of hmctl"),
         Figure("deploy, 100 fresh simulated hosts", fresh[100].wall, "s", 15.0, "of 10", fresh[10].wall, note=small, tolerance=2.0),
         Figure("deploy, 100 hosts, nothing to do", deploys[100][1].wall, "s", 5.0, "of 10", deploys[10][1].wall, tolerance=2.0),
-        Figure("deploy, cost of a host at 200 over that at 50", grown["deploy"], "x", 1.3, "linear", 1.0, note="processor time of hmctl"),
+        Figure("deploy, cost of a host at 500 over that at 100", grown["deploy"], "x", 1.3, "linear", 1.0, note="processor time of hmctl"),
         Figure("deploy, 500 fresh simulated hosts", fresh[500].wall, "s", 75.0, note=small),
         Figure("SSH connections at once, most of all", most, "", float(LIMIT), note="as the servers count them", tolerance=1.0),
         Figure("hmctl's memory, most of all", max(run.memory for run in runs), "MB", 500.0, note="up to 500 hosts", tolerance=1.0),
@@ -41,15 +43,15 @@ def measure(_bed: Bed) -> list[Figure]:
 
 
 def _growth(seconds: dict[int, float]) -> float:
-    """What a node more costs between 50 and 200, over what it costs between 10 and 50: 1 is linear, whatever starting hmctl costs."""
-    return ((seconds[200] - seconds[50]) / 150) / ((seconds[50] - seconds[10]) / 40)
+    """What a node more costs between 100 and 500, over what it costs between 10 and 100: 1 is linear, whatever starting hmctl costs."""
+    return ((seconds[500] - seconds[100]) / 400) / ((seconds[100] - seconds[10]) / 90)
 
 
 def _status(count: int) -> Run:
     with fleet(count, ssh=False) as hosts:
         hosts.form()
         runs = [_well(hosts, "status") for _ in range(5)]
-    return sorted(runs, key=lambda run: run.wall)[len(runs) // 2]
+    return replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=min(run.cpu for run in runs))
 
 
 def _deploy(count: int) -> tuple[Run, Run, int]:

@@ -213,6 +213,22 @@ def test_the_private_parts_that_we_rely_on_exist() -> None:
     context = tls.Context(is_client=False)
     assert context._request_client_certificate is False
     assert context._peer_certificate is None
+    assert mtls.KEY_EXCHANGE in context._supported_groups
+
+
+async def test_a_dialer_makes_one_key_for_the_exchange_and_not_one_for_each_that_there_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[list[int]] = []
+    push = tls.push_client_hello
+
+    def watched(buffer: tls.Buffer, hello: tls.ClientHello) -> None:
+        offered.append([group for group, _ in hello.key_share])
+        push(buffer, hello)
+
+    monkeypatch.setattr(tls, "push_client_hello", watched)
+    async with listening(world.credentials("n1"), Recorder()) as listener, dialled(listener.port, world.credentials("n2"), local("n2")):
+        assert offered == [[mtls.KEY_EXCHANGE]]
 
 
 async def test_a_server_that_no_longer_asks_for_certificates_lets_nobody_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

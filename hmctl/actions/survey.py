@@ -90,15 +90,17 @@ def _knowing(hosts: Sequence[Host]) -> set[str]:
 
 
 async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None, *, members: bool = True) -> Answer:
-    """One agent's report, with how far away it is and how its clock stands."""
+    """One agent's report, with how far away it is and how its clock stands. `members`: it is a witness, and asked more thoroughly."""
     async with await connect(host, access, via=via, timeout=timeout, connector=connector) as agent:
         sent, began = time.time(), time.monotonic()
         report = await agent.report(members=members)
         took = time.monotonic() - began
-        again = time.monotonic()
-        await agent.ping()
         # QUIC's own figure is all handshake by now: the cheapest of the exchanges is the best witness of the way itself.
-        distance = min(took, time.monotonic() - again, took if agent.rtt is None else agent.rtt)
+        distance = min(took, took if agent.rtt is None else agent.rtt)
+        if members:  # a second exchange says better how far it is; of hundreds of nodes, nobody wants to wait for that
+            again = time.monotonic()
+            await agent.ping()
+            distance = min(distance, time.monotonic() - again)
         return Answer(report, rtt_seconds=distance, offset_seconds=_offset(report.unix_time, sent, took))
 
 

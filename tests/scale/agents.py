@@ -8,13 +8,14 @@ Behind them is no Raft but one World that answers for all of them consistently: 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import gc
 import time
 from base64 import b64decode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from control import serve
 
 from hmcore import api
@@ -194,4 +195,5 @@ class World:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--control", type=Path, required=True)
-    asyncio.run(serve(parser.parse_args().control, World().answer))
+    gc.set_threshold(100_000, 50, 100)  # hundreds of agents in one process: each of the real ones has only its own garbage to look at
+    uvloop.run(serve(parser.parse_args().control, World().answer))

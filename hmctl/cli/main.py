@@ -235,6 +235,6 @@ def _interrupted() -> int:
 
 def main() -> None:
     """The console script."""
-    # A command lives for seconds and then everything goes: to look for garbage among hundreds of connections costs a sixth of it.
+    # A command lives for seconds and then everything goes: looking for garbage among hundreds of connections finds next to none.
     gc.set_threshold(GARBAGE, 50, 100)
     sys.exit(run(sys.argv[1:]))

@@ -21,7 +21,7 @@ from hmcore.errors import CommandFailed, HyperMeshError
 from hmctl import layout
 from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
 from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
-from hmctl.actions.deploy import Hosts, select
+from hmctl.actions.hosts import Hosts, select
 from hmctl.actions.refusal import Refusal
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock

@@ -1,7 +1,6 @@
 """deploy: from hosts that SSH reaches to one healthy cluster, and back to it whenever something has changed.
 
-    connect, gather facts                      who is there, and how is it?
-    validate, probe the network                can it carry a node? nothing has been changed yet
+    preflight                                  who is there, and can it carry a node? nothing has been changed yet
     build the release, plan, ask               what would change, in words
     HOST_PHASES                                host by host, side by side
     restart, form, wait until healthy          the cluster as a whole
@@ -16,33 +15,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
-from hmcore.errors import HyperMeshError, UsageError
+from hmcore.errors import HyperMeshError
 from hmctl.actions import desired
-from hmctl.actions.refusal import unsafe
+from hmctl.actions.hosts import Hosts, Options, select
+from hmctl.actions.preflight import Preflight
 from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
 from hmctl.output import Output, Progress
-from hmctl.phases import formed, hostlock, ownership, probe, rolling, runner
+from hmctl.phases import formed, hostlock, ownership, rolling, runner
 from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
 from hmctl.phases.certificates import IssueCertificates
 from hmctl.phases.configure import WriteConfiguration
-from hmctl.phases.connect import Reached, reach
+from hmctl.phases.connect import Reached
 from hmctl.phases.form import form
-from hmctl.phases.healthy import PATIENCE, Verdict, wait_healthy
+from hmctl.phases.healthy import Verdict, wait_healthy
 from hmctl.phases.packages import InstallPackages
 from hmctl.phases.runner import Outcome, Timings
 from hmctl.phases.start import StartAgent
 from hmctl.phases.units import InstallUnits
 from hmctl.phases.upload import UploadRelease
-from hmctl.phases.validate import Check, validate
-from hmctl.remote.base import FirstContact, Remote
-from hmctl.render import Renderer, edited
+from hmctl.phases.validate import Check
+from hmctl.remote.base import Remote
+from hmctl.render import Renderer
 from hmctl.state import Place
 from hmctl.text import listed, plural
 
@@ -51,29 +50,11 @@ if TYPE_CHECKING:
     from hmctl.state import OperatorStore
 
 
-class Hosts(Protocol):
-    """Opens connections (hmctl/remote/ssh.py). `trust` accepts a key that the operator has seen."""
-
-    async def connect(self, host: Host) -> Remote: ...
-    def trust(self, contact: FirstContact) -> None: ...
-
-
 class Releases(Protocol):
     """Builds releases, or finds them built (hmctl/bundle/store.py). Blocking."""
 
     def cached(self, target: ReleaseTarget) -> Release | None: ...
     def get(self, target: ReleaseTarget) -> Release: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """`timeout`: how long the cluster may take to be healthy, in seconds; None: as the settings have it."""
-
-    limit: str | None = None
-    dry_run: bool = False
-    yes: bool = False
-    at_once: int = 32
-    timeout: float | None = None
 
 
 @dataclass(slots=True)
@@ -110,10 +91,8 @@ class Deploy:
         """Raises UsageError and Interrupted; everything that befalls a host, or the cluster, is in the report."""
         began = time.monotonic()
         chosen = select(self.inventory.hosts, self.options.limit)
-        reached, checks = Reached(), list[Check]()
-        with self.output.progress(hosts=len(chosen)) as progress:
-            await self._reach(chosen, reached, progress)
-            checks = await self._examine(chosen, reached, progress)
+        preflight = Preflight(self.inventory, self.store, self.hosts, self.agents, self.output, self.options, self.timings, self.now)
+        reached, checks = await preflight.look(chosen)
         report = _Draft(self, chosen, reached, checks, began)
         if ownership.failed(checks):
             return report.finished(
@@ -121,8 +100,8 @@ class Deploy:
             )
         if not reached.facts.keys() & {host.name for host in chosen}:
             return report.finished(error="no host could be reached; nothing was changed")
-        known = await self._formation(chosen, reached)
-        if known.formed and (unfit := self._unsafe(reached)):
+        known = await preflight.formation(chosen, reached)
+        if known.formed and (unfit := preflight.unsafe(reached)):
             report.checks = [*checks, *unfit]
             return report.finished(
                 error=f"{listed([check.name for check in unfit])} cannot be changed so while agents run; nothing was changed"
@@ -143,86 +122,6 @@ class Deploy:
             for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
                 await asyncio.to_thread(release.verify)
         return await self._apply(targets, reached, report)
-
-    async def _reach(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> None:
-        """Connects and gathers facts. Without a CA here, also from hosts that are not to be changed: the cluster may exist already."""
-        wanted = list(chosen) if self.store.has_authority() else list(self.inventory.hosts)
-        at_once = self.options.at_once
-        await reach(wanted, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
-        strangers = {name: error for name, error in reached.lost.items() if isinstance(error, FirstContact)}
-        if strangers:
-            contacts = {contact.line: contact for contact in strangers.values()}
-            for contact in contacts.values():
-                self.output.warn(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
-            question = f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?"
-            fix = "compare them, then give --yes: " + ("for this run they are accepted" if self.options.dry_run else "they are pinned")
-            self.output.confirm(question, yes=self.options.yes, fix=fix)
-            for contact in contacts.values():
-                self.hosts.trust(contact)
-            again = [host for host in wanted if host.name in strangers]
-            reached.lost = {name: error for name, error in reached.lost.items() if name not in strangers}
-            await reach(again, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
-
-    async def _examine(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
-        """The preflight table: whose the hosts are, what they are, and whether they reach each other."""
-        store = self.store
-        ca = store.ca_certificate() if store.has_authority() else None
-        owner = ownership.Owner(ca, store.bootstrap() if ca else None, store.formed_at is not None, store.voters)
-        checks = ownership.examine(self.inventory, owner, reached.facts)
-        checks += validate(self.inventory, chosen, reached.facts)
-        if not ownership.failed(checks):
-            checks += await self._probe(chosen, reached, progress)
-        for name in reached.facts:
-            mine = [check for check in checks if check.host == name and check.status != "ok"]
-            worst = "failed" if ownership.failed(mine) else "warning" if mine else "ok"
-            text = {"failed": "not fit for a node, see below", "warning": "usable, see below", "ok": "checks passed"}[worst]
-            progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
-        return checks
-
-    async def _probe(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
-        known = [host for host in chosen if host.name in reached.facts]
-        room = hostlock.room(known, self.options.at_once)
-        if room == 1 < len(known) and probe.plan(known, reached.facts):
-            message = "whether the hosts reach each other was not tried: that takes two SSH connections at the same time"
-            return [Check(None, "network", "warn", message, "give --concurrency 2, or more")]
-        plans = [probe.plan(group, reached.facts) for group in probe.groups(known, room)]
-        found = []
-        for attempts in filter(None, plans):
-            for attempt in attempts:
-                progress.update(attempt.host.name, "trying the way to the other hosts")
-            with self.timings.span("Probe network"):
-                found.append(await probe.probe(attempts, reached.remotes))
-        return probe.together(found, len(known)) if found else []
-
-    async def _formation(self, chosen: Sequence[Host], reached: Reached) -> formed.Known:
-        """By our own records, or else by what the agents say that run already; a dry run does not write it down."""
-        store = self.store
-        if store.formed_at is not None:
-            return formed.Known(formed=True)
-        if not store.has_authority() or (bootstrap := store.known_bootstrap) is None:
-            return formed.Known()
-        names = {host.name for host in chosen}
-        idle = {name for name in names if name not in reached.facts or not reached.facts[name].agent.journal}
-        asked = [host for host in self.inventory.control_hosts if host.name not in idle]
-        if not asked:
-            return formed.Known()
-        agents = self.agents(store, reached.remotes)
-        try:
-            with self.timings.span("Ask who runs"):
-                known = formed.known(bootstrap, await agents.formation(asked, timeout=PATIENCE))
-        finally:
-            await agents.close()
-        if known.formed and not self.options.dry_run:
-            store.mark_formed(self.now())
-        return known
-
-    def _unsafe(self, reached: Reached) -> list[Check]:
-        """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and
-        what somebody wrote into a file by hand is undone, whatever it was."""
-        agents = [(facts, facts.agent) for facts in reached.facts.values()]
-        running = [ownership.config_of(facts) for facts, agent in agents if agent.unit.running and not edited(agent.config or b"")]
-        refusals = unsafe([config.settings for config in running if config is not None], self.inventory.settings)
-        return [Check(None, refusal.path, "error", f"{refusal.path}: {refusal.message}", refusal.fix) for refusal in refusals]
 
     async def _targets(self, chosen: Sequence[Host], reached: Reached) -> list[Target]:
         """The release for each kind of host, built here if it was not before; then what each host shall look like."""
@@ -395,14 +294,3 @@ def consent(steps: Sequence[Step]) -> str:
     hosts = len({step.host for step in steps if step.host is not None})
     where = f" on {plural(hosts, 'host')}" if hosts else ""
     return f"Make {'this change' if len(steps) == 1 else f'these {len(steps)} changes'}{where}?"
-
-
-def select(hosts: Sequence[Host], limit: str | None) -> list[Host]:
-    """The hosts whose names match one of the comma-separated patterns. Raises UsageError when none does."""
-    if limit is None:
-        return list(hosts)
-    patterns = [pattern.strip() for pattern in limit.split(",") if pattern.strip()]
-    chosen = [host for host in hosts if any(fnmatchcase(host.name, pattern) for pattern in patterns)]
-    if not chosen:
-        raise UsageError(f"--limit {limit} matches none of {listed([host.name for host in hosts])}")
-    return chosen

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError
-from hmctl.actions.deploy import Hosts, Options, select
+from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock, ownership, runner

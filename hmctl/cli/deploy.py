@@ -45,7 +45,7 @@ def command(
 
     Shows its plan and asks first. Exit code 0: healthy; 1: failed; 3: partly done, with the hosts named; 10: see --detailed-exitcode.
     """
-    from hmctl.actions.deploy import Options
+    from hmctl.actions.hosts import Options
 
     context = current(ctx)
     options = Options(limit=limit, dry_run=dry_run, yes=yes, at_once=concurrency, timeout=timeout)
@@ -57,7 +57,8 @@ def command(
 async def _deploy(context: Context, options: object) -> Report:
     from contextlib import nullcontext
 
-    from hmctl.actions.deploy import Deploy, Options
+    from hmctl.actions.deploy import Deploy
+    from hmctl.actions.hosts import Options
     from hmctl.bundle.store import ReleaseStore
     from hmctl.client import Access
     from hmctl.phases.agents import LiveAgents

@@ -10,7 +10,7 @@ from hmctl.cli.context import Context, current
 from hmctl.text import Styled, duration, listed
 
 if TYPE_CHECKING:
-    from hmctl.actions.deploy import Options
+    from hmctl.actions.hosts import Options
     from hmctl.actions.report import Report
     from hmctl.output import Output
 
@@ -26,7 +26,7 @@ def command(
     ] = 32,
 ) -> int:
     """Remove everything that deploy put on the hosts: agent, releases, configuration, keys and state. It cannot be undone."""
-    from hmctl.actions.deploy import Options
+    from hmctl.actions.hosts import Options
 
     context = current(ctx)
     options = Options(limit=limit, dry_run=dry_run, yes=yes, at_once=concurrency)

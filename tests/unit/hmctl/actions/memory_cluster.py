@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
 from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable, Unreachable
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmctl import layout
-from hmctl.actions.deploy import Deploy, Options
+from hmctl.actions.deploy import Deploy
+from hmctl.actions.hosts import Options
 from hmctl.actions.report import Report
 from hmctl.actions.reset import Reset
 from hmctl.bundle.build import Target
@@ -264,6 +266,14 @@ def make(folder: Path, count: int = 3, extra: str = "") -> Bed:
     hosts = "".join(f"  - {{name: node{i}, address: 10.0.0.{i}, role: {'control' if i <= 3 else 'worker'}}}\n" for i in range(1, count + 1))
     text = f"name: test\nid: hm-abc123defg\nssh: {{user: root}}\n{extra}hosts:\n{hosts}"
     return Bed(folder, World(machines), text)
+
+
+async def killed(bed: Bed, **options: object) -> None:
+    """A deploy that is gone as soon as it has sent `form`: what it had in mind is lost, what it wrote is not."""
+    bed.world.dies = True
+    with contextlib.suppress(asyncio.CancelledError):
+        await bed.deploy(**options)  # type: ignore[arg-type]
+    bed.world.dies = False
 
 
 async def no_probe(attempts: Sequence[probe.Attempt], remotes: object) -> list[object]:

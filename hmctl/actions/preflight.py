@@ -1,0 +1,133 @@
+"""Preflight: can this run of deploy begin at all? Connects, asks, compares and tries; nothing is changed on any host.
+
+look        who is there, whose are they, are they fit for a node, do they reach each other?
+formation   was the cluster formed already, whoever did that?
+unsafe      would nodes that run meet settings that must not meet theirs?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from hmctl.actions.hosts import Hosts, Options
+from hmctl.actions.refusal import unsafe
+from hmctl.output import Output, Progress
+from hmctl.phases import formed, hostlock, ownership, probe
+from hmctl.phases.agents import Agents
+from hmctl.phases.connect import Reached, reach
+from hmctl.phases.healthy import PATIENCE
+from hmctl.phases.runner import Timings
+from hmctl.phases.validate import Check, validate
+from hmctl.remote.base import FirstContact, Remote
+from hmctl.render import edited
+from hmctl.text import plural
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host, Inventory
+    from hmctl.state import OperatorStore
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """Of one run of deploy, whose collaborators these are."""
+
+    inventory: Inventory
+    store: OperatorStore
+    hosts: Hosts
+    agents: Callable[[OperatorStore, Mapping[str, Remote]], Agents]
+    output: Output
+    options: Options
+    timings: Timings
+    now: Callable[[], datetime]
+
+    async def look(self, chosen: Sequence[Host]) -> tuple[Reached, list[Check]]:
+        """Who could be reached, and the preflight table. Raises UsageError and Interrupted where strangers are met."""
+        reached = Reached()
+        with self.output.progress(hosts=len(chosen)) as progress:
+            await self._reach(chosen, reached, progress)
+            return reached, await self._examine(chosen, reached, progress)
+
+    async def formation(self, chosen: Sequence[Host], reached: Reached) -> formed.Known:
+        """By our own records, or else by what the agents say that run already; a dry run does not write it down."""
+        store = self.store
+        if store.formed_at is not None:
+            return formed.Known(formed=True)
+        if not store.has_authority() or (bootstrap := store.known_bootstrap) is None:
+            return formed.Known()
+        names = {host.name for host in chosen}
+        idle = {name for name in names if name not in reached.facts or not reached.facts[name].agent.journal}
+        asked = [host for host in self.inventory.control_hosts if host.name not in idle]
+        if not asked:
+            return formed.Known()
+        agents = self.agents(store, reached.remotes)
+        try:
+            with self.timings.span("Ask who runs"):
+                known = formed.known(bootstrap, await agents.formation(asked, timeout=PATIENCE))
+        finally:
+            await agents.close()
+        if known.formed and not self.options.dry_run:
+            store.mark_formed(self.now())
+        return known
+
+    def unsafe(self, reached: Reached) -> list[Check]:
+        """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and
+        what somebody wrote into a file by hand is undone, whatever it was."""
+        agents = [(facts, facts.agent) for facts in reached.facts.values()]
+        running = [ownership.config_of(facts) for facts, agent in agents if agent.unit.running and not edited(agent.config or b"")]
+        refusals = unsafe([config.settings for config in running if config is not None], self.inventory.settings)
+        return [Check(None, refusal.path, "error", f"{refusal.path}: {refusal.message}", refusal.fix) for refusal in refusals]
+
+    # inside
+
+    async def _reach(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> None:
+        """Connects and gathers facts. Without a CA here, also from hosts that are not to be changed: the cluster may exist already."""
+        wanted = list(chosen) if self.store.has_authority() else list(self.inventory.hosts)
+        at_once = self.options.at_once
+        await reach(wanted, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+        strangers = {name: error for name, error in reached.lost.items() if isinstance(error, FirstContact)}
+        if strangers:
+            contacts = {contact.line: contact for contact in strangers.values()}
+            for contact in contacts.values():
+                self.output.warn(f"first contact with {contact.place}: its SSH host key is {contact.fingerprint}")
+            question = f"Are these the keys of {plural(len(contacts), 'host')}, as far as you know?"
+            fix = "compare them, then give --yes: " + ("for this run they are accepted" if self.options.dry_run else "they are pinned")
+            self.output.confirm(question, yes=self.options.yes, fix=fix)
+            for contact in contacts.values():
+                self.hosts.trust(contact)
+            again = [host for host in wanted if host.name in strangers]
+            reached.lost = {name: error for name, error in reached.lost.items() if name not in strangers}
+            await reach(again, self.hosts.connect, reached, progress, self.timings, at_once=at_once)
+
+    async def _examine(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
+        """The preflight table: whose the hosts are, what they are, and whether they reach each other."""
+        store = self.store
+        ca = store.ca_certificate() if store.has_authority() else None
+        owner = ownership.Owner(ca, store.bootstrap() if ca else None, store.formed_at is not None, store.voters)
+        checks = ownership.examine(self.inventory, owner, reached.facts)
+        checks += validate(self.inventory, chosen, reached.facts)
+        if not ownership.failed(checks):
+            checks += await self._probe(chosen, reached, progress)
+        for name in reached.facts:
+            mine = [check for check in checks if check.host == name and check.status != "ok"]
+            worst = "failed" if ownership.failed(mine) else "warning" if mine else "ok"
+            text = {"failed": "not fit for a node, see below", "warning": "usable, see below", "ok": "checks passed"}[worst]
+            progress.finish(name, text, outcome=worst)  # type: ignore[arg-type]  # mypy joins the literals to str
+        return checks
+
+    async def _probe(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> list[Check]:
+        known = [host for host in chosen if host.name in reached.facts]
+        room = hostlock.room(known, self.options.at_once)
+        if room == 1 < len(known) and probe.plan(known, reached.facts):
+            message = "whether the hosts reach each other was not tried: that takes two SSH connections at the same time"
+            return [Check(None, "network", "warn", message, "give --concurrency 2, or more")]
+        plans = [probe.plan(group, reached.facts) for group in probe.groups(known, room)]
+        found = []
+        for attempts in filter(None, plans):
+            for attempt in attempts:
+                progress.update(attempt.host.name, "trying the way to the other hosts")
+            with self.timings.span("Probe network"):
+                found.append(await probe.probe(attempts, reached.remotes))
+        return probe.together(found, len(known)) if found else []

@@ -1,0 +1,124 @@
+"""What deploy finds out before it changes anything, on machines in memory: whose the hosts are, and whether it may begin at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from memory_cluster import Bed, killed, make, no_probe
+
+from hmcore.errors import UsageError
+from hmctl import layout
+from hmctl.phases import probe
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "probe", no_probe)
+
+
+async def test_a_cluster_that_formed_while_nobody_looked_is_found_formed(tmp_path: Path) -> None:
+    """Ctrl-C while waiting until it is healthy: the agents form it all the same."""
+    bed = make(tmp_path)
+    await killed(bed)
+    bed.world.form()
+    assert bed.store.formed_at is None
+    planned = await bed.deploy(dry_run=True)
+    assert (planned.cluster_changes, planned.exit_code(detailed=True)) == ((), 0)
+    assert bed.store.formed_at is None
+    report = await bed.deploy(yes=False)  # nothing is left to ask for
+    assert (report.changed, report.healthy) == (False, True)
+    assert bed.store.formed_at is not None
+
+
+async def test_the_progress_line_of_an_unfit_host_is_no_name_of_a_check(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node2"].port_holder = "nginx"
+    await bed.deploy()
+    assert "node2: failed: not fit for a node, see below" in bed.stderr.getvalue()
+
+
+@pytest.mark.parametrize(("dry_run", "said"), [(True, "for this run they are accepted"), (False, "they are pinned")])
+async def test_where_nobody_can_answer_for_strangers_the_way_on_is_named(tmp_path: Path, dry_run: bool, said: str) -> None:
+    bed = make(tmp_path)
+    bed.world.strange = {"node2"}
+    with pytest.raises(UsageError, match="nobody can answer") as caught:
+        await bed.deploy(yes=False, dry_run=dry_run)
+    assert "--yes" in (caught.value.fix or "")
+    assert said in (caught.value.fix or "")
+
+
+async def test_hosts_of_a_cluster_whose_ca_is_elsewhere_are_refused(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    other = Bed(tmp_path / "elsewhere", bed.world, bed.text)
+    other.folder.mkdir()
+    before = {name: list(machine.log) for name, machine in bed.world.machines.items()}
+    for limit in (None, "node3"):
+        report = await other.deploy(limit=limit)
+        assert report.exit_code(detailed=False) == 1
+        assert any("hmctl ca import" in (check.fix or "") and "not on this machine" in check.message for check in report.checks)
+    assert not other.store.has_authority()
+    assert {name: machine.log for name, machine in bed.world.machines.items()} == before
+
+
+async def test_without_a_ca_even_hosts_outside_the_limit_are_asked_whose_they_are(tmp_path: Path) -> None:
+    """A fresh node4, and an operator who lost the CA: a second one must not be made for it."""
+    bed = make(tmp_path, count=4)
+    await bed.deploy(limit="node1,node2,node3")
+    other = Bed(tmp_path / "elsewhere", bed.world, bed.text)
+    other.folder.mkdir()
+    report = await other.deploy(limit="node4")
+    assert report.exit_code(detailed=False) == 1
+    assert not other.store.has_authority()
+
+
+async def test_a_host_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    config = bed.world.machines["node2"].files[layout.CONFIG]
+    bed.world.machines["node2"].files[layout.CONFIG] = config.replace(b"hm-abc123defg", b"hm-zzzzzzzzzz")
+    report = await bed.deploy()
+    assert [check.host for check in report.checks if check.status == "error"] == ["node2"]
+    assert "hm-zzzzzzzzzz" in next(check.message for check in report.checks if check.status == "error")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_the_control_nodes_of_a_formed_cluster_cannot_be_changed(tmp_path: Path, recorded: bool) -> None:
+    """Not even where only the hosts' own files say which they are."""
+    bed = make(tmp_path, count=4)
+    await bed.deploy()
+    if not recorded:
+        bed.store._write_record(msgspec.structs.replace(bed.store._record(), voters=None))
+    bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, role: control").replace(
+        "10.0.0.3, role: control", "10.0.0.3, role: worker"
+    )
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 1
+    assert any(("cannot be changed" if recorded else "cannot change them") in check.message for check in report.checks)
+
+
+async def test_no_sudo_sets_a_host_aside_with_the_way_to_mend_it(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.machines["node3"].root = False
+    report = await bed.deploy()
+    assert (report.hosts[2].status, report.exit_code(detailed=False)) == ("unreachable", 3)
+    assert "sudo" in (report.hosts[2].error or "")
+    assert report.hosts[2].fix
+
+
+async def test_strangers_are_shown_before_anything_is_sent_to_them(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.strange = {"node2"}
+    with pytest.raises(UsageError):
+        await bed.deploy(yes=False)
+    assert "SHA256:abc" in bed.stderr.getvalue()
+    report = await bed.deploy()
+    assert report.healthy
+
+
+async def test_all_hosts_down_is_a_failure(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    bed.world.down = set(bed.world.machines)
+    assert (await bed.deploy()).exit_code(detailed=False) == 1

@@ -44,7 +44,7 @@ def event_kinds(incomplete: str) -> list[str]:
 
 def lab_names(incomplete: str) -> list[str]:
     """The labs of this machine."""
-    from hmctl.lab.lab import all_labs, directory
+    from hmctl.lab.home import all_labs, directory
 
     try:
         return [name for name in all_labs(directory()) if name.startswith(incomplete)]
@@ -55,7 +55,7 @@ def lab_names(incomplete: str) -> list[str]:
 def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:
     """The hosts of the lab that --name means."""
     from hmctl.lab import state
-    from hmctl.lab.lab import directory
+    from hmctl.lab.home import directory
 
     try:
         lab = state.load(directory() / "labs" / ctx.params.get("name", "lab"))

@@ -70,7 +70,8 @@ def down(ctx: typer.Context, name: Name = "lab") -> None:
 @app.command("ls")
 def list_labs(ctx: typer.Context) -> None:
     """The labs of this machine and their hosts."""
-    from hmctl.lab.lab import Lab, all_labs, directory
+    from hmctl.lab.home import all_labs, directory
+    from hmctl.lab.lab import Lab
 
     output = current(ctx).output
     root = directory()

@@ -7,8 +7,6 @@ interrupted call left half done is completed by the next `up`, or removed by `do
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from hmcore.errors import LabError, UsageError
-from hmctl.lab import base, cgroups, host, inventory, network, plan, shell, state
+from hmctl.lab import access, base, cgroups, home, host, inventory, network, plan, shell, state
 from hmctl.lab.host import Machine
 from hmctl.lab.lock import exclusive
 from hmctl.lab.plan import Names
@@ -30,8 +28,6 @@ from hmctl.lab.state import Block, LabState
 
 T = TypeVar("T")
 
-DIRECTORY_VARIABLE = "HYPERMESH_LAB_DIR"
-DEFAULT_DIRECTORY = Path("/var/lib/hypermesh-lab")
 _LOCK_TIMEOUT = base.BUILD_TIMEOUT  # whoever holds it may be building the image
 _AT_ONCE = 8  # hosts
 
@@ -62,28 +58,13 @@ class Up:
     inventory_written: bool
 
 
-def directory(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:
-    """Where labs and the base image live. Raises UsageError for a path that mount options could not carry."""
-    path = Path(environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY)
-    if not path.is_absolute() or re.search(r"[\s,:\\\"'$]", str(path)):
-        raise UsageError(
-            f"{DIRECTORY_VARIABLE} must be an absolute path without spaces, commas, colons, quotes and backslashes, not {str(path)!r}"
-        )
-    return path
-
-
-def all_labs(root: Path) -> list[str]:
-    """The labs that have a directory under `root`, by name."""
-    return sorted(file.parent.name for file in (root / "labs").glob(f"*/{state.FILE}"))
-
-
 class Lab:
     """One lab by name. Knows nothing between calls: the directory and the kernel remember."""
 
     def __init__(self, name: str = "lab", *, root: Path | None = None, progress: Progress | None = None) -> None:
         self.name = plan.check_name(name)
-        self.root = root or directory()
-        self.folder = self.root / "labs" / self.name
+        self.root = root or home.directory()
+        self.folder = home.folder(self.root, self.name)
         self._progress = progress or Silent()
 
     # Life of the lab
@@ -101,13 +82,16 @@ class Lab:
                     f"the base image {design.image} of lab {self.name!r} is gone", fix=f"hmctl lab down --name {self.name}, then up"
                 )
             with self._allocating():
-                base.remove_unused(self._images, {design.image, recipe.digest, *(lab.image for lab in self._states())}, self._progress)
-            key = self._ensure_key()
+                base.remove_unused(
+                    self._images, {design.image, recipe.digest, *(lab.image for lab in home.designs(self.root))}, self._progress
+                )
+            key = access.ensure_key(self.folder, self.name)
             self._ensure_switch(design)
             machines = self._machines(design)
             booted = tuple(_at_once(lambda machine: self._ensure_host(machine, key), machines))
-            self._write_known_hosts(machines)
-            written, design = self._write_inventories(design)
+            access.write_known_hosts(self.folder, machines)
+            written, design = access.write_inventories(self.folder, design)
+            state.save(self.folder, design)
             return Up(self._view(design), tuple(m.node for m, fresh in zip(machines, booted, strict=True) if fresh), written)
 
     def down(self) -> bool:
@@ -128,7 +112,8 @@ class Lab:
             _at_once(Machine.clear, machines)
             network.remove_switch(self.name, known.subnet if known else None)
             if known:
-                self._remove_inventories(known)
+                for file, kept in access.remove_inventories(known).items():
+                    self._progress.finish(self.name, f"{file} was edited: kept as {kept}")
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             with self._allocating():
@@ -171,7 +156,7 @@ class Lab:
         """Boot the host from its disk, unless it runs, and wait until it is ready."""
         with self._changing("start") as design:
             self._ensure_switch(design)
-            self._ensure_host(self._machine(design, node), self._ensure_key())
+            self._ensure_host(self._machine(design, node), access.ensure_key(self.folder, self.name))
 
     def pause(self, node: str, paused: bool = True) -> None:
         """Freeze all processes of the host (it keeps its memory and does not notice), or let them go on."""
@@ -202,7 +187,7 @@ class Lab:
 
     @property
     def _images(self) -> Path:
-        return self.root / "base"
+        return home.images(self.root)
 
     @property
     def _lock(self) -> Path:
@@ -236,15 +221,6 @@ class Lab:
             )
         return design
 
-    def _states(self) -> list[LabState]:
-        """All labs' designs; a damaged one is left out here and reported by its own commands."""
-        found = []
-        for name in all_labs(self.root):
-            with contextlib.suppress(LabError):
-                design = state.load(self.root / "labs" / name)
-                found += [design] if design else []
-        return found
-
     def _design(self, nodes: int | None, image: str, inventory_file: Path | None) -> LabState:
         """The design to bring up, already on disk: the present one, extended, or a new one."""
         known = state.load(self.folder)
@@ -259,7 +235,7 @@ class Lab:
         names = plan.node_names(plan.DEFAULT_HOSTS if nodes is None else nodes)
         self._refuse_strangers()
         with self._allocating():
-            subnet = plan.free_subnet({lab.subnet for lab in self._states()} | plan.subnets_of(network.taken_addresses()))
+            subnet = plan.free_subnet({lab.subnet for lab in home.designs(self.root)} | plan.subnets_of(network.taken_addresses()))
             design = LabState(
                 name=self.name, subnet=subnet, cluster_id=inventory.new_cluster_id(), image=image, nodes=names, inventory=file
             )
@@ -273,7 +249,8 @@ class Lab:
         if any(names.node(name) and cgroups.HostCgroup(name, found).populated() for name in cgroups.names(found)):
             raise LabError(
                 f"hosts of a lab {self.name!r} run on this machine, but {self.folder} does not know them",
-                fix=f"set {DIRECTORY_VARIABLE} as when it was made, choose another --name, or remove it: hmctl lab down --name {self.name}",
+                fix=f"set {home.DIRECTORY_VARIABLE} as when it was made, choose another --name, "
+                f"or remove it: hmctl lab down --name {self.name}",
             )
 
     def _machines(self, design: LabState) -> list[Machine]:
@@ -300,38 +277,6 @@ class Lab:
     def _ensure_switch(self, design: LabState) -> None:
         if not network.switch_is_up(design):
             network.make_switch(design)
-
-    def _ensure_key(self) -> str:
-        """The public half of the lab's SSH key."""
-        key = self.folder / "key"
-        public = key.with_suffix(".pub")
-        if not public.exists():  # written last
-            key.unlink(missing_ok=True)
-            shell.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"hypermesh-lab-{self.name}", "-f", str(key)])
-            inventory.give_to_caller(key)
-        return public.read_text()
-
-    def _write_known_hosts(self, machines: Sequence[Machine]) -> None:
-        lines = [f"{machine.state.address(machine.node)} {machine.disk.host_key()}\n" for machine in machines]
-        (self.folder / "known_hosts").write_text("".join(lines))
-
-    def _write_inventories(self, design: LabState) -> tuple[bool, LabState]:
-        """Write the one that was asked for, and refresh earlier ones. False if the former was left alone because somebody edited it."""
-        text = inventory.render(design, self.folder / "key", self.folder / "known_hosts")
-        asked = True
-        for file in (design.inventory, *(path for path in design.written if path != design.inventory and Path(path).exists())):
-            if inventory.write(Path(file), text, design.written.get(file, "")):
-                design = msgspec.structs.replace(design, written={**design.written, file: inventory.digest(text)})
-            elif file == design.inventory:
-                asked = False
-        state.save(self.folder, design)
-        return asked, design
-
-    def _remove_inventories(self, design: LabState) -> None:
-        for file, digest in design.written.items():
-            kept = inventory.remove(Path(file), digest)
-            if kept is not None:
-                self._progress.finish(self.name, f"{file} was edited: kept as {kept}")
 
     def _rewire(self, design: LabState) -> None:
         state.save(self.folder, design)

@@ -13,7 +13,8 @@ from clusters import Cluster, Hmctl
 
 from hmcore.errors import LabError
 from hmctl.lab import shell
-from hmctl.lab.lab import Lab, all_labs, directory
+from hmctl.lab.home import all_labs, directory
+from hmctl.lab.lab import Lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from hmcore.errors import LabError, UsageError
 from hmctl.lab.cgroups import hierarchies
-from hmctl.lab.lab import Lab, directory
+from hmctl.lab.home import directory
+from hmctl.lab.lab import Lab
 from hmctl.lab.plan import Names
 from hmctl.lab.state import FILE, load
 

@@ -269,7 +269,7 @@ def test_completion_of_nodes(typed: str, offered: list[str], cluster: object, tm
     (tmp_path / "other.yaml").write_text("id: hm-abc123defg\nname: o\nhosts:\n  - {name: web, address: 10.0.0.9, role: control}\n")
     lab = LabState(name="lab", subnet=0, cluster_id="hm-abc123defg", image="", nodes=("node1", "node2"), inventory="")
     save(tmp_path / "labs" / "lab", lab)
-    monkeypatch.setattr("hmctl.lab.lab.directory", lambda: tmp_path)
+    monkeypatch.setattr("hmctl.lab.home.directory", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     words = typed.split()
     ctx = typer.Context(main.load("ca"), info_name="hmctl")

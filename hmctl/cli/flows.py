@@ -49,7 +49,7 @@ def command(
 
     IN and OUT are seen from the container.
     A terminal narrower than 100 columns is spared the column SERVICE.
-    Connections are attempts (SYN packets): where nobody answers, each repetition counts.
+    Connections are those that peers opened and those that the container began, each once, answered or not.
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)

@@ -79,6 +79,66 @@ def test_no_program_that_begins_is_missed_or_counted_twice_while_programs_are_re
     assert exec_links(cluster) == 1
 
 
+SILENCE = """
+table inet silence {
+  chain calls { type filter hook input priority 0; tcp dport 5400 drop; }
+  chain answers { type filter hook output priority 0; tcp sport 5401 tcp flags & (syn | ack) == syn | ack drop; }
+}
+"""
+CONNECT = """
+import errno, select, socket
+four, six, mapped = (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "::ffff:127.0.0.1")
+server = socket.create_server(("::", 5401), family=socket.AF_INET6, dualstack_ipv6=True)
+def begin(to, port):
+    one = socket.socket(to[0])
+    one.setblocking(False)
+    one.connect_ex((to[1], port))
+    return one
+def end(one):
+    select.select([], [one], [])
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+dead, slow = [begin(to, 5400) for to in (four, six)], [begin(to, 5401) for to in (four, six, mapped)]
+assert [end(one) for one in slow] == [0, 0, 0]
+assert [end(one) for one in dead] == [errno.ECONNREFUSED] * 2  # nobody listens there, which they hear now
+for one, to in zip(dead, (four, six)):
+    assert one.connect_ex((to[1], 5401)) == errno.ECONNABORTED  # ends the refused attempt; now the same socket opens another connection
+    assert one.connect_ex((to[1], 5401)) == errno.EINPROGRESS and end(one) == 0
+for _ in range(20):
+    for to in (four, six, mapped):
+        end(begin(to, 5401))
+"""
+
+
+def test_a_connection_counts_once_however_often_its_beginning_is_repeated(
+    cluster: Cluster, ours: str, eventually: Callable[..., None]
+) -> None:
+    """Repeated: by a container that calls where nobody answers; and towards one whose answers are lost."""
+    eventually(running(cluster), within=20)
+    inode = int(shell(cluster, f"stat -c %i {OURS}"))
+
+    def tcp() -> dict[str, dict[str, int]]:
+        return {flow["peer"]: flow for flow in counted(cluster)["flows"] if (flow["cgroup"], flow["protocol"]) == (inode, 6)}
+
+    before = tcp()
+
+    def of(counter: str) -> dict[str, int]:
+        return {peer: flow[counter] - before.get(peer, {}).get(counter, 0) for peer, flow in tcp().items()}
+
+    shell(cluster, f"nft -f - <<< '{SILENCE}'")
+    try:
+        shell(cluster, f"({ours} python3 -c '{CONNECT}') > /tmp/connect 2>&1 < /dev/null &")
+        # One SYN each, and two repetitions of each; nothing else goes out.
+        eventually(lambda: (sent := of("packets_out")).get("127.0.0.1", 0) >= 9 and sent.get("::1", 0) >= 6, within=20)
+        assert of("connections_out") == {"127.0.0.1": 3, "::1": 2}
+        assert of("connections_in") == {"127.0.0.1": 0, "::1": 0}
+    finally:
+        shell(cluster, "nft delete table inet silence")
+    eventually(lambda: not is_running(cluster, "[i]mport errno, select"), within=20)
+    assert shell(cluster, "cat /tmp/connect") == ""
+    assert of("connections_in") == {"127.0.0.1": 3 + 40, "::1": 2 + 20}
+    assert of("connections_out") == {"127.0.0.1": 4 + 40, "::1": 3 + 20}
+
+
 EXEC_AGAIN = bytes.fromhex("488b04244883f8017e11488d742410488b3e31d2b83b0000000f0531ffb83c0000000f05")  # execve(argv[1], argv + 1), if any
 
 

@@ -62,10 +62,45 @@ static __always_inline void hm_address(u8 *to, u32 v4, u32 a, u32 b, u32 c, u32 
   __builtin_memcpy(to, words, 16);
 }
 
+static __always_inline void hm_peer(u8 *to, struct bpf_sock_ops *ops) {
+  u32 v4 = ops->remote_ip4, words[4] = {ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2], ops->remote_ip6[3]};
+  asm volatile("" : "+r"(v4), "+r"(words[3])); /* else the compiler chooses the field and reads once, which the verifier does not allow */
+  hm_address(to, v4, words[0], words[1], words[2], words[3], ops->family == HM_AF_INET6);
+}
+
+/* A connection that a peer opened is counted here: this is once, however often its SYN or ours was sent. */
+static __always_inline void hm_accepted(struct bpf_sock_ops *ops) {
+  struct bpf_sock *sk = ops->sk;
+  struct hm_totals *totals = hm_totals();
+  if (!sk || !totals)
+    return;
+  u64 *owner = bpf_sk_storage_get(HM_MAP(OWNERS), sk, 0, 0);
+  if (!owner || !*owner)
+    return;
+  struct hm_flow_key key = {.cgroup = *owner, .protocol = IPPROTO_TCP};
+  hm_peer(key.peer, ops);
+  __sync_fetch_and_add(&totals->all.connections_in, 1);
+  struct hm_flow *flow = hm_flow_of(&key);
+  if (flow)
+    __sync_fetch_and_add(&flow->connections_in, 1);
+}
+
+/* The same socket may have tried before: its next SYN is the first of a connection (hm_opens). */
+static __always_inline void hm_connects(struct bpf_sock_ops *ops) {
+  struct bpf_sock *sk = ops->sk;
+  u64 *owner = sk ? bpf_sk_storage_get(HM_MAP(OWNERS), sk, 0, 0) : 0;
+  if (owner)
+    *owner = 0;
+}
+
 int hm_tcp(struct bpf_sock_ops *ops) {
   switch (ops->op) {
   case BPF_SOCK_OPS_TCP_CONNECT_CB:
+    hm_connects(ops);
+    bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+    return 1;
   case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+    hm_accepted(ops);
     bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
     return 1;
   case BPF_SOCK_OPS_STATE_CB:
@@ -87,15 +122,13 @@ int hm_tcp(struct bpf_sock_ops *ops) {
     __sync_fetch_and_add(&totals->overrun, 1);
     return 1;
   }
-  int six = ops->family == 10; /* AF_INET6 */
   u32 local6[4] = {ops->local_ip6[0], ops->local_ip6[1], ops->local_ip6[2], ops->local_ip6[3]};
-  u32 remote6[4] = {ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2], ops->remote_ip6[3]};
   event->kind = HM_TCP;
   event->family = ops->family;
   event->time = bpf_ktime_get_ns();
   event->cgroup = *owner;
-  hm_address(event->local, ops->local_ip4, local6[0], local6[1], local6[2], local6[3], six);
-  hm_address(event->peer, ops->remote_ip4, remote6[0], remote6[1], remote6[2], remote6[3], six);
+  hm_address(event->local, ops->local_ip4, local6[0], local6[1], local6[2], local6[3], ops->family == HM_AF_INET6);
+  hm_peer(event->peer, ops);
   event->local_port = ops->local_port;
   event->peer_port = __constant_ntohl(ops->remote_port);
   event->before = before;

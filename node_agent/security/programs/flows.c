@@ -21,17 +21,24 @@ static __always_inline u64 hm_packet_owner(struct __sk_buff *skb, struct hm_cfg 
   return bpf_skb_ancestor_cgroup_id(skb, level + 1);
 }
 
-/* Kept with the socket, for hm_tcp: there the kernel does not tell whose the socket is. Accepted sockets inherit it. */
-static __always_inline void hm_mark(struct __sk_buff *skb, u64 cgroup) {
+/* Whether this SYN opens a connection, and is no repetition of one that nobody answered.
+ *
+ * Whose the socket is, is kept with it, for hm_tcp: there the kernel does not tell. Accepted sockets inherit it. A SYN that goes out from a
+ * socket which has it already is a repetition; hm_tcp takes it away when the socket begins to connect. What comes in goes to the listener,
+ * which tells no connection from another: hm_tcp counts those, when they are established. */
+static __always_inline int hm_opens(struct __sk_buff *skb, u64 cgroup, int out) {
   struct bpf_sock *sk = skb->sk;
   if (!sk)
-    return;
+    return out;
   sk = bpf_sk_fullsock(sk);
-  if (!sk)
-    return;
+  if (!sk || sk->type != HM_SOCK_STREAM) /* made by hand, on a raw socket: each may be meant for somebody else */
+    return out;
   u64 *owner = bpf_sk_storage_get(HM_MAP(OWNERS), sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-  if (owner)
-    *owner = cgroup;
+  if (!owner)
+    return out;
+  int first = !*owner;
+  *owner = cgroup;
+  return out && first;
 }
 
 static __always_inline void hm_count(struct hm_flow *flow, u64 bytes, u64 packets, int opens, int out) {
@@ -43,8 +50,6 @@ static __always_inline void hm_count(struct hm_flow *flow, u64 bytes, u64 packet
   } else {
     __sync_fetch_and_add(&flow->bytes_in, bytes);
     __sync_fetch_and_add(&flow->packets_in, packets);
-    if (opens)
-      __sync_fetch_and_add(&flow->connections_in, 1);
   }
 }
 
@@ -80,25 +85,17 @@ static __always_inline int hm_packet(struct __sk_buff *skb, int out) {
   if (key.protocol == IPPROTO_TCP) {
     u8 *tcp = head + transport;
     asm volatile("" : "+r"(tcp)); /* else the compiler checks one pointer and reads through another, which the verifier cannot follow */
-    if (tcp + 14 <= end)
-      opens = (tcp[13] & 0x12) == 0x02; /* SYN without ACK */
-    if (opens)
-      hm_mark(skb, key.cgroup);
+    if (tcp + 14 <= end && (tcp[13] & 0x12) == 0x02) /* SYN without ACK */
+      opens = hm_opens(skb, key.cgroup, out);
   }
 
   u64 bytes = skb->len, packets = skb->gso_segs;
   if (!packets)
     packets = 1;
   hm_count(&totals->all, bytes, packets, opens, out);
-  struct hm_flow *flow = bpf_map_lookup_elem(HM_MAP(FLOWS), &key);
-  if (!flow) {
-    struct hm_flow none = {};
-    bpf_map_update_elem(HM_MAP(FLOWS), &key, &none, BPF_NOEXIST);
-    flow = bpf_map_lookup_elem(HM_MAP(FLOWS), &key);
-    if (!flow)
-      return 1;
-  }
-  hm_count(flow, bytes, packets, opens, out);
+  struct hm_flow *flow = hm_flow_of(&key);
+  if (flow)
+    hm_count(flow, bytes, packets, opens, out);
   return 1;
 }
 

@@ -8,8 +8,10 @@
 #include <uapi/linux/in6.h>
 
 #define HM_MAP(name) ((void *)bpf_pseudo_fd(1, HM_##name##_FD))
-#define HM_MAX_LEVEL 12 /* the deepest parent that is found; a container's is one below */
-#define HM_NAME 128     /* bytes of a program's file name that are kept */
+#define HM_MAX_LEVEL 12  /* the deepest parent that is found; a container's is one below */
+#define HM_NAME 128      /* bytes of a program's file name that are kept */
+#define HM_SOCK_STREAM 1 /* of linux/net.h and linux/socket.h, which are no UAPI */
+#define HM_AF_INET6 10
 
 enum { HM_EXEC = 1, HM_TCP = 2 };
 
@@ -92,4 +94,14 @@ static __always_inline int hm_may_send(struct hm_cfg *cfg, struct hm_totals *tot
   }
   bucket->tokens = tokens - 1000000000ULL;
   return 1;
+}
+
+/* Where this container and peer are counted; NULL only without memory. */
+static __always_inline struct hm_flow *hm_flow_of(struct hm_flow_key *key) {
+  struct hm_flow *flow = bpf_map_lookup_elem(HM_MAP(FLOWS), key);
+  if (flow)
+    return flow;
+  struct hm_flow none = {};
+  bpf_map_update_elem(HM_MAP(FLOWS), key, &none, BPF_NOEXIST);
+  return bpf_map_lookup_elem(HM_MAP(FLOWS), key);
 }

@@ -5,7 +5,6 @@ A command's module is imported only when it is called, so that `hmctl --help` an
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from hmctl.output import Output
 
 PROGRAM = "hmctl"
 INTERRUPTED = 130
-GARBAGE = 100_000  # objects made before any are looked at again
 COMPLETING = "_HMCTL_COMPLETE"  # set by the script that `hmctl completion` prints
 
 
@@ -231,10 +229,3 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
 def _interrupted() -> int:
     Output().note("interrupted")
     return INTERRUPTED
-
-
-def main() -> None:
-    """The console script."""
-    # A command lives for seconds and then everything goes: looking for garbage among hundreds of connections finds next to none.
-    gc.set_threshold(GARBAGE, 50, 100)
-    sys.exit(run(sys.argv[1:]))

@@ -116,10 +116,10 @@ def test_a_no_is_no_error(probe: Callable[..., None], capsys: pytest.CaptureFixt
 def test_a_reader_that_went_away_is_not_complained_about(grouped: bool) -> None:
     error = "ExceptionGroup('', [BrokenPipeError(32, 'Broken pipe')])" if grouped else "BrokenPipeError(32, 'Broken pipe')"
     program = (
-        "import sys, types, typer\nfrom hmctl.cli import main\n"
+        "import sys, types, typer\nfrom hmctl.__main__ import main\n"
         f"def command(ctx: typer.Context) -> None:\n    sys.stdout.write('unread')\n    raise {error}\n"
         "module = types.ModuleType('hmctl.cli.status')\nmodule.command = command\nsys.modules['hmctl.cli.status'] = module\n"
-        "sys.argv[1:] = ['status']\nmain.main()\n"
+        "sys.argv[1:] = ['status']\nmain()\n"
     )
     read, write = os.pipe()
     os.close(read)

@@ -1,4 +1,4 @@
-"""STOQ over QUIC: dial a peer, or serve. The datagram sockets live here; see connection.py for what one does with a connection.
+"""STOQ over QUIC: dial a peer (dialling.py), or serve (here). See connection.py for what one does with a connection.
 
 With quic.py and mtls.py the only home of aioquic. What strangers can make a listener do is bounded: handshakes under way are counted, have
 a deadline, and from some number on must first prove their address (Retry, RFC 9000 section 8.1.2).
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from typing import cast
@@ -27,16 +26,18 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable, TransportError
+from hmcore.errors import ConnectionLost, HyperMeshError, PeerUnreachable, TransportError
 from hmcore.pki import Identity
 from hmcore.stoq.complaints import Complaints
 from hmcore.stoq.connection import HIGH_WATER, Connection
-from hmcore.stoq.greeting import Acceptor, Admit, Dialer, Local, Peer, admit_all, certified
+from hmcore.stoq.dialling import dial
+from hmcore.stoq.greeting import Acceptor, Admit, Local, Peer, admit_all, certified
 from hmcore.stoq.messages import MessageStream
 from hmcore.stoq.mtls import Credentials, configuration, judge
 from hmcore.stoq.quic import SILENCE, Address, Callbacks, QuicWire
 from hmcore.stoq.service import Service
 from hmcore.stoq.session import Session
+from hmcore.stoq.udp import bound, place
 
 __all__ = ["Connection", "Credentials", "Listener", "Local", "MessageStream", "Peer", "Service", "dial", "serve"]
 
@@ -48,7 +49,6 @@ MAX_CONNECTIONS = 4096
 MAX_PER_PEER = 64  # connections of one identity
 MIN_INITIAL = 1200  # bytes; QUIC pads first packets, so that nobody can be made to send more than he got
 CID = 8  # bytes of our connection ids
-SOCKET_BUFFER = 4 * 1024 * 1024
 
 log = logging.getLogger("hypermesh.stoq")
 
@@ -219,7 +219,7 @@ class Listener(asyncio.DatagramProtocol):
             deadline = self._handshakes.pop(wire, None)
             if deadline is not None:
                 deadline.cancel()
-                self._complaints.add(f"no welcome for {_place(quic.get_peer_address())}: {error.message}")
+                self._complaints.add(f"no welcome for {place(quic.get_peer_address())}: {error.message}")
 
         wire = QuicWire(quic, verdict, Callbacks(self._send, established, stopped, connection_id), dialer=False, silence=self._silence)
         for cid in cids:
@@ -246,35 +246,6 @@ class Listener(asyncio.DatagramProtocol):
             self._transport.sendto(data, addr)
 
 
-class _Dialled(asyncio.DatagramProtocol):
-    """The socket of one dialled connection: connected, so that the kernel reports when nothing listens at the other end."""
-
-    def __init__(self) -> None:
-        self.wire: QuicWire | None = None
-        self.transport: asyncio.DatagramTransport | None = None
-        self.address: Address = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.DatagramTransport, transport)
-        self.address = transport.get_extra_info("peername")
-
-    def send(self, data: bytes, _address: Address) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.sendto(data)
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        if self.wire is not None:
-            self.wire.receive(data, self.address)
-
-    def error_received(self, exc: Exception) -> None:
-        if self.wire is not None:
-            self.wire.suspect(exc)
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
-
-
 async def serve(
     host: str,
     port: int,
@@ -294,13 +265,9 @@ async def serve(
     """
     loop = asyncio.get_running_loop()
     try:
-        info = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE))[0]
-        sock = socket.socket(info[0], info[1], info[2])
+        sock = await bound(host, port)
         with contextlib.ExitStack() as undo:
             undo.callback(sock.close)
-            sock.setblocking(False)
-            _enlarge(sock)
-            sock.bind(info[4])
             _, listener = await loop.create_datagram_endpoint(
                 lambda: Listener(
                     credentials=credentials,
@@ -317,89 +284,3 @@ async def serve(
     except OSError as error:
         raise TransportError(f"cannot listen on UDP {host}:{port}: {error.strerror or error}", fix=f"ss -lunp 'sport = :{port}'") from error
     return listener
-
-
-async def dial(
-    host: str,
-    port: int,
-    *,
-    credentials: Credentials,
-    local: Local,
-    server: Identity,
-    service: Service | None = None,
-    timeout: float,
-    on_connection: Callable[[Connection], None] | None = None,
-    high_water: int = HIGH_WATER,
-    silence: float = SILENCE,
-) -> Connection:
-    """Connect to the node `server` at UDP `host`:`port`; back when it has welcomed us.
-
-    Raises PeerUnreachable (nothing there, no answer, it is closing) or HandshakeRefused with the reason, whichever end refused.
-    `service` answers what the node calls on us; `on_connection` is called before anything of that is delivered.
-    """
-    setup = configuration(credentials, server=server)
-    protocol = _Dialled()
-    made: list[Connection] = []
-    over: asyncio.Future[HyperMeshError | None] = asyncio.get_running_loop().create_future()
-
-    def opened(connection: Connection) -> None:
-        if on_connection is not None:
-            on_connection(connection)
-        if not over.done():
-            over.set_result(None)
-
-    def established(_identity: Identity) -> Connection:
-        session = Session(Dialer(local, expected=server))
-        made.append(Connection(session, service, high_water=high_water, on_open=opened))
-        return made[0]
-
-    def stopped(error: HyperMeshError) -> None:
-        protocol.close()
-        if not over.done():
-            over.set_result((made[0].failure if made else None) or error)
-
-    where = f"UDP {host}:{port}"
-    settled = False
-    try:
-        async with asyncio.timeout(timeout):
-            await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, remote_addr=(host, port))
-            if protocol.transport is not None:
-                _enlarge(protocol.transport.get_extra_info("socket"))
-            quic = QuicConnection(configuration=setup)
-            verdict = judge(quic, credentials.ca, cluster=local.identity.cluster, server=server)
-            protocol.wire = QuicWire(quic, verdict, Callbacks(protocol.send, established, stopped), dialer=True, silence=silence)
-            protocol.wire.dial(protocol.address)
-            failure = await over
-        settled = failure is None
-    except TimeoutError as error:
-        heard = protocol.wire is not None and protocol.wire.heard
-        what = "answered, but the handshake did not end" if heard else "no answer"
-        raise PeerUnreachable(f"{where}: {what} within {timeout:g} s", host=server.name) from error
-    except OSError as error:
-        raise PeerUnreachable(f"{where}: {error.strerror or error}", host=server.name) from error
-    finally:
-        if not settled:  # also when the deadline passed in the very turn in which the welcome came
-            if protocol.wire is not None:
-                protocol.wire.fail(ConnectionLost("the dialer gave up"))
-            protocol.close()
-    match failure:
-        case None:
-            return made[0]
-        case HandshakeRefused(message=message) | FrameError(message=message):
-            raise HandshakeRefused(message, host=server.name) from failure
-        case NothingListens():
-            raise NothingListens(f"{where}: {failure.message}", host=server.name) from failure
-        case _:
-            raise PeerUnreachable(f"{where}: {failure.message}", host=server.name) from failure
-
-
-def _place(address: Address) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _enlarge(sock: socket.socket) -> None:
-    """Ask for room for bursts; the kernel grants what net.core.rmem_max allows."""
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)

@@ -16,6 +16,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.rangeset import RangeSet
@@ -24,7 +25,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from hmcore.errors import ConnectionLost, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
 from hmcore.pki import Identity
 from hmcore.stoq.connection import Connection
-from hmcore.stoq.mtls import ALPN, IDLE_TIMEOUT, Verdict, brief
+from hmcore.stoq.mtls import ALPN, IDLE_TIMEOUT, Verdict, brief, judge
 
 ACK_DELAY = 0.25  # seconds; longer than a Raft heartbeat, so that on an idle cluster every acknowledgement rides on the next one
 BULK = 1200  # unacknowledged bytes from which the other end may be waiting for room to send more
@@ -47,6 +48,15 @@ class Callbacks:
     established: Callable[[Identity], Connection]
     stopped: Callable[[HyperMeshError], None]
     connection_id: Callable[[bytes, bool], None] = lambda cid, issued: None
+
+
+def outgoing(
+    setup: QuicConfiguration, authority: bytes, callbacks: Callbacks, *, cluster: str, server: Identity, silence: float
+) -> QuicWire:
+    """The wire of a connection that we make, to `server` and nobody else; QuicWire.dial sends its first packet."""
+    quic = QuicConnection(configuration=setup)
+    verdict = judge(quic, authority, cluster=cluster, server=server)
+    return QuicWire(quic, verdict, callbacks, dialer=True, silence=silence)
 
 
 class QuicWire:

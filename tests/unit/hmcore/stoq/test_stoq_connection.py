@@ -21,9 +21,7 @@ from hmcore.errors import (
     InternalFault,
     InvalidRequest,
     NoQuorum,
-    NothingListens,
     NotLeader,
-    PeerUnreachable,
     PermissionDenied,
     StorageFull,
 )
@@ -357,28 +355,6 @@ async def test_a_peer_whose_process_is_gone_is_noticed_at_once(world: World) -> 
         listener._transport.abort()  # type: ignore[union-attr] # as kill -9 does: no goodbye
         with pytest.raises(ConnectionLost, match="nothing listens there any more"):
             await connection.call("echo", b"", timeout=PATIENCE)
-
-
-async def test_dialling_where_nothing_listens_fails_at_once(world: World) -> None:
-    async with listening(world.credentials("n1"), Recorder()) as listener:
-        port = listener.port
-    with pytest.raises(NothingListens, match=f"UDP 127.0.0.1:{port}: nothing listens there"):
-        await dial("127.0.0.1", port, credentials=world.credentials("n2"), local=local("n2"), server=identity("n1"), timeout=PATIENCE)
-
-
-async def test_dialling_into_silence_fails_at_the_deadline(world: World) -> None:
-    async with listening(world.credentials("n1"), Recorder()) as listener, network(listener.port) as relay:
-        relay.passes = lambda to_server: False
-        with pytest.raises(PeerUnreachable, match=r"no answer within 0\.1 s"):
-            async with dialled(relay.port, world.credentials("n2"), local("n2"), timeout=0.1):
-                pass
-
-
-async def test_dialling_a_name_that_does_not_resolve(world: World) -> None:
-    with pytest.raises(PeerUnreachable):
-        await dial(
-            "no.such.host.invalid", 1, credentials=world.credentials("n2"), local=local("n2"), server=identity("n1"), timeout=PATIENCE
-        )
 
 
 async def test_a_port_that_is_taken_is_said(world: World) -> None:

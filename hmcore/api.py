@@ -25,6 +25,10 @@ class Method(Generic[Req, Res]):
     response: type[Res]
 
 
+MOST_REPORTS = 64  # of other nodes, in one answer
+LONGEST_REPORT = 5.0  # seconds that another node is waited for
+
+
 class Empty(msgspec.Struct, frozen=True):
     pass
 
@@ -39,6 +43,30 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     cluster."""
 
     members: bool = True
+
+
+class ReportsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`nodes`: whose reports are wanted, at most MOST_REPORTS. Each has `timeout` seconds (at most
+    LONGEST_REPORT) to answer the node that we ask."""
+
+    nodes: list[str]
+    timeout: float = 1.0
+
+
+class ForwardedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's own report, asked by another. `rtt_ms`: between those two. By the asking node's clock the report's `unix_time` was read
+    between `ahead_least` and `ahead_most` seconds ahead of it."""
+
+    report: NodeReport
+    ahead_least: float
+    ahead_most: float
+    rtt_ms: float | None = None
+
+
+class ReportsReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Of those who answered; the others are to be asked by whoever wants to know. Members are left out of all reports."""
+
+    reports: list[ForwardedReport]
 
 
 class Formation(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +215,7 @@ class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
 
 PING: Method[Empty, PingReply] = Method("node.ping", Empty, PingReply)
 REPORT: Method[ReportRequest, NodeReport] = Method("node.report", ReportRequest, NodeReport)
+REPORTS: Method[ReportsRequest, ReportsReply] = Method("cluster.reports", ReportsRequest, ReportsReply)
 FORMATION: Method[Empty, Formation] = Method("cluster.formation", Empty, Formation)
 FORM: Method[FormRequest, Formation] = Method("cluster.form", FormRequest, Formation)
 STATE: Method[StateRequest, StateReply] = Method("cluster.state", StateRequest, StateReply)

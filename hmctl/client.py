@@ -82,6 +82,10 @@ class AgentClient:
         """`members` False: without whom it knows as members, which makes it as short in a large cluster as in a small one."""
         return await self.call(api.REPORT, api.ReportRequest(members=members))
 
+    async def reports(self, request: api.ReportsRequest, *, timeout: float) -> api.ReportsReply:
+        """What other nodes report to this one."""
+        return await self.call(api.REPORTS, request, timeout=timeout)
+
     async def state(self) -> api.StateReply:
         return await self.call(api.STATE, api.StateRequest())
 

@@ -59,6 +59,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     containers: int | None
     components: dict[str, ComponentStatus]
     checks: list[CheckReport] = []
+    through: str | None = None  # the control node that asked it for us
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,11 +108,13 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A node's report. `offset_seconds`: how far its clock is ahead of ours (behind: negative) for certain."""
+    """A node's report. `offset_seconds`: how far its clock is ahead of ours (behind: negative) for certain. `through`: the control node
+    that asked it for us; `rtt_seconds` is by way of that then."""
 
     report: NodeReport
     rtt_seconds: float
     offset_seconds: float = 0.0
+    through: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,7 @@ def _node_status(host: Expected, answer: Answer | Silence | None, view: View) ->
                 for name, component in report.components.items()
             },
             checks=checks,
+            through=answer.through,
         )
     state, reasons = _state_of_silent(answer, member)
     return NodeStatus(

@@ -1,9 +1,10 @@
-"""Asks every agent how it is, and judges: what `hmctl status` and `hmctl node` show."""
+"""Asks the agents how they are, and judges: what `hmctl status` and `hmctl node` show."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hmcore.errors import HyperMeshError, NothingListens, PeerUnreachable, Remot
 from hmcore.pki import valid_until
 from hmcore.records import Role
 from hmctl.actions.checks import judge
+from hmctl.actions.forwarded import Ahead, GoBetween, forwarded
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
 from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, Via, ask_all, connect
 
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from hmctl.state import OperatorStore
 
 
+FEW = 32  # hosts that are asked directly, all of them
 DEADLINE = 2.0  # seconds that a node has for its answer
-OTHER_WITNESSES = 5  # workers that are asked for the members
+OTHER_WITNESSES = 5  # workers that are asked directly, and for the members
 SLOWEST = 30.0  # however busy this machine is
 PATIENCE = 0.7  # and when most have answered: time for a lost packet to be sent once more
 
@@ -36,17 +39,20 @@ class Survey:
     via: Via
 
 
-async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float | None = None) -> Survey:
+async def survey(
+    inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float | None = None, closely: Sequence[str] = ()
+) -> Survey:
     """Asks all hosts of the inventory, each for `timeout` seconds; by default DEADLINE, or PATIENCE after most have answered.
 
-    With `auto`, SSH is tried only when nobody answers over QUIC: UDP is then closed somewhere between us and them, while a single dead
-    host must not make everybody wait for its SSH.
+    Of a large cluster only witnesses (and `closely`) are asked directly; control nodes ask the others for us, and whom they do not reach
+    is asked directly, too. With `auto`, SSH is tried only when nobody answers over QUIC: UDP is then closed somewhere between us and them,
+    while a single dead host must not make everybody wait for its SSH.
     """
     access = Access.of(store, via)
     used = Via.SSH if via is Via.SSH else Via.QUIC
-    found = await _ask(inventory.hosts, access, used, timeout)
+    found = await _ask(inventory.hosts, access, used, timeout, closely)
     if via is Via.AUTO and found and all(isinstance(answer, PeerUnreachable) for answer in found.values()):
-        over_ssh = await _ask(inventory.hosts, access, Via.SSH, timeout)
+        over_ssh = await _ask(inventory.hosts, access, Via.SSH, timeout, closely)
         if any(isinstance(answer, Answer) for answer in over_ssh.values()):
             found, used = over_ssh, Via.SSH
         else:  # a host that we reached but whose agent does not run says so better than UDP's silence
@@ -62,53 +68,98 @@ async def survey(inventory: Inventory, store: OperatorStore, *, via: Via = Via.A
     return Survey(status, answers, used)
 
 
-async def _ask(hosts: Sequence[Host], access: Access, via: Via, timeout: float | None) -> dict[str, Answer | HyperMeshError]:
-    bound = DEADLINE if timeout is None else timeout
-    knowing = _knowing(hosts)
-    if via is Via.QUIC:
-        patience = PATIENCE if timeout is None else None
-        each = bound if timeout is not None else SLOWEST  # ask_all has the last word
-        return await ask_all(
-            hosts, lambda host: ask(host, access, Via.QUIC, each, members=host.name in knowing), timeout=bound, patience=patience
-        )
-    from hmctl.remote.ssh import Connector
+async def _ask(
+    hosts: Sequence[Host], access: Access, via: Via, timeout: float | None, closely: Sequence[str]
+) -> dict[str, Answer | HyperMeshError]:
+    async with AsyncExitStack() as stack:
+        connector = None
+        if via is Via.SSH:
+            from hmctl.remote.ssh import Connector
 
-    connector = Connector(access.known_hosts, limit=AT_ONCE)
-    bound = max(bound, SSH_TIMEOUT)  # logging in takes longer than a QUIC handshake
-    try:
-        return await ask_all(hosts, lambda host: ask(host, access, Via.SSH, bound, connector, members=host.name in knowing), timeout=bound)
-    finally:
-        await connector.close()
+            connector = Connector(access.known_hosts, limit=AT_ONCE)
+            stack.push_async_callback(connector.close)
+        asking = _Asking(access, via, timeout, connector, witnesses_of(hosts), stack)
+        if len(hosts) <= FEW:
+            return await asking.directly(hosts)
+        near = asking.witnesses | set(closely)
+        found = await asking.directly([host for host in hosts if host.name in near], more=True)
+        far = [host for host in hosts if host.name not in near]
+        each = DEADLINE if timeout is None else timeout
+        found |= await forwarded([host.name for host in far], asking.go_betweens, timeout=each)
+        left = [host for host in far if host.name not in found]
+        found |= await asking.directly(left, others_answered=2 * len(found) > len(hosts))
+        return {host.name: found[host.name] for host in hosts}
 
 
-def _knowing(hosts: Sequence[Host]) -> set[str]:
+def witnesses_of(hosts: Sequence[Host]) -> frozenset[str]:
     """Who is asked for the members, too: the control nodes, one of which leads, and a few others for the case that none of them answers.
     If every node listed every node, that would be most of the work in a large cluster."""
     control = [host.name for host in hosts if host.role is Role.CONTROL]
     others = [host.name for host in hosts if host.role is not Role.CONTROL]
-    return {*control, *others[:OTHER_WITNESSES]}
+    return frozenset((*control, *others[:OTHER_WITNESSES]))
 
 
-async def ask(host: Host, access: Access, via: Via, timeout: float, connector: Connector | None = None, *, members: bool = True) -> Answer:
-    """One agent's report, with how far away it is and how its clock stands. `members`: it is a witness, and asked more thoroughly."""
-    async with await connect(host, access, via=via, timeout=timeout, connector=connector) as agent:
-        sent, began = time.time(), time.monotonic()
-        report = await agent.report(members=members)
-        took = time.monotonic() - began
-        # QUIC's own figure is all handshake by now: the cheapest of the exchanges is the best witness of the way itself.
-        distance = min(took, took if agent.rtt is None else agent.rtt)
-        if members:  # a second exchange says better how far it is; of hundreds of nodes, nobody wants to wait for that
-            again = time.monotonic()
-            await agent.ping()
-            distance = min(distance, time.monotonic() - again)
-        return Answer(report, rtt_seconds=distance, offset_seconds=_offset(report.unix_time, sent, took))
+class _Asking:
+    """Asks agents directly, one way. `go_betweens` are control nodes that answered and stay connected until `stack` is unwound."""
 
+    def __init__(
+        self,
+        access: Access,
+        via: Via,
+        timeout: float | None,
+        connector: Connector | None,
+        witnesses: frozenset[str],
+        stack: AsyncExitStack,
+    ) -> None:
+        self.witnesses = witnesses
+        self.go_betweens: list[GoBetween] = []
+        self._access = access
+        self._via = via
+        self._timeout = timeout
+        self._connector = connector
+        self._stack = stack
 
-def _offset(theirs: float, sent: float, took: float) -> float:
-    """How far their clock is ahead of ours for certain: they read it at some moment between our question and their answer's arrival."""
-    if theirs < sent:
-        return theirs - sent
-    return max(0.0, theirs - (sent + took))
+    async def directly(
+        self, hosts: Sequence[Host], *, more: bool = False, others_answered: bool = False
+    ) -> dict[str, Answer | HyperMeshError]:
+        """Each host's answer. `more`: more are to be asked through the control nodes among them. `others_answered`: most of the cluster
+        has answered already, so that nobody waits long for the rest."""
+
+        def ask(host: Host) -> Awaitable[Answer]:
+            return self._ask(host, each, keep=more and host.role is Role.CONTROL)
+
+        if self._via is Via.SSH:  # logging in takes longer than a QUIC handshake
+            each = bound = max(DEADLINE if self._timeout is None else self._timeout, SSH_TIMEOUT)
+            return await ask_all(hosts, ask, timeout=bound)
+        if self._timeout is not None:
+            each = self._timeout
+            return await ask_all(hosts, ask, timeout=each)
+        each = SLOWEST  # ask_all has the last word
+        return await ask_all(hosts, ask, timeout=PATIENCE if others_answered else DEADLINE, patience=PATIENCE)
+
+    async def _ask(self, host: Host, timeout: float, *, keep: bool) -> Answer:
+        """One agent's report, with how far away it is and how its clock stands. A witness is asked more thoroughly."""
+        agent = await connect(host, self._access, via=self._via, timeout=timeout, connector=self._connector)
+        try:
+            sent, began = time.time(), time.monotonic()
+            report = await agent.report(members=host.name in self.witnesses)
+            took = time.monotonic() - began
+            # QUIC's own figure is all handshake by now: the cheapest of the exchanges is the best witness of the way itself.
+            distance = min(took, took if agent.rtt is None else agent.rtt)
+            if (
+                host.name in self.witnesses
+            ):  # a second exchange says better how far it is; of hundreds of nodes, nobody wants to wait for that
+                again = time.monotonic()
+                await agent.ping()
+                distance = min(distance, time.monotonic() - again)
+            ahead = Ahead.read(report.unix_time, sent, took)
+            if keep:
+                self.go_betweens.append(GoBetween(agent, distance, ahead))
+                self._stack.push_async_callback(agent.close)
+            return Answer(report, rtt_seconds=distance, offset_seconds=ahead.certain)
+        finally:
+            if not any(one.agent is agent for one in self.go_betweens):
+                await agent.close()
 
 
 def _silence(error: HyperMeshError) -> Silence:

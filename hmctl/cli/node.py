@@ -59,7 +59,7 @@ def inspect(
     context = current(ctx)
     inventory = context.inventory(warn=False)
     inventory.host(node)  # says so when there is none, before anybody is asked
-    found = context.run(survey(inventory, context.store(inventory), via=via, timeout=timeout))
+    found = context.run(survey(inventory, context.store(inventory), via=via, timeout=timeout, closely=[node]))
     answer = found.answers[node]
     match answer:
         case Silence():

@@ -20,6 +20,7 @@ from hmcore.api import (
     PING,
     REGISTRY,
     REPORT,
+    REPORTS,
     STATE,
     ChangeReply,
     Empty,
@@ -34,6 +35,8 @@ from hmcore.api import (
     PingReply,
     RegistryReply,
     ReportRequest,
+    ReportsReply,
+    ReportsRequest,
     StateReply,
     StateRequest,
 )
@@ -43,6 +46,7 @@ from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Observe, Router
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
+from node_agent.platform.forwarding import Forwarding
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -68,6 +72,8 @@ class Agent(Protocol):
     @property
     def chronicle(self) -> Chronicle: ...
     @property
+    def forwarding(self) -> Forwarding: ...
+    @property
     def news(self) -> Waiters:
         """Of the replicated state."""
 
@@ -86,6 +92,9 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def report(_peer: Peer, request: ReportRequest) -> NodeReport:
         said = agent.report()
         return said if request.members else msgspec.structs.replace(said, members=[])
+
+    async def reports(_peer: Peer, request: ReportsRequest) -> ReportsReply:
+        return await agent.forwarding.reports(request)
 
     async def formation(_peer: Peer, _request: Empty) -> Formation:
         return agent.cluster.formation()
@@ -143,6 +152,7 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
         {
             PING: (NODES + READERS, ping),
             REPORT: (NODES + READERS, report),
+            REPORTS: (READERS, reports),
             FORMATION: (NODES + READERS, formation),
             STATE: (NODES + READERS, state),
             FLOWS: (READERS, flows),

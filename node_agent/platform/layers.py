@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from hmcore.api import FORMATION, INSTANCES, STATE, Empty, Formation, InstancesReply, StateReply, StateRequest
+from hmcore.api import FORMATION, INSTANCES, REPORT, STATE, Empty, Formation, InstancesReply, ReportRequest, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, Role
+from hmcore.records import ComponentReport, NodeReport, Role
 from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.commands import FormCluster
@@ -18,6 +18,7 @@ from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.changes import Changes
+from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.peers import control_nodes, peer_addresses
@@ -94,6 +95,7 @@ class Layers:
             connected=lambda: self.transport.connected,
             fresh=lambda: self.cluster.fresh,
         )
+        self.forwarding = Forwarding(self._ask_report, links=self.transport.reports, wall_clock=wall_clock)
         self._leader = self._make_leader() if self.voter is not None else None
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
@@ -217,6 +219,19 @@ class Layers:
             allow_unknown=True,  # it has just told us of itself, that is why we ask
             bootstrap=[name],
             insist=True,  # how it is, and that it is well again, only it can tell
+        )
+
+    async def _ask_report(self, name: str, timeout: float) -> NodeReport:
+        """How a node is, whether it is well or not."""
+        return await self.directory.call(
+            f"{PLATFORM}orchestration",
+            REPORT,
+            ReportRequest(members=False),
+            timeout=timeout,
+            node=name,
+            allow_unknown=True,
+            bootstrap=[name],
+            insist=True,
         )
 
     def reports(self) -> dict[str, ComponentReport]:

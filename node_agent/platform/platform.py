@@ -21,6 +21,7 @@ from node_agent.platform import health
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
 from node_agent.platform.coordinator import Coordinator, Phase
+from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
 from node_agent.platform.layers import Layers
 from node_agent.platform.lifecycle import Managed
@@ -208,6 +209,10 @@ class HyperMeshPlatform:
     @property
     def changes(self) -> Changes:
         return self._layers.changes
+
+    @property
+    def forwarding(self) -> Forwarding:
+        return self._layers.forwarding
 
     @property
     def registry(self) -> RegistryLayer:

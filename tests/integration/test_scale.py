@@ -112,4 +112,10 @@ def test_a_hundred_hosts_and_agents() -> None:
         assert run.files < 250  # an agent's connection each, SSH within the limit
         status = hosts.hmctl("status", *UNHURRIED)
         assert (status.status, "100 of 100 nodes reachable" in status.stdout) == (0, True)
+        hosts.agents(link="all")  # agents that deploy has started connect to each other
+        hosts.agents(counts="reset")
+        status = hosts.hmctl("-o", "json", "status", *UNHURRIED)
+        through = [node["through"] for node in status.document["nodes"]]
+        assert (status.status, through.count(None), len(set(through))) == (0, 8, 4), "control nodes and five others; the rest through those"
+        assert hosts.agents(counts="now")["total"] == 8
         assert max(run.memory, status.memory) < 500

@@ -25,7 +25,8 @@ from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, Pe
 from hmcore.stoq import endpoint
 from hmcore.stoq.greeting import Local, Peer
 from hmcore.stoq.mtls import Credentials
-from hmcore.stoq.rpc import Router
+from hmcore.stoq.rpc import Router, invoke
+from node_agent.platform.forwarding import Forwarding
 
 COMPONENTS = ("transport", "consensus", "container", "security", "registry", "orchestration")
 PHASES = ("identity", "transport", "consensus", "container", "security", "registry", "orchestration", "api")
@@ -36,12 +37,28 @@ class Agent:
     config: AgentConfig
     release: str
     began: float
+    credentials: Credentials
     listener: endpoint.Listener | None = None
+    links: dict[str, endpoint.Connection] = field(default_factory=dict)
     calls: int = 0
 
     @property
     def name(self) -> str:
         return self.config.node
+
+    @property
+    def local(self) -> Local:
+        return Local(read_identity(self.credentials.certificate), str(self.config.role), self.release)
+
+    async def ask(self, name: str, timeout: float) -> NodeReport:
+        return await invoke(self.links[name], api.REPORT, api.ReportRequest(members=False), timeout=timeout)
+
+    def peers(self) -> list[PeerReport]:
+        return [
+            PeerReport(name=name, address="10.0.0.1:7443", state="connected", rtt_ms=None if link.rtt is None else link.rtt * 1000)
+            for name, link in self.links.items()
+            if not link.closed
+        ]
 
 
 @dataclass
@@ -125,6 +142,11 @@ class World:
             agent.calls += 1
             return self.report(agent, request.members)
 
+        forwarding = Forwarding(agent.ask, links=agent.peers, wall_clock=time.time)
+
+        async def reports(_peer: Peer, request: api.ReportsRequest) -> api.ReportsReply:
+            return await forwarding.reports(request)
+
         async def formation(_peer: Peer, _request: api.Empty) -> api.Formation:
             return self.formation(agent)
 
@@ -138,7 +160,8 @@ class World:
         return Router(
             {
                 api.PING: (who, ping),
-                api.REPORT: (who, report),
+                api.REPORT: ((Kind.NODE, *who), report),
+                api.REPORTS: (who, reports),
                 api.FORMATION: (who, formation),
                 api.FORM: ((Kind.OPERATOR,), form),
                 api.STATE: (who, state),
@@ -158,17 +181,31 @@ class World:
         config = parse_agent_config(b64decode(request["config"]), "agent.yaml")
         await self.stop(config.node)
         credentials = Credentials(*(b64decode(request[name]) for name in ("ca", "certificate", "key")))
-        agent = Agent(config, request["release"] or "", time.monotonic())
+        agent = Agent(config, request["release"] or "", time.monotonic(), credentials)
         agent.listener = await endpoint.serve(
             config.address,
             config.port,
             credentials=credentials,
-            local=Local(read_identity(credentials.certificate), str(config.role), agent.release),
+            local=agent.local,
             service=self.router(agent),
             on_connection=self.connected,
         )
         self.agents[config.node] = agent
         self.index += 1
+
+    async def link(self) -> None:
+        """Connect the control nodes to all others, as real ones are."""
+        for agent in [self.agents[name] for name in self.voters]:
+            for other in self.agents.values():
+                if other is not agent and other.name not in agent.links:
+                    agent.links[other.name] = await endpoint.dial(
+                        other.config.address,
+                        other.config.port,
+                        credentials=agent.credentials,
+                        local=agent.local,
+                        server=read_identity(other.credentials.certificate),
+                        timeout=10.0,
+                    )
 
     async def stop(self, name: str) -> None:
         agent = self.agents.pop(name, None)
@@ -185,6 +222,8 @@ class World:
                 await self.stop(name)
             case {"formed": str(bootstrap)}:
                 self.formed = bootstrap
+            case {"link": _}:
+                await self.link()
             case {"counts": "reset"}:
                 self.peak, self.total = self.connections, 0
             case {"counts": _}:

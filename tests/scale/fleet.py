@@ -142,6 +142,7 @@ class Fleet:
             config = dump_agent_config(agent_config_for(inventory, host, bootstrap)).encode()
             self.start(host.name, config, authority.certificate, certificate, key)
         self.agents(formed=bootstrap)
+        self.agents(link="all")
         store.mark_formed(now)
 
     def start(self, name: str, config: bytes, ca: bytes, certificate: bytes, key: bytes) -> None:

@@ -54,7 +54,13 @@ def report_of(name: str) -> NodeReport:
     )
 
 
-def router(name: str) -> Router:
+def router(name: str, reaches: Sequence[str] = ()) -> Router:
+    """`reaches`: whose reports it passes on."""
+
+    async def reports(peer: Peer, request: api.ReportsRequest) -> api.ReportsReply:
+        found = [report_of(name) for name in request.nodes if name in reaches]
+        return api.ReportsReply(reports=[api.ForwardedReport(report=each, ahead_least=-0.1, ahead_most=0.0) for each in found])
+
     async def report(peer: Peer, request: api.Empty) -> NodeReport:
         return report_of(name)
 
@@ -69,6 +75,7 @@ def router(name: str) -> Router:
         {
             api.PING: (everyone, ping),
             api.REPORT: (everyone, report),
+            api.REPORTS: (everyone, reports),
             api.FORM: (operators, form),
             api.FORMATION: (frozenset({Kind.NODE}), report),
         }
@@ -83,19 +90,19 @@ def store(tmp_path: Path) -> OperatorStore:
 
 
 @asynccontextmanager
-async def agent(store: OperatorStore, name: str) -> AsyncIterator[Listener]:
+async def agent(store: OperatorStore, name: str, reaches: Sequence[str] = ()) -> AsyncIterator[Listener]:
     identity = Identity(CLUSTER, Kind.NODE, name)
     pair = pki.issue(store.authority(), identity, datetime.now(UTC))
     credentials = Credentials(ca=store.ca_certificate(), certificate=pair.certificate, key=pair.key)
-    listener = await serve("127.0.0.1", 0, credentials=credentials, local=Local(identity, "control", "r1"), service=router(name))
+    listener = await serve("127.0.0.1", 0, credentials=credentials, local=Local(identity, "control", "r1"), service=router(name, reaches))
     try:
         yield listener
     finally:
         await listener.close()
 
 
-def host(name: str, port: int) -> Host:
-    return Host(name=name, ssh=SshTarget("127.0.0.1", port=1), address="127.0.0.1", port=port, role=Role.CONTROL)
+def host(name: str, port: int, role: Role = Role.CONTROL) -> Host:
+    return Host(name=name, ssh=SshTarget("127.0.0.1", port=1), address="127.0.0.1", port=port, role=role)
 
 
 def silent_port() -> int:
@@ -285,6 +292,44 @@ async def test_survey_of_one_live_and_one_silent_node_takes_the_timeout_and_no_l
     assert abs(found.answers["node1"].offset_seconds) < 0.5
 
 
+async def test_of_a_large_cluster_only_witnesses_are_dialled_and_whom_control_nodes_do_not_reach(
+    store: OperatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmctl.actions.survey.FEW", 3)
+    monkeypatch.setattr("hmctl.actions.survey.OTHER_WITNESSES", 1)
+    nowhere = silent_port()  # it would be refused at once there
+    async with (
+        agent(store, "node1", reaches=["far1", "far2", "asked"]) as control,
+        agent(store, "alone") as alone,
+        agent(store, "asked") as asked,
+    ):
+        hosts = [
+            host("node1", control.port),
+            host("far1", nowhere, Role.WORKER),  # the first worker: a witness, asked directly
+            *(host(name, port, Role.WORKER) for name, port in (("far2", nowhere), ("alone", alone.port), ("dead", nowhere))),
+            host("asked", asked.port, Role.WORKER),
+        ]
+        found = await survey(inventory(*hosts), store, closely=["asked"])
+    through = {name: answer.through if isinstance(answer, Answer) else "silent" for name, answer in found.answers.items()}
+    assert through == {"node1": None, "far1": "silent", "far2": "node1", "alone": None, "dead": "silent", "asked": None}
+    assert [node.through for node in found.status.nodes] == [None, None, "node1", None, None, None]
+    assert list(found.answers) == [each.name for each in hosts], "in the order of the inventory"
+
+
+async def test_control_nodes_of_an_earlier_release_pass_nothing_on_and_everybody_is_asked(
+    store: OperatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmctl.actions.survey.FEW", 1)
+    monkeypatch.setattr("hmctl.actions.survey.OTHER_WITNESSES", 0)
+    monkeypatch.setattr(api, "REPORTS", api.Method("cluster.unheard-of", api.ReportsRequest, api.ReportsReply))
+    async with agent(store, "node1", reaches=["node2"]) as control, agent(store, "node2") as worker:
+        monkeypatch.undo()
+        monkeypatch.setattr("hmctl.actions.survey.FEW", 1)
+        monkeypatch.setattr("hmctl.actions.survey.OTHER_WITNESSES", 0)
+        found = await survey(inventory(host("node1", control.port), host("node2", worker.port, Role.WORKER)), store)
+    assert [answer.through for answer in found.answers.values() if isinstance(answer, Answer)] == [None, None]
+
+
 async def test_a_node_that_refuses_us_is_not_asked_again_over_ssh(store: OperatorStore, tmp_path: Path) -> None:
     stranger = OperatorStore.open(CLUSTER, tmp_path / "stranger")
     stranger.create_authority(datetime.now(UTC))
@@ -314,7 +359,7 @@ async def test_what_ssh_finds_out_about_an_agent_is_said_and_what_ssh_itself_lac
         Via.SSH: {"node1": PeerUnreachable("no agent is installed", fix="hmctl deploy"), "node2": Unreachable("no route")},
     }
 
-    async def ask(hosts: object, access: object, via: Via, timeout: float) -> dict[str, HyperMeshError]:
+    async def ask(hosts: object, access: object, via: Via, timeout: float, closely: object) -> dict[str, HyperMeshError]:
         return found[via]
 
     monkeypatch.setattr("hmctl.actions.survey._ask", ask)

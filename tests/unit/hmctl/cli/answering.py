@@ -55,7 +55,7 @@ class Cluster:
     asked: list[tuple[Via, float | None]] = field(default_factory=list)
     before_answering: Callable[[], None] = lambda: None
 
-    async def survey(self, inventory: Any, store: Any, *, via: Via, timeout: float | None) -> Survey:
+    async def survey(self, inventory: Any, store: Any, *, via: Via, timeout: float | None, closely: Sequence[str] = ()) -> Survey:
         self.asked.append((via, timeout))
         self.before_answering()
         expected = [Expected(host.name, host.address, host.role) for host in inventory.hosts]

@@ -239,7 +239,7 @@ def sample_config_diff() -> object:
 
     change = Change("settings.raft.heartbeat", 0.2, 0.1)
     node = NodeDiff("node1", "differs", (change,), drift=("edited",), elsewhere=("role control -> worker",), restart=True)
-    return ConfigDiff("lab", True, (change,), (node,), (Refusal("settings.transport.port", "why", "put it back"),))
+    return ConfigDiff("lab", True, (change,), (node,), (Refusal("settings.transport.port", "why", "put it back"),), {"node2": "no answer"})
 
 
 def sample_config_apply() -> object:
@@ -339,6 +339,6 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     ]  # fmt: skip
     assert list(printed["nodes"][0]) == [
         "name", "address", "role", "state", "health_score", "reasons", "release", "uptime_seconds", "rtt_ms", "containers", "components",
-        "checks",
+        "checks", "through",
     ]  # fmt: skip
     assert printed["nodes"][0]["components"] == {"container": {"state": "degraded", "init_seconds": 0.2, "error": "Docker does not answer"}}

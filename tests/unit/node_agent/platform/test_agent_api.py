@@ -8,18 +8,20 @@ import msgspec
 import pytest
 
 from hmcore import api
-from hmcore.errors import InvalidRequest, PermissionDenied
+from hmcore.errors import InvalidRequest, PeerUnreachable, PermissionDenied
 from hmcore.pki import Identity, Kind
 from hmcore.records import Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
+from node_agent.platform.forwarding import Forwarding
 from node_agent.security.journal import Waiters
 
 MAY = {
     "node.ping": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "node.report": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.reports": {Kind.OPERATOR, Kind.VIEWER},
     "cluster.formation": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "security.flows": {Kind.OPERATOR, Kind.VIEWER},
@@ -31,6 +33,7 @@ MAY = {
     "health.mute": {Kind.OPERATOR},
 }
 BODIES = {
+    "cluster.reports": api.ReportsRequest(nodes=["node2"]),
     "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
     "health.mute": api.MuteRequest(id="request-2", check="disk"),
     "registry.maintain": api.MaintainRequest(id="request-1", target="node1/", on=True),
@@ -84,8 +87,13 @@ class Events:
         return api.EventsReply(events=[], last=request.limit)
 
 
+async def unreachable(name: str, timeout: float) -> NodeReport:
+    raise PeerUnreachable("nobody is connected", host=name)
+
+
 class Agent:
     name = "node1"
+    forwarding = Forwarding(unreachable, links=list, wall_clock=lambda: 1234.5)
     chronicle = Events()
     cluster = View()
     news = Waiters(most=2)

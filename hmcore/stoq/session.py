@@ -1,8 +1,8 @@
 """The protocol between two peers, without sockets, tasks or clocks: bytes of numbered streams in, events and writes out.
 
 The dialer opens stream 0 with Hello; the acceptor answers Welcome or Refuse. Nothing else may be sent before. Then either side opens
-streams (the dialer 4, 8, ..., the acceptor 1, 5, ..., as in QUIC): one per call, or one that carries messages both ways. Whoever takes
-messages grants credit for them, so that a slow reader stops the writer instead of filling memory.
+streams (the dialer 4, 8, ..., the acceptor 1, 5, ..., as in QUIC): one per call, or one that carries messages both ways. How much may be
+under way on one of those is window.py's; what the other end may make us keep, quota.py's.
 
 Every method takes effect at once and queues what must be done: `take_writes` for the wire, `take_events` for the application.
 """
@@ -44,12 +44,9 @@ from hmcore.stoq.frames import (
     encode,
 )
 from hmcore.stoq.greeting import Acceptor, Dialer
+from hmcore.stoq.quota import Quota
+from hmcore.stoq.window import OVERHEAD, Window
 
-WINDOW = 4 * 1024 * 1024  # bytes of messages a stream may have under way that its reader has not taken (a last one may exceed it)
-OVERHEAD = 32  # what a message costs of the window beside its payload, so that empty ones are not free
-MAX_HELD = 128 * 1024 * 1024  # bytes of incomplete frames and unanswered calls that one connection may make us keep
-MAX_STREAMS = 1024  # opened by the other end and not finished
-STALL = 30.0  # seconds without a further byte after which an incomplete frame ends the connection
 HELLO_STREAM = 0
 
 
@@ -76,9 +73,7 @@ class _Stream:
     got_end: bool = False
     answered: bool = False  # the call that we made
     held: int = 0  # bytes of the call that we have not answered
-    sent: int = 0  # cost of the messages sent and not yet credited
-    untaken: int = 0  # cost of the messages received and not yet taken
-    uncredited: int = 0  # cost of the messages taken and not yet credited
+    window: Window | None = None  # of a stream of messages
 
 
 class Session:
@@ -90,11 +85,9 @@ class Session:
         self._phase = _Phase.GREETING
         self._streams: dict[int, _Stream] = {HELLO_STREAM: _Stream(HELLO_STREAM, _Use.HELLO, FrameReader(MAX_HELLO))}
         self._next = 4 if self.dials else 1
-        self._foreign = 0  # streams that the other end opened and that are not finished
         self._dropped: set[int] = set()  # streams that we abandoned while the other end may still send on them
         self._early: list[tuple[int, bytes, bool]] = []
-        self._held = 0  # bytes of incomplete frames and unanswered calls
-        self._stalled: dict[int, float] = {}  # stream -> when its incomplete frame last grew; oldest first
+        self._quota = Quota()
         self._writes: list[Write | Abort] = []
         self._events: list[Event] = []
         if isinstance(greeting, Dialer):
@@ -118,12 +111,15 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called, unless more bytes come first."""
-        return next(iter(self._stalled.values())) + STALL if self._stalled else None
+        return self._quota.deadline
 
     def expire(self, now: float) -> None:
         """Raises FrameError if a frame has been incomplete for too long."""
-        if self.deadline is not None and now >= self.deadline:
-            raise self._violation(f"a frame stayed incomplete for {STALL:g} s")
+        try:
+            self._quota.expire(now)
+        except FrameError:
+            self._phase = _Phase.OVER
+            raise
 
     # what the application does; a frame over 16 MiB raises FrameError and changes nothing
 
@@ -133,7 +129,7 @@ class Session:
         return self._opened(stream)
 
     def open(self, kind: str) -> int:
-        stream = _Stream(self._next, _Use.MESSAGES)
+        stream = _Stream(self._next, _Use.MESSAGES, window=Window())
         self._write(stream, Open(kind))
         return self._opened(stream)
 
@@ -141,7 +137,7 @@ class Session:
         """Answer a call; in vain when the caller has abandoned it."""
         if (state := self._streams.get(stream)) is not None:
             self._write(state, answer, end=True)
-            self._held -= state.held
+            self._quota.let_go(state.held)
             state.held = 0
             self._finish(state)
 
@@ -151,25 +147,20 @@ class Session:
 
     def may_send(self, stream: int) -> bool:
         state = self._streams.get(stream)
-        return state is not None and not state.sent_end and state.sent < WINDOW
+        return state is not None and state.window is not None and not state.sent_end and state.window.open
 
     def send(self, stream: int, payload: bytes) -> None:
         """Only when `may_send`."""
         state = self._streams[stream]
+        assert state.window is not None
         self._write(state, Item(payload))
-        state.sent += len(payload) + OVERHEAD
+        state.window.send(payload)
 
     def taken(self, stream: int, payload: bytes) -> None:
         """The application has taken this message."""
         state = self._streams.get(stream)
-        if state is None:
-            return
-        cost = len(payload) + OVERHEAD
-        state.untaken -= cost
-        state.uncredited += cost
-        if state.uncredited >= WINDOW // 2 and not state.sent_end:
-            self._write(state, Credit(state.uncredited))
-            state.uncredited = 0
+        if state is not None and state.window is not None and (credit := state.window.take(payload)) and not state.sent_end:
+            self._write(state, Credit(credit))
 
     def end(self, stream: int) -> None:
         """We shall send no more on this stream."""
@@ -215,20 +206,20 @@ class Session:
             self._hold(stream, data, end)
             return
         state = self._streams.get(stream)
-        if state is None:
-            if stream in self._dropped or not self._is_foreign(stream):
-                if end:
-                    self._dropped.discard(stream)
-                return
-            state = self._accept(stream)
+        if state is None and (stream in self._dropped or not self._is_foreign(stream)):
+            if end:
+                self._dropped.discard(stream)
+            return
         try:
-            frames = self._read(state, data, now)
-        except FrameError as error:
-            raise self._violation(str(error)) from error
-        for frame in frames:
-            self._handle(state, frame)
-        if end and not self._is(_Phase.OVER):
-            self._ended(state)
+            if state is None:
+                state = self._accept(stream)
+            for frame in self._read(state, data, now):
+                self._handle(state, frame)
+            if end and not self._is(_Phase.OVER):
+                self._ended(state)
+        except FrameError:
+            self._phase = _Phase.OVER
+            raise
         if self._early and self._is(_Phase.OPEN):
             self._release(now)
 
@@ -237,35 +228,26 @@ class Session:
         frames = state.reader.feed(data)
         after = state.reader.pending
         if after or before:
-            self._held += after - before
-            self._stalled.pop(state.id, None)
-            if after:
-                self._stalled[state.id] = now
-            self._check_held()
+            self._quota.read(state.id, before, after, now)
         return frames
 
     def _handle(self, state: _Stream, frame: Frame) -> None:
         match state.use, frame:
             case _Use.MESSAGES, Item(payload):
-                if state.untaken >= WINDOW:
-                    raise self._violation("more messages than there was credit for")
-                state.untaken += len(payload) + OVERHEAD
+                assert state.window is not None
+                state.window.receive(payload)
                 self._events.append(Received(state.id, payload))
             case _Use.MESSAGES, Credit(size):
-                if not 0 < size <= state.sent:
-                    raise self._violation("credit for messages that were never sent")
-                was_full = state.sent >= WINDOW
-                state.sent -= size
-                if was_full and state.sent < WINDOW:
+                assert state.window is not None
+                if state.window.credit(size):
                     self._events.append(Credited(state.id))
             case _Use.NEW, Call(method, body):
                 state.use = _Use.CALLEE
                 state.held = len(body)
-                self._held += state.held
-                self._check_held()
+                self._quota.hold(state.held)
                 self._events.append(Called(state.id, method, body))
             case _Use.NEW, Open(kind):
-                state.use = _Use.MESSAGES
+                state.use, state.window = _Use.MESSAGES, Window()
                 self._events.append(Opened(state.id, kind))
             case _Use.CALLER, (Reply() | Fault()) as answer if not state.answered:
                 state.answered = True
@@ -273,7 +255,7 @@ class Session:
             case _Use.HELLO, (Hello() | Welcome() | Refuse()) if self._is(_Phase.GREETING):
                 self._greet(state, frame)
             case use, _:
-                raise self._violation(f"a frame {type(frame).__name__.lower()} where none may be ({use.name.lower()})")
+                raise FrameError(f"a frame {type(frame).__name__.lower()} where none may be ({use.name.lower()})")
 
     def _greet(self, state: _Stream, frame: Hello | Welcome | Refuse) -> None:
         match self._greeting, frame:
@@ -289,23 +271,20 @@ class Session:
                     self._write(state, welcome, end=True)
                     self._events.append(Welcomed(peer))
             case Dialer() as dialer, Welcome():
-                try:
-                    peer = dialer.judge(frame)
-                except FrameError as error:
-                    raise self._violation(str(error)) from error
+                peer = dialer.judge(frame)
                 self._phase = _Phase.OPEN
                 self._events.append(Welcomed(peer))
             case Dialer(), Refuse(kind, reason):
                 self._phase = _Phase.OVER
                 self._events.append(Refused(kind, reason))
             case _:
-                raise self._violation(f"it greeted with {type(frame).__name__.lower()}")
+                raise FrameError(f"it greeted with {type(frame).__name__.lower()}")
 
     def _ended(self, state: _Stream) -> None:
         if state.reader.pending:
-            raise self._violation("the stream ended within a frame")
+            raise FrameError("the stream ended within a frame")
         if state.use is _Use.NEW or (state.use is _Use.CALLER and not state.answered) or self._is(_Phase.GREETING):
-            raise self._violation("the stream ended before it said anything")
+            raise FrameError("the stream ended before it said anything")
         state.got_end = True
         if state.use is _Use.MESSAGES:
             self._events.append(Ended(state.id))
@@ -315,14 +294,14 @@ class Session:
         """The acceptor may speak right after Welcome, and Welcome may arrive later than what follows it on other streams."""
         if not self.dials:
             raise self._violation("it spoke before it was welcomed")
-        self._held += len(data) + OVERHEAD
-        if self._held > MAX_FRAME:
+        self._quota.hold(len(data) + OVERHEAD)
+        if self._quota.held > MAX_FRAME:
             raise self._violation("it spoke too much before its welcome came")
         self._early.append((stream, data, end))
 
     def _release(self, now: float) -> None:
         early, self._early = self._early, []
-        self._held -= sum(len(data) + OVERHEAD for _, data, _ in early)
+        self._quota.let_go(sum(len(data) + OVERHEAD for _, data, _ in early))
         for stream, data, end in early:
             self.receive(stream, data, end, now)
 
@@ -333,9 +312,7 @@ class Session:
         return stream % 4 == (1 if self.dials else 0)
 
     def _accept(self, stream: int) -> _Stream:
-        if self._foreign >= MAX_STREAMS:
-            raise self._violation(f"over {MAX_STREAMS} streams at once")
-        self._foreign += 1
+        self._quota.open_stream()
         state = self._streams[stream] = _Stream(stream, _Use.NEW)
         return state
 
@@ -354,14 +331,9 @@ class Session:
 
     def _remove(self, state: _Stream) -> None:
         if self._streams.pop(state.id, None) is not None:
-            self._held -= state.reader.pending + state.held
-            self._stalled.pop(state.id, None)
+            self._quota.forget(state.id, state.reader.pending + state.held)
             if state.id != HELLO_STREAM and self._is_foreign(state.id):
-                self._foreign -= 1
-
-    def _check_held(self) -> None:
-        if self._held > MAX_HELD:
-            raise self._violation(f"over {MAX_HELD} bytes of incomplete frames and unanswered calls")
+                self._quota.close_stream()
 
     def _violation(self, reason: str) -> FrameError:
         self._phase = _Phase.OVER

@@ -14,7 +14,7 @@ from aioquic.quic.connection import QuicConnection
 from stoq_world import CLUSTER, PATIENCE, Recorder, World, dialled, identity, listening, local, network, pair, until
 
 from hmcore.errors import FrameError, HandshakeRefused, PeerUnreachable
-from hmcore.stoq import endpoint, session
+from hmcore.stoq import endpoint, quota, session, window
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.frames import Call, Hello, Item, Open, encode
 
@@ -172,7 +172,7 @@ BROKEN: dict[str, tuple[list[tuple[int, bytes, bool]], str]] = {
 async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_only_it(
     said: list[tuple[int, bytes, bool]], reason: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "WINDOW", 400_000)
+    monkeypatch.setattr(window, "WINDOW", 400_000)
     service = Recorder(hold=asyncio.Event())
     failures: list[object] = []
 
@@ -197,7 +197,7 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_only_it(
 
 
 async def test_a_frame_that_trickles_and_stops_ends_its_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STALL", 0.1)
+    monkeypatch.setattr(quota, "STALL", 0.1)
     async with pair(world, Recorder()) as (connection, listener):
         await connection.call("echo", b"", timeout=PATIENCE)
         [accepted] = listener.connections

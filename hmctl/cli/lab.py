@@ -13,6 +13,7 @@ import typer
 from hmcore.errors import LabError, UsageError
 from hmctl.cli.completing import lab_hosts, lab_names
 from hmctl.cli.context import current, group
+from hmctl.lab.plan import Cgroups
 from hmctl.text import Style, Styled, plural
 
 app = group("Real test hosts on this machine: systemd, OpenSSH and Docker Engine of their own, each with its own address.")
@@ -32,6 +33,13 @@ def up(
     ] = None,
     name: Name = "lab",
     inventory: Annotated[Path | None, typer.Option("--inventory", "-i", help="The inventory to write.  [default: NAME.yaml]")] = None,
+    cgroups: Annotated[
+        Cgroups | None,
+        typer.Option(
+            help="What the hosts see of cgroups: this machine's hierarchies, or version 2 alone, under systemd's driver, without the "
+            "controllers that this machine uses in version 1. Decided when the lab is made.  [default: machine]"
+        ),
+    ] = None,
 ) -> None:
     """Bring up the lab and write its inventory. Again: mends what is broken, starts what is down, changes nothing else."""
     from hmctl.lab.lab import Lab
@@ -39,7 +47,7 @@ def up(
     context = current(ctx)
     file = inventory or (Path(context.inventory_path) if context.inventory_path else None)
     with context.output.progress() as progress:
-        result = Lab(name, progress=progress).up(nodes, file)
+        result = Lab(name, progress=progress).up(nodes, file, cgroups=cgroups)
     view = result.view
     if nodes is not None and nodes < len(view.hosts):
         context.output.note(f"the lab has {plural(len(view.hosts), 'host')}; hosts are never removed one by one, only by `hmctl lab down`")

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hmcore.errors import LabError
 from hmctl.lab import cgroups, network, shell
 from hmctl.lab.cgroups import Hierarchy, HostCgroup
 from hmctl.lab.disk import ENGINE_FOLDERS, Disk
-from hmctl.lab.plan import Names
+from hmctl.lab.plan import Cgroups, Names
 from hmctl.lab.state import LabState
 
 READY_TIMEOUT = 60.0
@@ -27,6 +27,12 @@ _POLL = 0.02
 _POWEROFF = signal.SIGRTMIN + 4  # systemd(1): start poweroff.target
 # What a root shell of the host would have. Ours (proxies, virtual environments) is not the host's business.
 _ENVIRONMENT = {"PATH": shell.SYSTEM_PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash", "LANG": "C.UTF-8"}
+
+# What tells systemd-nspawn which cgroup hierarchies to show inside (ENVIRONMENT.md of systemd); without it, those of this machine.
+_NSPAWN: Mapping[Cgroups, Mapping[str, str]] = {
+    Cgroups.MACHINE: {},
+    Cgroups.UNIFIED: {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+}
 
 # Makes itself a member of the host's cgroups, then becomes the given command.
 _JOIN = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 > "$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
@@ -98,7 +104,7 @@ class Machine:
             subprocess.run(
                 ["setsid", "--fork", *_as_member(self.cgroup.join_files(), [*mounted, *nspawn])],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console, cwd="/", timeout=10, check=True,
-                env={"PATH": shell.SYSTEM_PATH, "LC_ALL": "C.UTF-8"},
+                env={"PATH": shell.SYSTEM_PATH, "LC_ALL": "C.UTF-8", **_NSPAWN[self.state.cgroups]},
             )  # fmt: skip
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:

@@ -22,7 +22,7 @@ from hmcore.errors import LabError, UsageError
 from hmctl.lab import access, base, cgroups, home, host, inventory, network, plan, shell, state
 from hmctl.lab.host import Machine
 from hmctl.lab.lock import exclusive
-from hmctl.lab.plan import Names
+from hmctl.lab.plan import Cgroups, Names
 from hmctl.lab.progress import Progress, Silent
 from hmctl.lab.state import Block, LabState
 
@@ -69,12 +69,13 @@ class Lab:
 
     # Life of the lab
 
-    def up(self, nodes: int | None = None, inventory_file: Path | None = None) -> Up:
-        """Bring the lab up, complete and ready: build what is missing, start what died, add hosts up to `nodes`. Never removes hosts."""
+    def up(self, nodes: int | None = None, inventory_file: Path | None = None, *, cgroups: Cgroups | None = None) -> Up:
+        """Bring the lab up, complete and ready: build what is missing, start what died, add hosts up to `nodes`. Never removes hosts.
+        `cgroups` is decided when a lab is made; raises UsageError for another one than it has."""
         shell.require_root_and_tools("up")
         recipe, apt = base.current_recipe()
         with self._locked():
-            design = self._design(nodes, recipe.digest, inventory_file)
+            design = self._design(nodes, recipe.digest, inventory_file, cgroups)
             if design.image == recipe.digest:
                 base.ensure(self._images, recipe, apt, self._progress)
             elif not (self._images / design.image).is_dir():
@@ -221,13 +222,18 @@ class Lab:
             )
         return design
 
-    def _design(self, nodes: int | None, image: str, inventory_file: Path | None) -> LabState:
+    def _design(self, nodes: int | None, image: str, inventory_file: Path | None, wanted: Cgroups | None) -> LabState:
         """The design to bring up, already on disk: the present one, extended, or a new one."""
         known = state.load(self.folder)
         file = str((inventory_file or Path(f"{self.name}.yaml")).absolute())
         if known is None or file not in known.written:
             inventory.check_replaceable(Path(file))
         if known is not None:
+            if wanted not in (None, known.cgroups):
+                raise UsageError(
+                    f"lab {self.name!r} was made with --cgroups {known.cgroups}, which stays so while it exists",
+                    fix=f"another --name, or first: hmctl lab down --name {self.name}",
+                )
             names = plan.node_names(max(nodes or 0, len(known.nodes)))
             design = msgspec.structs.replace(known, nodes=names, inventory=file)
             state.save(self.folder, design)
@@ -237,8 +243,9 @@ class Lab:
         with self._allocating():
             subnet = plan.free_subnet({lab.subnet for lab in home.designs(self.root)} | plan.subnets_of(network.taken_addresses()))
             design = LabState(
-                name=self.name, subnet=subnet, cluster_id=inventory.new_cluster_id(), image=image, nodes=names, inventory=file
-            )
+                name=self.name, subnet=subnet, cluster_id=inventory.new_cluster_id(), image=image, nodes=names, inventory=file,
+                cgroups=wanted or Cgroups.MACHINE,
+            )  # fmt: skip
             state.save(self.folder, design)
         return design
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hmcore.errors import LabError, UsageError
 from hmcore.records import Role
@@ -22,6 +23,14 @@ GATEWAY = 253  # of the switch, which answers "no route" to whatever leads out
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 _NODE = re.compile(r"node([1-9][0-9]{0,2})")
+
+
+class Cgroups(StrEnum):
+    """What the hosts see at /sys/fs/cgroup. `machine`: the hierarchies that this machine has. `unified`: version 2 alone, as Debian 11,
+    Ubuntu 21.10 and later boot by default, whatever this machine has; controllers that it uses in version 1 are missing there."""
+
+    MACHINE = "machine"
+    UNIFIED = "unified"
 
 
 @dataclass(frozen=True, slots=True)

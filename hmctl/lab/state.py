@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hmcore.errors import LabError
-from hmctl.lab.plan import Address, node_index
+from hmctl.lab.plan import Address, Cgroups, node_index
 
 FILE = "lab.json"
 
@@ -34,6 +34,7 @@ class LabState(msgspec.Struct, frozen=True, kw_only=True):
     image: str  # digest of the base image that the hosts' disks lie on
     nodes: tuple[str, ...]
     inventory: str
+    cgroups: Cgroups = Cgroups.MACHINE
     written: dict[str, str] = {}
     partition: tuple[tuple[str, ...], ...] = ()
     blocks: tuple[Block, ...] = ()

@@ -130,10 +130,9 @@ class SecurityLayer:
         lasting, self._outside = outside & self._outside, outside
         if not lasting:
             return None
-        option = placement.option(self._parent)
         return LayerDown(
-            f"{len(lasting)} of {len(running)} containers run outside {option} and are not counted",
-            fix=f"make them anew: docker run --cgroup-parent={option} ...",
+            f"{len(lasting)} of {len(running)} containers run outside {placement.option(self._parent)} and are not counted",
+            fix=f"make them anew: {placement.advice(self._parent)}",
         )
 
     async def stop(self) -> None:

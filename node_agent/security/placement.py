@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "hypermesh"
+TREE = Path("/sys/fs/cgroup")
 _CONTAINER = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
 
 
@@ -29,18 +30,25 @@ def parse_mounts(mountinfo: str) -> tuple[Mount, ...]:
 
 
 def parent(mounts: tuple[Mount, ...], *, systemd: bool) -> Path | None:
-    """The parent of our containers, by the driver that Docker uses here: systemd's if the version 2 tree is the only one (and systemd
-    runs), else cgroupfs. None: there is no version 2 tree."""
-    points = [mount.point for mount in mounts if mount.kind == "cgroup2"]
-    if not points:
-        return None
-    alone = not any(mount.kind == "cgroup" for mount in mounts)
-    return points[0] / (f"{NAME}.slice" if alone and systemd else NAME)
+    """The parent of our containers, by the driver that Docker chooses by itself: systemd's if the version 2 tree is what lies at
+    /sys/fs/cgroup (and systemd runs), whatever else is mounted elsewhere, else cgroupfs. None: there is no version 2 tree."""
+    seen = {mount.point: mount.kind for mount in mounts}  # of two at one place, the later one
+    if seen.get(TREE) == "cgroup2":
+        return TREE / (f"{NAME}.slice" if systemd else NAME)
+    points = [point for point, kind in seen.items() if kind == "cgroup2"]
+    return points[0] / NAME if points else None
 
 
 def option(parent: Path) -> str:
     """How Docker's option --cgroup-parent names it: the slice, or the path within the tree."""
     return parent.name if parent.suffix == ".slice" else f"/{parent.name}"
+
+
+def advice(parent: Path) -> str:
+    """How to start a container below the parent. Told to use cgroupfs all the same, Docker takes a slice's name for a path within its own
+    cgroup, and systemd's driver refuses the path."""
+    spelt_out = f" (/{parent.name}, if `docker info` names cgroupfs)" if parent.suffix == ".slice" else ""
+    return f"docker run --cgroup-parent={option(parent)} ...{spelt_out}"
 
 
 def has_bpffs(mounts: tuple[Mount, ...], point: Path) -> bool:

@@ -27,8 +27,8 @@ print(json.dumps({"totals": asdict(totals), "flows": [asdict(maps.parse_flow(*ro
 """
 
 
-def shell(cluster: Cluster, script: str, *, timeout: float = 60.0) -> str:
-    done = cluster.lab.exec(NODE, ["bash", "-c", script], timeout=timeout)
+def shell(cluster: Cluster, script: str, *, timeout: float = 60.0, node: str = NODE) -> str:
+    done = cluster.lab.exec(node, ["bash", "-c", script], timeout=timeout)
     assert done.returncode == 0, f"{script}: {done.stdout.decode()}{done.stderr.decode()}"
     return done.stdout.decode()
 
@@ -39,9 +39,9 @@ def counted(cluster: Cluster) -> dict[str, Any]:
     return found
 
 
-def attached(cluster: Cluster) -> Counter[str]:
+def attached(cluster: Cluster, node: str = NODE) -> Counter[str]:
     """Our programs by hook, as bpftool shows them."""
-    rows = [line.split() for line in cluster.inside(NODE, "bpftool", "cgroup", "tree").splitlines()]
+    rows = [line.split() for line in cluster.inside(node, "bpftool", "cgroup", "tree").splitlines()]
     return Counter(f"{row[1]} {row[-1]}" for row in rows if row[-1].startswith("hm_"))
 
 
@@ -62,24 +62,24 @@ print(ask(sys.argv[1] + "/flows", "map")["id"])
 """
 
 
-def exec_links(cluster: Cluster) -> int:
+def exec_links(cluster: Cluster, node: str = NODE) -> int:
     """How many programs of this node's watch what begins: of all in the kernel, which a lab's hosts share, those with its maps."""
-    return int(cluster.inside(NODE, "sh", "-c", f"python3 -c '{EXECS}' /sys/fs/bpf/hypermesh/{NODE}/v*"))
+    return int(cluster.inside(node, "sh", "-c", f"python3 -c '{EXECS}' /sys/fs/bpf/hypermesh/{node}/v*"))
 
 
-def pinned(cluster: Cluster) -> list[str]:
-    return cluster.inside(NODE, "sh", "-c", f"ls /sys/fs/bpf/hypermesh/{NODE}/v*").split()
+def pinned(cluster: Cluster, node: str = NODE) -> list[str]:
+    return cluster.inside(node, "sh", "-c", f"ls /sys/fs/bpf/hypermesh/{node}/v*").split()
 
 
-def security(cluster: Cluster) -> dict[str, Any]:
-    components: dict[str, dict[str, Any]] = cluster.node(NODE)["components"]
+def security(cluster: Cluster, node: str = NODE) -> dict[str, Any]:
+    components: dict[str, dict[str, Any]] = cluster.node(node)["components"]
     return components.get("security", {"state": "unknown"})  # while the agent does not answer
 
 
-def check(cluster: Cluster) -> dict[str, Any]:
+def check(cluster: Cluster, node: str = NODE) -> dict[str, Any]:
     """What the layer is worth to the node's health, why, and what mends it."""
     nodes = json.loads(cluster.run("health", "-o", "json", check=False).stdout)["nodes"]
-    checks = next(node["checks"] for node in nodes if node["name"] == NODE)
+    checks = next(each["checks"] for each in nodes if each["name"] == node)
     return next((each for each in checks if each["name"] == "component.security"), {"fix": None})
 
 
@@ -94,9 +94,9 @@ def load(
     return json.loads(done.stdout) if done.stdout else None
 
 
-def restart(cluster: Cluster) -> None:
-    cluster.inside(NODE, "systemctl", "restart", AGENT)
+def restart(cluster: Cluster, node: str = NODE) -> None:
+    cluster.inside(node, "systemctl", "restart", AGENT)
 
 
-def running(cluster: Cluster) -> Callable[[], bool]:
-    return lambda: security(cluster)["state"] == "running" and attached(cluster) == HOOKS
+def running(cluster: Cluster, node: str = NODE) -> Callable[[], bool]:
+    return lambda: security(cluster, node)["state"] == "running" and attached(cluster, node) == HOOKS

@@ -52,6 +52,15 @@ def test_the_state_file_says_what_was_saved(tmp_path):
     assert os.listdir(folder) == [state.FILE]
 
 
+def test_a_state_file_from_before_labs_had_a_choice_of_cgroups_is_read(tmp_path):
+    state.save(tmp_path, with_partition())
+    file = tmp_path / state.FILE
+    text = file.read_text()
+    assert '"cgroups": "machine",' in text
+    file.write_text(text.replace('"cgroups": "machine",', ""))
+    assert state.load(tmp_path) == with_partition()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"name": "lab"}', b'{"name": 1}'])
 def test_a_damaged_state_file_is_an_error_with_a_way_out(tmp_path, content):
     (tmp_path / state.FILE).write_bytes(content)

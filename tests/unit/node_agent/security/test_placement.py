@@ -16,6 +16,9 @@ HYBRID = """\
 157 143 0:37 / /sys/fs/cgroup/systemd rw,nosuid shared:68 - cgroup cgroup rw,name=systemd
 """
 UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+# A version 1 hierarchy beside it, as some VPN clients (net_cls) and old images of systemd (name=systemd) want one.
+STRAY = "900 23 0:99 / /run/old rw,relatime shared:9 - cgroup old rw,name=systemd\n"
+ELSEWHERE = "20 23 0:26 / /mnt/cgroup2 rw,relatime shared:8 - cgroup2 cgroup2 rw\n"
 BPF = "265 264 0:46 / /sys/fs/bpf rw,relatime shared:22 - bpf bpf rw\n"
 
 
@@ -25,6 +28,10 @@ BPF = "265 264 0:46 / /sys/fs/bpf rw,relatime shared:22 - bpf bpf rw\n"
         (HYBRID, True, "/sys/fs/cgroup/unified/hypermesh"),
         (UNIFIED, True, "/sys/fs/cgroup/hypermesh.slice"),
         (UNIFIED, False, "/sys/fs/cgroup/hypermesh"),
+        (UNIFIED + STRAY, True, "/sys/fs/cgroup/hypermesh.slice"),
+        (STRAY + ELSEWHERE + UNIFIED, True, "/sys/fs/cgroup/hypermesh.slice"),
+        (ELSEWHERE, True, "/mnt/cgroup2/hypermesh"),
+        (UNIFIED + HYBRID, True, "/sys/fs/cgroup/unified/hypermesh"),
         (BPF, True, None),
         ("", True, None),
         ("garbage - \n - cgroup2\n", True, None),
@@ -67,3 +74,10 @@ def test_who_has_been_gone_longest_is_forgotten_and_who_lives_never() -> None:
 def test_how_docker_is_told_of_it() -> None:
     assert placement.option(Path("/sys/fs/cgroup/unified/hypermesh")) == "/hypermesh"
     assert placement.option(Path("/sys/fs/cgroup/hypermesh.slice")) == "hypermesh.slice"
+
+
+def test_how_to_start_a_container_below_it() -> None:
+    assert placement.advice(Path("/sys/fs/cgroup/unified/hypermesh")) == "docker run --cgroup-parent=/hypermesh ..."
+    assert placement.advice(Path("/sys/fs/cgroup/hypermesh.slice")) == (
+        "docker run --cgroup-parent=hypermesh.slice ... (/hypermesh.slice, if `docker info` names cgroupfs)"
+    )

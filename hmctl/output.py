@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -33,6 +34,7 @@ _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red"
 FEW = 20  # hosts, up to which a log gets each step of each
 SUM_EVERY = 2.0  # seconds
 WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
+_STOPPED = "stopped as you asked; nothing was changed"
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
 
 
@@ -192,8 +194,10 @@ class Output:
             raise UsageError(f"nobody can answer, for stdin is no terminal: {question}", fix=fix)
         self._stderr.write(paint((Styled(f"{question} [y/N] ", "strong"),), self._stderr_colour))
         self._stderr.flush()
-        if self._stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Interrupted("stopped as you asked; nothing was changed")
+        with _interruptible():
+            answer = self._stdin.readline()
+        if answer.strip().lower() not in ("y", "yes"):
+            raise Interrupted(_STOPPED)
 
     @contextmanager
     def progress(self, title: str = "", *, hosts: int = 0) -> Iterator[Progress]:
@@ -218,10 +222,13 @@ class Output:
 
     def _say(self, cells: Sequence[Cell]) -> None:
         if self._live is not None:  # above the moving part, which is drawn again below it
-            self._live.console.print(_rich_line(cells), soft_wrap=True, highlight=False)
+            with suppress(OSError):
+                self._live.console.print(_rich_line(cells), soft_wrap=True, highlight=False)
         else:
-            self._stderr.write(paint(cells, self._stderr_colour) + "\n")
-            self._stderr.flush()
+            # A pipe that nobody reads any more, a terminal that was closed: what is under way has to come to its end all the same.
+            with suppress(OSError):
+                self._stderr.write(paint(cells, self._stderr_colour) + "\n")
+                self._stderr.flush()
 
     def _start_live(self, draw: Callable[[int, int], Text]) -> None:
         from rich.live import Live
@@ -240,7 +247,8 @@ class Output:
     def _stop_live(self) -> None:
         if self._live is not None:
             live, self._live = self._live, None
-            live.stop()
+            with suppress(OSError):  # the terminal was closed
+                live.stop()
 
 
 class Progress:
@@ -316,6 +324,25 @@ class Progress:
             left.truncate(max(1, column), overflow="ellipsis", pad=True)
             lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """The event loop takes signals for itself, and stands still while somebody thinks about an answer: one Ctrl-C has to do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise Interrupted(_STOPPED)
+
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    kept = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _rich_text(cell: Cell) -> Text:

@@ -1,11 +1,12 @@
 """Settings that cannot run beside others while a change is rolled through a cluster: for some seconds, old and new ones meet. Pure.
 
 Every node is sound by itself (conflicts.py); here one node's intervals meet another's patience. docs/adr/0059 says what was tried.
+Nodes that a change leaves out meet it for longer: they stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hmcore.config.problems import Mistake
@@ -21,6 +22,9 @@ class _Meeting:
     factor: float
     breaks: str
 
+    def moved(self, present: Sequence[Settings], wanted: Settings) -> bool:
+        return any(value_at(settings, path) != value_at(wanted, path) for settings in present for path in (self.interval, self.window))
+
 
 _MEETINGS = (
     _Meeting("raft.heartbeat", "raft.election_min", 2, "voters would depose leaders that live"),
@@ -29,9 +33,12 @@ _MEETINGS = (
 )
 
 
-def unrollable(present: Sequence[Settings], wanted: Settings) -> list[Mistake]:
-    """Why nodes that run with `present` cannot be brought to `wanted` one by one: paths below `settings`, each with the way that works."""
-    found = [mistake for meeting in _MEETINGS for mistake in _meet(meeting, present, wanted)]
+def unrollable(present: Sequence[Settings], wanted: Settings, staying: Mapping[str, Settings] | None = None) -> list[Mistake]:
+    """Why nodes that run with `present` cannot be brought to `wanted` one by one, while those in `staying`, by name, keep theirs: paths
+    below `settings`, each with the way that works. Whoever leaves nodes out of a change that meets none of theirs need not ask them."""
+    found = [
+        mistake for pair in _MEETINGS for mistake in _meet(pair, present, wanted, (staying or {}) if pair.moved(present, wanted) else {})
+    ]
     ports = {settings.transport.port for settings in present} - {wanted.transport.port}
     if ports:
         old = " and ".join(map(str, sorted(ports)))
@@ -40,24 +47,39 @@ def unrollable(present: Sequence[Settings], wanted: Settings) -> list[Mistake]:
     return found
 
 
-def _meet(meeting: _Meeting, present: Sequence[Settings], wanted: Settings) -> Iterator[Mistake]:
+def meeting(present: Sequence[Settings], wanted: Settings) -> bool:
+    """Whether bringing `present` to `wanted` changes anything that must go with what other nodes run with."""
+    return any(pair.moved(present, wanted) for pair in _MEETINGS)
+
+
+def _meet(pair: _Meeting, present: Sequence[Settings], wanted: Settings, staying: Mapping[str, Settings]) -> Iterator[Mistake]:
     """What meets already is not looked at: it is how the cluster runs, and the change may be what mends it."""
-    intervals, interval = [value_at(settings, meeting.interval) for settings in present], value_at(wanted, meeting.interval)
-    windows, window = [value_at(settings, meeting.window) for settings in present], value_at(wanted, meeting.window)
+    met = [*present, *staying.values()]
+    intervals, interval = [value_at(settings, pair.interval) for settings in met], value_at(wanted, pair.interval)
+    windows, window = [value_at(settings, pair.window) for settings in met], value_at(wanted, pair.window)
     slowest, least = max(intervals, default=0.0), min(windows, default=float("inf"))
-    if window < meeting.factor * slowest:
-        first = f"apply {meeting.interval}: {interval:g} alone first, and the rest afterwards"
-        yield _mistake(meeting.window, _why(meeting, slowest, window), first)
-    if least < meeting.factor * interval:
-        first = f"apply the rest first, and {meeting.interval}: {interval:g} afterwards"
-        yield _mistake(meeting.interval, _why(meeting, interval, least), first)
+    if window < pair.factor * slowest:
+        slow = [name for name, settings in staying.items() if window < pair.factor * value_at(settings, pair.interval)]
+        first = f"apply {pair.interval}: {interval:g} alone first{_too(slow)}, and the rest afterwards"
+        yield _mistake(pair.window, _why(pair, slowest, window, slow), first)
+    if least < pair.factor * interval:
+        hasty = [name for name, settings in staying.items() if value_at(settings, pair.window) < pair.factor * interval]
+        first = f"apply the rest first{_too(hasty)}, and {pair.interval}: {interval:g} afterwards"
+        yield _mistake(pair.interval, _why(pair, interval, least, hasty), first)
 
 
-def _why(meeting: _Meeting, interval: float, window: float) -> str:
-    return (
-        f"while it is rolled, nodes whose {meeting.interval} is {interval:g} s meet nodes whose {meeting.window} is {window:g} s: "
-        f"{meeting.breaks}"
-    )
+def _why(pair: _Meeting, interval: float, window: float, staying: Sequence[str]) -> str:
+    when = f"{_names(staying)} would stay as {'it is' if len(staying) == 1 else 'they are'}, and" if staying else "while it is rolled,"
+    return f"{when} nodes whose {pair.interval} is {interval:g} s meet nodes whose {pair.window} is {window:g} s: {pair.breaks}"
+
+
+def _too(staying: Sequence[str]) -> str:
+    return f", to {_names(staying)}, too" if staying else ""
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def _mistake(path: str, message: str, hint: str) -> Mistake:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from hmcore.errors import CommandFailed, HyperMeshError
 from hmctl import layout
 from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
+from hmctl.actions.config_refusal import not_well, refused
 from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
 from hmctl.actions.hosts import Hosts, select
-from hmctl.actions.refusal import Refusal
 from hmctl.output import Output, Progress
 from hmctl.phases import hostlock
 from hmctl.phases.agents import Agents
@@ -70,12 +70,24 @@ class ConfigApply:
     interrupted: ConfigReport | None = None  # what an interrupted run came to, once it has taken back what it had begun
 
     async def compare(self, reached: Reached, progress: Progress) -> Comparison:
-        """Reads every chosen node's file."""
+        """Reads every chosen node's file; and, where the change must go with what the others run with, theirs."""
         chosen = select(self.inventory.hosts, self.options.limit)
-        await reach(chosen, self.hosts.connect, reached, progress, self.timings, at_once=self.options.at_once)
-        for name in reached.facts:
-            progress.finish(name, "read its configuration")
-        return compare(self.inventory, chosen, reached.facts, reached.lost, self.store.known_bootstrap, self.renderer)
+        others = [host for host in self.inventory.hosts if host not in chosen]
+        await self._read(chosen, reached, progress)
+        found = self._compared(chosen, (), reached)
+        if not others or not found.meets_others:
+            return found
+        await self._read(others, reached, progress)
+        return self._compared(chosen, others, reached)
+
+    async def _read(self, hosts: Sequence[Host], reached: Reached, progress: Progress) -> None:
+        await reach(hosts, self.hosts.connect, reached, progress, self.timings, at_once=self.options.at_once)
+        for host in hosts:
+            if host.name in reached.facts:
+                progress.finish(host.name, "read its configuration")
+
+    def _compared(self, chosen: Sequence[Host], others: Sequence[Host], reached: Reached) -> Comparison:
+        return compare(self.inventory, chosen, reached.facts, reached.lost, self.store.known_bootstrap, self.renderer, others)
 
     async def diff(self) -> ConfigDiff:
         """What differs. Changes nothing."""
@@ -93,11 +105,10 @@ class ConfigApply:
             hosts = list(self.inventory.hosts)
             before = judge([host.name for host in hosts], await agents.reports(hosts, timeout=PATIENCE))
             draft.leader = before.leader
-            down = self._down(found.diff, before, hosts)
+            down = draft.left_out = not_well(found.diff, before, hosts)
             rewrites = {name: rewrite for name, rewrite in found.rewrites.items() if name not in down}
-            draft.left_out = down
-            if refused := self._refused(found.diff, rewrites, before, down):
-                return draft.finished(error=refused.message, fix=refused.fix)
+            if why := refused(found.diff, before, down, idle=not rewrites, skip=self.options.skip_unreachable):
+                return draft.finished(error=why.message, fix=why.fix)
             if not rewrites:
                 return draft.finished(healthy=not before.waiting)
             if refusals := await self._validate(list(rewrites.values()), reached):
@@ -110,51 +121,16 @@ class ConfigApply:
             self.show_plan(found.diff, turns)
             if self.options.dry_run:
                 return draft.finished()
-            self._warn(before, down)
+            self._warn(found.diff, before, down)
             self.output.confirm(f"Change the settings of {plural(len(rewrites), 'node')}?", yes=self.options.yes)
             well = [host for host in hosts if host.name not in before.waiting and host.name not in down]
             return await self._roll(batches, well, before, reached, agents, draft)
         finally:
             await agents.close()
 
-    def _down(self, diff: ConfigDiff, before: Verdict, hosts: Sequence[Host]) -> dict[str, str]:
-        """Who is not as it must be before a cluster is touched, by name, whether it is to be changed or not."""
-        down = {node.name: node.error or node.status for node in diff.nodes if node.status in ("unreachable", "unreadable")}
-        fresh = {node.name for node in diff.nodes if node.status == "new"}
-        return down | {
-            host.name: before.waiting[host.name]
-            for host in hosts
-            if host.name in before.waiting and host.name not in down | dict.fromkeys(fresh, "")
-        }
-
-    def _refused(
-        self, diff: ConfigDiff, rewrites: Mapping[str, Rewrite], before: Verdict, down: Mapping[str, str]
-    ) -> HyperMeshError | None:
-        if diff.refusals:
-            first: Refusal = diff.refusals[0]
-            more = f" (and {plural(len(diff.refusals) - 1, 'more refusal')})" if len(diff.refusals) > 1 else ""
-            return HyperMeshError(f"{first.path}: {first.message}{more}; nothing was changed", fix=first.fix)
-        if all(node.status == "new" for node in diff.nodes):
-            return HyperMeshError("no node runs yet", fix="hmctl deploy")
-        if not rewrites and not down:
-            return None
-        if before.leader is None:
-            return HyperMeshError(
-                "the cluster has no leader, so nothing was changed: there is no telling what a restart would cost", fix="hmctl status"
-            )
-        if down and not self.options.skip_unreachable:
-            if written := [node for node in diff.nodes if node.status == "unreadable" and node.drift]:
-                message = f"no agent would start with the file of {listed([node.name for node in written])}; nothing was changed"
-                return HyperMeshError(message, fix=f"{written[0].fix}; or leave it out: --skip-unreachable")
-            shown = {node.name: node.fix for node in diff.nodes}
-            unseen = "".join(f"; {name}: {reason}" for name, reason in down.items() if name not in shown)
-            mend = next((fix for name in down if (fix := shown.get(name))), "hmctl status says more, hmctl deploy starts what is stopped")
-            verb = "is" if len(down) == 1 else "are"
-            message = f"{listed(list(down))} {verb} not well, and each restart costs one node more; nothing was changed{unseen}"
-            return HyperMeshError(message, fix=f"{mend}; or leave out what is down: --skip-unreachable")
-        return None
-
-    def _warn(self, before: Verdict, down: Mapping[str, str]) -> None:
+    def _warn(self, diff: ConfigDiff, before: Verdict, down: Mapping[str, HyperMeshError]) -> None:
+        if diff.unasked:
+            self.output.warn(f"nobody knows whether the settings of {listed(list(diff.unasked))}, which stay, go with the new ones")
         control = [host.name for host in self.inventory.control_hosts]
         up = [name for name in control if name not in before.waiting and name not in down]
         if len(up) - 1 < len(control) // 2 + 1:
@@ -214,13 +190,13 @@ class ConfigApply:
                 before=before.ailing,
             )
             try:
-                async with locks.held(rewrites) as refused:
-                    if refused:
-                        draft.failed(refused)
-                        return draft.finished(error=f"{listed(list(refused))} cannot be had; nothing was changed")
+                async with locks.held(rewrites) as taken:
+                    if taken:
+                        draft.failed(taken)
+                        return draft.finished(error=f"{listed(list(taken))} cannot be had; nothing was changed")
                     why = await roll.roll(batches, well)
             except asyncio.CancelledError:
-                self.interrupted = draft.finished(error="interrupted", fix=_after(roll.fates))
+                self.interrupted = draft.finished(error="interrupted", fix=_after_interrupt(roll.fates))
                 raise
             if why is not None:
                 return draft.finished(error=_outcome(why, roll.fates), fix=_after(roll.fates))
@@ -244,7 +220,13 @@ def _after(fates: Mapping[str, Fate]) -> str:
     if stuck:
         return f"hmctl logs {' '.join(stuck)} says why; put the old values back in the inventory, then: hmctl deploy"
     failed = next((name for name, fate in fates.items() if fate.error), None)
-    return f"hmctl logs {failed} says more; change the inventory, then apply again" if failed else "hmctl config apply begins anew"
+    return f"hmctl logs {failed} says more; change the inventory, then apply again" if failed else "hmctl status"
+
+
+def _after_interrupt(fates: Mapping[str, Fate]) -> str:
+    if any(fate.state == "stuck" for fate in fates.values()):
+        return "hmctl config diff shows how each node was left; hmctl config apply goes on from there"
+    return "hmctl config apply begins anew"
 
 
 def _words(said: Sequence[str]) -> str:
@@ -260,7 +242,7 @@ class _Draft:
     began: float
     leader: str | None = None
     problems: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, HyperMeshError] = field(default_factory=dict)
     errors: dict[str, HyperMeshError] = field(default_factory=dict)
     roll: Reconfiguration | None = None
 

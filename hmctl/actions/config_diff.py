@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hmcore.config.agent import AgentConfig, agent_config_for, parse_agent_config
-from hmcore.config.settings import catalogue, value_at
+from hmcore.config.mixtures import meeting
+from hmcore.config.settings import Settings, catalogue, value_at
 from hmcore.config.targets import PYTHON
 from hmcore.errors import ConfigError, HyperMeshError
 from hmctl import layout
@@ -46,7 +47,7 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class NodeDiff:
     """`changes`: its file against the inventory. `drift`: what somebody did behind hmctl's back. `elsewhere`: differences that are
-    deploy's business. `restart`: its agent must be restarted to run with what the inventory says."""
+    deploy's business. `restart`: its agent must be restarted to run with what the inventory says. `running`: whether it runs at all."""
 
     name: str
     status: Literal["same", "differs", "new", "unreadable", "unreachable"]
@@ -54,35 +55,40 @@ class NodeDiff:
     drift: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     restart: bool = False
+    running: bool | None = None
     error: str | None = None
     fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigDiff:
-    """`common`: changes that every node that could be compared has; they stand in `nodes[].changes`, too."""
+    """`common`: changes that every node that could be compared has; they stand in `nodes[].changes`, too. `unasked`: nodes that are left
+    out and run with settings which the new ones must go with, but nobody knows which: why, by name."""
 
     cluster: str
     changed: bool
     common: tuple[Change, ...]
     nodes: tuple[NodeDiff, ...]
     refusals: tuple[Refusal, ...]
+    unasked: Mapping[str, str] = field(default_factory=dict)
 
     def exit_code(self, *, detailed: bool) -> int:
         """Design section 10."""
         if not any(node.status in ("same", "differs") for node in self.nodes):
             return 1
-        if any(node.status in ("unreachable", "unreadable") for node in self.nodes):
+        if self.unasked or any(node.status in ("unreachable", "unreadable") for node in self.nodes):
             return 3
         return 10 if detailed and self.changed else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The document, and what apply would do: `rewrites` by node, only of nodes where something is to be done."""
+    """The document, and what apply would do: `rewrites` by node, only of nodes where something is to be done. `meets_others`: it must go
+    with what every other node runs with."""
 
     diff: ConfigDiff
     rewrites: Mapping[str, Rewrite]
+    meets_others: bool
 
 
 def compare(
@@ -92,8 +98,9 @@ def compare(
     lost: Mapping[str, HyperMeshError],
     bootstrap: str | None,
     renderer: Renderer,
+    others: Sequence[Host] = (),
 ) -> Comparison:
-    """Every one of `hosts` against the inventory."""
+    """Every one of `hosts` against the inventory; and whether the change goes with what `others` run with, which stay as they are."""
     nodes, rewrites, present, refusals = list[NodeDiff](), dict[str, Rewrite](), list[AgentConfig](), list[Refusal]()
     for host in hosts:
         if host.name not in facts:
@@ -114,9 +121,33 @@ def compare(
             rewrites[host.name] = rewrite
     compared = [node for node in nodes if node.status in ("same", "differs")]
     common = tuple(change for change in compared[0].changes if all(change in node.changes for node in compared)) if compared else ()
-    refusals += unsafe([config.settings for config in present], inventory.settings)
-    diff = ConfigDiff(inventory.name, bool(rewrites) or bool(refusals), common, tuple(nodes), tuple(refusals))
-    return Comparison(diff, rewrites)
+    settings = [config.settings for config in present]
+    staying, unasked = _staying(inventory, others, facts, lost, bootstrap, renderer)
+    refusals += unsafe(settings, inventory.settings, staying)
+    diff = ConfigDiff(inventory.name, bool(rewrites) or bool(refusals), common, tuple(nodes), tuple(refusals), unasked)
+    return Comparison(diff, rewrites, meeting(settings, inventory.settings))
+
+
+def _staying(
+    inventory: Inventory,
+    others: Sequence[Host],
+    facts: Mapping[str, HostFacts],
+    lost: Mapping[str, HyperMeshError],
+    bootstrap: str | None,
+    renderer: Renderer,
+) -> tuple[dict[str, Settings], dict[str, str]]:
+    """What nodes that are left out run with, and of whom that is not known, and why. A new host has no settings to meet."""
+    staying, unasked = dict[str, Settings](), dict[str, str]()
+    for host in others:
+        if host.name not in facts:
+            unasked[host.name] = lost[host.name].message if host.name in lost else "it was not asked"
+            continue
+        config, why_not = _present(inventory, host, facts[host.name], bootstrap, renderer)
+        if config is not None:
+            staying[host.name] = config.settings
+        elif why_not.status != "new":
+            unasked[host.name] = why_not.error or why_not.status
+    return staying, unasked
 
 
 def _present(
@@ -157,7 +188,7 @@ def _node(
     by_hand = edited(agent.config or b"")
     file = renderer.agent_yaml(wanted) if changes or by_hand else agent.config or b""
     python = facts.python.executable if facts.python else PYTHON
-    unit, elsewhere, refusals = agent.unit_file or b"", list(_elsewhere(config, meant)), tuple[Refusal, ...]()
+    unit, elsewhere, refusals = agent.unit_file or b"", list(_elsewhere(config, _unmoved(config, meant))), tuple[Refusal, ...]()
     if _timeless(unit) == _timeless(renderer.unit(config, python)):
         unit = renderer.unit(wanted, python)  # initialization_timeout stands there, too
     else:
@@ -173,7 +204,7 @@ def _node(
     rewrite = Rewrite(host, facts, file, unit, words, outdated) if words or outdated else None
     status: Literal["same", "differs"] = "differs" if rewrite is not None else "same"
     drift = tuple(_drift(facts, file))
-    return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), restart=outdated), rewrite, refusals
+    return NodeDiff(host.name, status, changes, drift, tuple(elsewhere), outdated, agent.unit.running), rewrite, refusals
 
 
 def _timeless(unit: bytes) -> bytes:
@@ -192,6 +223,18 @@ def _changes(present: AgentConfig, meant: AgentConfig) -> Iterator[Change]:
         was, shall = present.labels.get(key), meant.labels.get(key)
         if was != shall:
             yield Change(f"labels.{key}", was, shall)
+
+
+def _unmoved(present: AgentConfig, meant: AgentConfig) -> AgentConfig:
+    """`meant` without what follows from another settings.transport.port alone: that is refused as a whole, and no business of deploy's."""
+    old, new = present.settings.transport.port, meant.settings.transport.port
+    ports = {voter.name: voter.port for voter in present.voters} | {present.node: present.port}
+
+    def port(name: str, wanted: int) -> int:
+        return old if wanted == new and ports.get(name) == old else wanted
+
+    voters = tuple(voter.model_copy(update={"port": port(voter.name, voter.port)}) for voter in meant.voters)
+    return meant.model_copy(update={"port": port(meant.node, meant.port), "voters": voters})
 
 
 def _elsewhere(present: AgentConfig, meant: AgentConfig) -> Iterator[str]:
@@ -215,7 +258,11 @@ def _drift(facts: HostFacts, file: bytes) -> Iterator[str]:
         yield f"its agent does not run: it is {agent.unit.active}"
         return
     started = agent.started.get(layout.CONFIG)
-    if agent.config is not None and started is not None and started != checksum(agent.config):
+    if agent.config is None or started is None or started == checksum(agent.config):
+        return
+    if agent.config == file and not edited(file):
+        yield "its agent still runs with the settings before these: whoever wrote its file was cut short before the restart"
+    else:
         what = "what the inventory says, not with what" if started == checksum(file) else "other settings than"
         yield f"its agent runs with {what} its file says: the file was changed after the agent had started"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, Interrupted
 from hmctl import layout
 from hmctl.actions.config_diff import ConfigDiff, NodeDiff
 from hmctl.actions.refusal import Refusal
@@ -56,13 +56,20 @@ class ConfigReport:
 
 
 def outcomes(
-    diff: ConfigDiff, fates: Mapping[str, Fate], errors: Mapping[str, HyperMeshError], left_out: Mapping[str, str], *, planned: bool
+    diff: ConfigDiff,
+    fates: Mapping[str, Fate],
+    errors: Mapping[str, HyperMeshError],
+    left_out: Mapping[str, HyperMeshError],
+    *,
+    planned: bool,
 ) -> tuple[NodeOutcome, ...]:
     """`planned`: what has not been done would be, if this were no dry run."""
     return tuple(_outcome(node, fates.get(node.name), errors.get(node.name), left_out.get(node.name), planned) for node in diff.nodes)
 
 
-def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, left_out: str | None, planned: bool) -> NodeOutcome:
+def _outcome(
+    node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, left_out: HyperMeshError | None, planned: bool
+) -> NodeOutcome:
     changes = tuple(map(str, node.changes)) or (
         ("restart the agent",) if node.restart else ("write the file",) if node.status == "differs" else ()
     )
@@ -75,8 +82,10 @@ def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, le
         return NodeOutcome(node.name, fate.state, changes, fate.error.message, fate.error.fix, fate.log)
     if fate is not None:
         return NodeOutcome(node.name, fate.state, changes)
-    if left_out is not None or node.status == "new":
-        return NodeOutcome(node.name, "left", changes, left_out or node.error, node.fix)
+    if left_out is not None:
+        return NodeOutcome(node.name, "left", changes, left_out.message, left_out.fix)
+    if node.status == "new":
+        return NodeOutcome(node.name, "left", changes, node.error, node.fix)
     if not changes:
         return NodeOutcome(node.name, "unchanged")
     return NodeOutcome(node.name, "planned" if planned else "untouched", changes)
@@ -85,6 +94,8 @@ def _outcome(node: NodeDiff, fate: Fate | None, error: HyperMeshError | None, le
 def _stuck(name: str, fate: Fate, stuck: HyperMeshError) -> tuple[str, str]:
     """In which state it is, and what mends that."""
     why = f"{fate.error.message}; then " if fate.error else ""
+    if fate.put_back and isinstance(stuck, Interrupted):
+        return f"{why}it got its previous file again, but its agent may run with the new settings: {stuck.message}", f"hmctl logs {name}"
     if fate.put_back:
         same = fate.error is not None and fate.error.message == stuck.message
         again = "the agent does not start with that, either" if same else stuck.message

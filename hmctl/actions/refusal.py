@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ class Refusal:
     fix: str | None
 
 
-def unsafe(present: Sequence[Settings], wanted: Settings) -> tuple[Refusal, ...]:
-    """What must not meet while nodes that run with `present` are brought to `wanted` one by one (docs/adr/0059)."""
-    return tuple(Refusal(spell(("settings", *mistake.path)), mistake.message, mistake.hint) for mistake in unrollable(present, wanted))
+def unsafe(present: Sequence[Settings], wanted: Settings, staying: Mapping[str, Settings] | None = None) -> tuple[Refusal, ...]:
+    """What must not meet while nodes that run with `present` are brought to `wanted` one by one (docs/adr/0059), beside those in
+    `staying`, by name, that keep theirs."""
+    found = unrollable(present, wanted, staying)
+    return tuple(Refusal(spell(("settings", *mistake.path)), mistake.message, mistake.hint) for mistake in found)

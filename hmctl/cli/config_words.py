@@ -27,15 +27,28 @@ def show_diff(output: Output, diff: ConfigDiff) -> None:
         output.paragraph(Styled("✗ ", "bad"), text=f"{refusal.path}: {refusal.message}")
         if refusal.fix:
             output.paragraph(Styled("    fix: ", "accent"), text=refusal.fix)
-    due = [node.name for node in diff.nodes if node.restart]
+    for name, reason in diff.unasked.items():
+        said = f"{name} is left out and cannot be asked for settings that these must go with: {reason}"
+        output.paragraph(Styled("! ", "warning"), text=said)
     same = [node.name for node in diff.nodes if node.status == "same"]
-    if due and not diff.refusals:
-        turns = ", one after the other" if len(due) > 1 else ""
-        output.paragraph(text=f"To apply: hmctl config apply restarts the agent of {listed(due)}{turns}; containers go on running.")
-    elif diff.changed and not diff.refusals:
-        output.line("To apply: hmctl config apply; no agent needs a restart, for all run with this already.")
+    if diff.changed and not diff.refusals:
+        _how_to_apply(output, diff)
     elif same and not diff.changed:
         output.line(Styled("No changes.", "good") if len(same) == len(diff.nodes) else f"{listed(same)}: no changes")
+
+
+def _how_to_apply(output: Output, diff: ConfigDiff) -> None:
+    down = [node.name for node in diff.nodes if node.status in ("unreachable", "unreadable") or node.running is False]
+    due = [node.name for node in diff.nodes if node.restart]
+    if due:
+        turns = ", one after the other" if len(due) > 1 else ""
+        output.paragraph(text=f"To apply: hmctl config apply restarts the agent of {listed(due)}{turns}; containers go on running.")
+    elif any(node.status == "differs" and node.running for node in diff.nodes):
+        output.line("To apply: hmctl config apply; no agent needs a restart, for all run with this already.")
+    if down:
+        verb, it = ("is", "it") if len(down) == 1 else ("are", "them")
+        first = "It refuses" if due else "To apply: hmctl config apply, which refuses"
+        output.paragraph(text=f"{first} while {listed(down)} {verb} not well: mend that first, or leave {it} out with --skip-unreachable.")
 
 
 def show_changes(output: Output, diff: ConfigDiff, write: Write) -> None:
@@ -125,6 +138,7 @@ def _summary(report: ConfigReport) -> list[Styled | str]:
             Styled(f"healthy, leader {report.leader}" if report.healthy else "not healthy", "good" if report.healthy else "warning"),
         ]
     if left:
-        parts.append(Styled(f"; left out: {listed(left)}", "bad"))
+        again = ", to be applied again once it is up" if changed else ""
+        parts.append(Styled(f"; left out: {listed(left)}{again}", "bad"))
     parts.append(Styled(f"  ({duration(report.seconds)})", "dim"))
     return parts

@@ -64,11 +64,30 @@ class Context:
         return OperatorStore.open(inventory.id)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Runs a command's async part. The first Ctrl-C cancels it, so that it can clean up; the second leaves at once."""
+        """Runs a command's async part. The first Ctrl-C cancels it, so that it can clean up; the second leaves at once. So does the end of
+        the terminal that it runs in, or of the machine, but for the second: those come in pairs, from the kernel and from the shell."""
         import asyncio
+        import signal
+        import threading
+
+        async def stoppable() -> T:
+            task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+            def stop() -> None:
+                if task is not None and not task.cancelling():
+                    task.cancel()
+
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+                        loop.add_signal_handler(number, stop)
+            return await main
 
         with asyncio.Runner() as runner:
-            return runner.run(main)
+            try:
+                return runner.run(stoppable())
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
 
     def run_until_interrupted(self, main: Coroutine[Any, Any, int]) -> int:
         """The same for what goes on until Ctrl-C: that is its proper end, and no failure."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, Interrupted
 from hmctl import layout
 from hmctl.facts.gather import HostFacts
 from hmctl.phases import configure
@@ -93,7 +93,8 @@ class Reconfiguration:
     undone: bool = False  # something was taken back, or it was tried
 
     async def roll(self, batches: Sequence[Sequence[Rewrite]], guarded: Sequence[Host]) -> str | None:
-        """Carries the change out. Returns why it was taken back, or None. When cancelled, takes back what was changed and goes."""
+        """Carries the change out. Returns why it was taken back, or None. When cancelled, or by a mistake of hmctl itself, takes back what
+        was changed and goes."""
         touched: list[Rewrite] = []
         self.fates = {rewrite.name: Fate() for batch in batches for rewrite in batch}
         try:
@@ -105,7 +106,9 @@ class Reconfiguration:
                     await self._give_up(batch)
                     await self.take_back(touched, guarded)
                     return why
-        except asyncio.CancelledError:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and any(self.fates[rewrite.name].stage != "none" for rewrite in touched):
+                self.progress.phase("interrupted: taking back what was changed; interrupt again to leave it as it is")
             await self.take_back(touched, guarded)
             raise
         return None
@@ -181,6 +184,15 @@ class Reconfiguration:
         if not due:
             return
         self.undone = True
+        try:
+            await self._take_back(due, touched, guarded)
+        except BaseException:
+            for rewrite in due:
+                if self.fates[rewrite.name].state not in ("restored", "stuck"):
+                    self._stuck(rewrite.name, Interrupted("interrupted while it was taken back", host=rewrite.name))
+            raise
+
+    async def _take_back(self, due: Sequence[Rewrite], touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
         unsure = {rewrite.name for rewrite in touched if self.fates[rewrite.name].state != "changed"}
         settled = [host for host in guarded if host.name not in unsure]
         before = await wait_healthy(settled, self.agents, timeout=self.patience, grace=0.0)  # an election may be under way

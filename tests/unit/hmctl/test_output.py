@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -215,6 +217,44 @@ def test_consent(typed: str) -> None:
 def test_anything_else_is_a_no(typed: str) -> None:
     with pytest.raises(Interrupted):
         make(typed=typed).output.confirm("Go on?", yes=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_answers_a_question_though_the_event_loop_keeps_them_for_itself(number: signal.Signals) -> None:
+    class Thinking(Screen):
+        def readline(self, size: int | None = -1, /) -> str:
+            signal.raise_signal(number)
+            return "y\n"  # typed in ignorance
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        for kept in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(kept, lambda: None)
+        made = make(typed="")
+        made.output._stdin = Thinking(terminal=True)
+        made.output.confirm("Go on?", yes=False)
+
+    before = signal.getsignal(number)
+    with asyncio.Runner() as runner, pytest.raises(Interrupted, match="nothing was changed"):
+        runner.run(ask())
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_words_that_nobody_can_read_any_more_stop_no_work(terminal: bool) -> None:
+    made, gone = make(terminal=terminal), 0
+
+    def write(text: str) -> int:
+        nonlocal gone
+        gone += 1
+        raise BrokenPipeError if not terminal else OSError(5, "Input/output error")
+
+    with made.output.progress() as progress:
+        made.err.write = write  # type: ignore[method-assign, assignment]
+        progress.update("node1", "restarting the agent")
+        progress.finish("node1", "restarted")
+        made.output.warn("one node is down")
+    assert gone > 0
 
 
 def test_text_from_elsewhere_cannot_steer_the_terminal() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hmcore.config.conflicts import conflicts
-from hmcore.config.mixtures import unrollable
+from hmcore.config.mixtures import meeting, unrollable
 from hmcore.config.presets import PRESETS, settings_for
 
 INTERVALS = (("raft", "heartbeat"), ("membership", "heartbeat"), ("registry", "refresh"))
@@ -65,3 +65,39 @@ def test_a_port_cannot_be_moved() -> None:
 
 def test_without_nodes_anything_goes() -> None:
     assert unrollable([], PRESETS["high-performance"].settings) == []
+
+
+# Nodes that a change leaves out
+
+BALANCED = PRESETS["balanced"].settings  # membership: 0.5 s, suspect after 2 s
+HASTY = settings_for("balanced", {"membership": {"heartbeat": 0.1, "suspect": 0.5, "down": 1}})
+LEISURELY = settings_for("balanced", {"membership": {"heartbeat": 1, "suspect": 4, "down": 8}})
+
+
+def test_nodes_that_stay_as_they_are_are_met_for_longer() -> None:
+    frequent = settings_for("balanced", {"membership": {"heartbeat": 0.1}})  # the first of the two steps to hasty
+    assert unrollable([frequent], HASTY) == []
+    assert unrollable([frequent], HASTY, {"node2": frequent}) == []
+    (mistake,) = unrollable([frequent], HASTY, {"node2": frequent, "node3": BALANCED})
+    assert mistake.path == ("membership", "suspect")
+    assert "node3 would stay as it is, and nodes whose membership.heartbeat is 0.5 s" in mistake.message
+    assert mistake.hint == "apply membership.heartbeat: 0.1 alone first, to node3, too, and the rest afterwards"
+
+
+def test_what_would_lose_patience_with_the_changed_ones_is_seen_too() -> None:
+    patient = settings_for("balanced", {"membership": {"suspect": 4, "down": 8}})
+    seldom = settings_for("balanced", {"membership": {"heartbeat": 1.5, "suspect": 4, "down": 8}})
+    others = {f"node{number}": BALANCED for number in range(2, 10)}
+    (mistake,) = unrollable([patient], seldom, others)
+    assert mistake.path == ("membership", "heartbeat")
+    assert "node2, node3, node4, node5, node6 and 3 more would stay as they are" in mistake.message
+    assert (mistake.hint or "").startswith("apply the rest first, to node2,")
+
+
+def test_a_change_that_meets_nothing_of_theirs_does_not_ask_what_they_run_with() -> None:
+    other = settings_for("balanced", {"metrics": {"interval": 7}})
+    assert not meeting([BALANCED], other)
+    assert meeting([BALANCED, HASTY], BALANCED)
+    assert unrollable([BALANCED], other, {"node2": HASTY, "node3": LEISURELY}) == [], "how the cluster runs already"
+    registry = settings_for("balanced", {"registry": {"refresh": 2}})
+    assert unrollable([BALANCED], registry, {"node2": HASTY}) == [], "nor by way of another pair"

@@ -329,6 +329,134 @@ async def test_a_limit_changes_these_alone(tmp_path: Path) -> None:
     assert (found.common, len(found.nodes[0].changes)) == ((), 1)
 
 
+FREQUENT = "membership: {heartbeat: 0.1}"
+HASTY = "membership: {heartbeat: 0.1, suspect: 0.5, down: 1}"  # of nodes that are frequent by now; the others send every 0.5 s
+
+
+async def partly(folder: Path, change: str) -> Bed:
+    """node1 has gone the first of two steps, the others have not; the inventory says `change` by now."""
+    bed = await running(folder, change=FREQUENT)
+    assert (await apply(bed, limit="node1")).exit_code(detailed=False) == 0
+    bed.text = bed.text.replace(FREQUENT, change)
+    return bed
+
+
+async def test_a_limit_leaves_out_nodes_whose_settings_the_new_ones_must_go_with(tmp_path: Path) -> None:
+    bed = await partly(tmp_path, HASTY)
+    before = files(bed)
+    (refusal,) = (await diff(bed, limit="node1")).refusals
+    assert refusal.path == "settings.membership.suspect"
+    assert "node2 and node3 would stay as they are" in refusal.message
+    assert "to node2 and node3, too" in (refusal.fix or "")
+    report = await apply(bed, limit="node1")
+    assert (report.exit_code(detailed=False), files(bed)) == (1, before)
+    bed.text = bed.text.replace(HASTY, FREQUENT)
+    assert (await apply(bed)).exit_code(detailed=False) == 0
+    bed.text = bed.text.replace(FREQUENT, HASTY)
+    assert (await apply(bed, limit="node1")).exit_code(detailed=False) == 0, "the way that was named works"
+
+
+class Unreachable3(MemoryHosts):
+    async def connect(self, host: Host) -> FakeRemote:
+        if host.name == "node3":
+            raise Unreachable("no answer", host=host.name)
+        return await super().connect(host)
+
+
+async def test_a_node_that_is_left_out_and_cannot_be_asked_is_named(tmp_path: Path) -> None:
+    bed = await partly(tmp_path, "membership: {suspect: 3}")
+    before, hosts = files(bed), Unreachable3(bed.world, {})
+    found = await action(bed, hosts=hosts, limit="node1").diff()
+    assert (found.unasked, found.refusals, found.exit_code(detailed=False)) == ({"node3": "no answer"}, (), 3)
+    report = await action(bed, hosts=hosts, limit="node1").apply()
+    assert (report.exit_code(detailed=False), files(bed)) == (1, before)
+    assert "node3, left out, cannot be asked for settings that the new ones must go with" in (report.error or "")
+    report = await action(bed, hosts=hosts, limit="node1", skip_unreachable=True).apply()
+    assert report.exit_code(detailed=False) == 0
+    assert "nobody knows whether the settings of node3" in bed.stderr.getvalue()
+
+
+async def test_a_change_that_meets_nothing_of_the_others_asks_none_of_them(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    hosts = Unreachable3(bed.world, {})
+    report = await action(bed, hosts=hosts, limit="node1").apply()
+    assert (report.exit_code(detailed=False), hosts.connected) == (0, ["node1"])
+
+
+async def test_an_agent_that_is_stopped_is_told_of_with_what_starts_it(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    bed.world.machines["node3"].active = False
+    found = await diff(bed)
+    assert [node.running for node in found.nodes] == [True, True, False]
+    report = await apply(bed)
+    assert (report.nodes[2].error, report.nodes[2].status) == ("its agent does not run", "left")
+    assert "systemctl start" in (report.fix or "")
+    assert "--skip-unreachable" in (report.fix or "")
+
+
+async def test_interrupted_again_while_it_takes_back_the_state_of_each_node_is_told(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    before, hosts, began = files(bed), MemoryHosts(bed.world, {}), starts(bed)
+
+    class Impatient(FakeRemote):
+        def _burn(self, effect: Callable[[], Completed]) -> Completed:
+            earlier = self.machine.starts
+            done = effect()
+            if self.machine.starts == earlier + 1 == 2:  # with the new settings
+                task.cancel()
+            elif self.machine.starts > earlier:  # with the previous ones again
+                raise asyncio.CancelledError
+            return done
+
+    async def connect(host: Host) -> FakeRemote:
+        return Impatient(host, bed.world.machines[host.name])
+
+    hosts.connect = connect  # type: ignore[method-assign]
+    doing = action(bed, hosts=hosts)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(doing.apply(), name="apply")
+    assert (task.cancelled(), sum(starts(bed)) - sum(began)) == (True, 2)
+    assert doing.interrupted is not None
+    (stuck,) = [node for node in doing.interrupted.nodes if node.status == "stuck"]
+    assert "it got its previous file again, but its agent may run with the new settings: interrupted" in (stuck.error or "")
+    assert [node.status for node in doing.interrupted.nodes if node is not stuck] == ["untouched"] * 2
+    assert "hmctl config diff shows how each node was left" in (doing.interrupted.fix or "")
+    assert files(bed) == before
+    assert (await apply(bed)).healthy
+    await settled(bed)
+
+
+async def test_a_mistake_of_hmctls_own_takes_back_what_was_begun(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    before = files(bed)
+
+    class Mistaken(MemoryAgents):
+        left = 1
+
+        async def reports(self, hosts: list[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:  # type: ignore[override]
+            if files(bed) != before and self.left:
+                self.left -= 1
+                raise RuntimeError("a mistake")
+            return await super().reports(hosts, timeout=timeout)
+
+    doing = action(bed)
+    doing.agents = lambda store, remotes: Mistaken(bed.world)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await doing.apply()
+    assert files(bed) == before
+    assert sorted(starts(bed)) == [1, 1, 3], "with which the first of them was started anew"
+
+
+async def test_what_was_cut_short_before_the_restart_is_told_apart_from_a_hand_edit(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.machines["node2"].started[layout.CONFIG] = "0" * 64
+    (said,) = (await diff(bed)).nodes[1].drift
+    assert said == "its agent still runs with the settings before these: whoever wrote its file was cut short before the restart"
+    assert (await apply(bed)).healthy
+    assert starts(bed) == [1, 2, 1]
+
+
 async def test_what_only_hmctl_reads_concerns_no_node(tmp_path: Path) -> None:
     bed = await running(tmp_path, change="upgrade: {batch: 3, soak: 5}")
     await settled(bed)
@@ -409,6 +537,7 @@ async def test_what_cannot_be_rolled_is_refused_with_the_way_that_works(tmp_path
     found = await diff(bed)
     assert [refusal.path for refusal in found.refusals] == [path]
     assert found.refusals[0].fix
+    assert [node.elsewhere for node in found.nodes] == [()] * 3, "nor is it deploy's business"
     for dry_run in (True, False):
         report = await apply(bed, dry_run=dry_run)
         assert (report.exit_code(detailed=True), files(bed)) == (1, before)

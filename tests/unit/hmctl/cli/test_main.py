@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from hmctl.cli import completing, main
 from hmctl.cli.context import Context, current, group
 from hmctl.document import Format
 from hmctl.lab.state import LabState, save
+from hmctl.output import Output
 
 
 @pytest.mark.parametrize(
@@ -198,8 +201,6 @@ def test_no_inventory_names_the_ways_to_get_one(
 def test_where_the_inventory_is_looked_for(
     option: str | None, environ: str | None, there: bool, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hmctl.output import Output
-
     monkeypatch.chdir(tmp_path)
     if there:
         (tmp_path / "cluster.yaml").write_text("name: here\n")
@@ -283,3 +284,39 @@ def test_completion_of_nodes(typed: str, offered: list[str], cluster: object, tm
 def test_a_group_lists_its_commands() -> None:
     app = group("A group.")
     assert app.info.help == "A group."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_a_command_lets_it_clean_up_and_a_hangup_that_comes_twice_does_too(number: signal.Signals) -> None:
+    done: list[str] = []
+
+    async def changing() -> None:
+        try:
+            signal.raise_signal(number)
+            await asyncio.sleep(60)
+        finally:
+            done.append("begun to take back")
+            if number is not signal.SIGINT:  # whose second leaves at once
+                signal.raise_signal(number)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            done.append("taken back")
+
+    with pytest.raises(KeyboardInterrupt):
+        Context(None, Output(), False, {}).run(changing())
+    assert done == ["begun to take back", "taken back"]
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    """nohup."""
+
+    async def changing() -> str:
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(0)
+        return "changed"
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert Context(None, Output(), False, {}).run(changing()) == "changed"
+    finally:
+        signal.signal(signal.SIGHUP, before)

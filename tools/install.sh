@@ -77,4 +77,7 @@ if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-p
   cat "$log" >&2
   fail "pip failed; its words stand above, and in $log"
 fi
+# pip compiles the libraries, not what is installed in place. Without this, whoever may not write here (sudo with
+# PYTHONDONTWRITEBYTECODE, another user) compiles some 50 files at every command.
+.venv/bin/python -m compileall -q hmcore hmctl node_agent
 say "done: $(.venv/bin/hmctl --version)"

@@ -187,7 +187,8 @@ def fleet(count: int, *, text: str | None = None, cache: Path | None = None, ssh
         key.write_private_key(str(folder / "operator"))
         (folder / "operator").chmod(0o600)
         key.write_public_key(str(folder / "operator.pub"))
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "SSH_", "HMCTL_"))}
+        # Not as CI has it: a user's Python keeps the bytecode of what it has compiled.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "SSH_", "HMCTL_", "PYTHON"))}
         environment = inherited | {
             "HOME": str(folder),
             "XDG_DATA_HOME": str(folder / "data"),

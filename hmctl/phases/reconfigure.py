@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from hmcore.errors import HyperMeshError, Interrupted
+from hmcore.errors import HyperMeshError, Interrupted, Unreachable
 from hmctl import layout
 from hmctl.facts.gather import HostFacts
 from hmctl.phases import configure
@@ -172,11 +172,18 @@ class Reconfiguration:
             if fate.error is not None:
                 self.progress.finish(rewrite.name, "did not come back healthy", outcome="failed")
                 try:
-                    said = await check(self.remotes[rewrite.name], LAST_WORDS.argv(layout.UNIT, str(_LINES)), timeout=_BRIEF)
+                    said = await self._last_words(rewrite)
                 except HyperMeshError as error:
                     fate.log = (f"its journal cannot be read: {error.message}",)
                 else:
                     fate.log = tuple(said.decode(errors="replace").splitlines())
+
+    async def _last_words(self, rewrite: Rewrite) -> bytes:
+        argv = LAST_WORDS.argv(layout.UNIT, str(_LINES))
+        try:
+            return await check(self.remotes[rewrite.name], argv, timeout=_BRIEF)
+        except Unreachable:
+            return await check(await self._anew(rewrite), argv, timeout=_BRIEF)
 
     async def take_back(self, touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
         """Previous files for all that were touched, node by node, the leader last; one that fails does not keep the others waiting."""
@@ -239,9 +246,16 @@ class Reconfiguration:
         try:
             await _previous(rewrite, self.remotes[rewrite.name])
         except HyperMeshError:
+            await _previous(rewrite, await self._anew(rewrite))
+        return self.remotes[rewrite.name]
+
+    async def _anew(self, rewrite: Rewrite) -> Remote:
+        """Another connection to a host."""
+        try:
             async with asyncio.timeout(_BRIEF):
                 self.remotes[rewrite.name] = await self.again(rewrite.host)
-            await _previous(rewrite, self.remotes[rewrite.name])
+        except TimeoutError:
+            raise Unreachable(f"no connection within {_BRIEF:g} s", host=rewrite.name) from None
         return self.remotes[rewrite.name]
 
 

@@ -51,7 +51,7 @@ class Pool(Generic[C]):
             await entry.settled.wait()
             if self._entries.get(key) is not entry or entry.connection is None:
                 continue
-            if entry.users == 0 and entry.connection.is_closed():
+            if entry.connection.is_closed():  # whoever still holds it (a lock does, for as long as we work) has lost it, too
                 del self._entries[key]
                 continue
             entry.users += 1

@@ -105,6 +105,21 @@ async def test_a_connection_that_ended_while_nobody_used_it_is_opened_again() ->
     assert (await pool.take("a", lambda: hosts.connect("a"))).open
 
 
+async def test_a_connection_that_ended_while_it_was_used_is_opened_again_though_somebody_still_holds_it() -> None:
+    """The lock on a host is held for as long as we work; whoever dials a lost host once more must not be given what was lost."""
+    hosts = Hosts()
+    pool = Pool(2, hosts.close)
+    held = await pool.take("a", lambda: hosts.connect("a"))
+    held.open = False
+    link = await pool.take("a", lambda: hosts.connect("a"))
+    assert link.open
+    pool.give_back("a", held)
+    pool.give_back("a", link)
+    pool.give_back("b", await pool.take("b", lambda: hosts.connect("b")))
+    pool.give_back("c", await pool.take("c", lambda: hosts.connect("c")))
+    assert hosts.there() == ["b", "c"], "what was given back frees its room once"
+
+
 async def test_what_stays_open_for_good_takes_room_but_never_the_last() -> None:
     hosts = Hosts()
     pool = Pool(2, hosts.close)

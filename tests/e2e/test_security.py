@@ -31,6 +31,7 @@ from node_agent.security import maps
 
 
 def test_there_is_one_program_per_hook_after_any_number_of_restarts(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    restart(cluster)  # what other tests have loaded, it does not want
     eventually(running(cluster), within=20)
     before = pinned(cluster)
     for _ in range(5):

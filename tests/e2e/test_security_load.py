@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from clusters import Cluster
-from kernels import NODE, OURS, PROGRAMS, counted, exec_links, load, running, shell
+from kernels import NODE, OURS, PROGRAMS, counted, exec_links, load, pinned, restart, running, shell
 
 
 @pytest.fixture
@@ -26,57 +27,60 @@ def datagrams(found: dict[str, Any]) -> int:
     return sum(flow["packets_out"] for flow in found["flows"] if flow["protocol"] == 17 and flow["peer"] == "127.0.0.1")
 
 
+def exec_link(cluster: Cluster) -> list[str]:
+    """The tracepoint's link, which carries the number of the load that made it."""
+    return [name for name in pinned(cluster) if name.startswith("link_hm_exec")]
+
+
 def is_running(cluster: Cluster, pattern: str) -> bool:
     return bool(cluster.inside(NODE, "sh", "-c", f"pgrep -f '{pattern}' || true").strip())
 
 
+SEND = """
+import signal, socket, time
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+one, sent = socket.socket(type=socket.SOCK_DGRAM), 0
+while not stop:
+    for _ in range(50):
+        sent += one.sendto(bytes(1000), ("127.0.0.1", 5301)) == 1000
+    time.sleep(0.002)
+print(sent)
+"""
+
+
 @contextmanager
-def stream(cluster: Cluster, ours: str, seconds: int) -> Iterator[Callable[[], bool]]:
-    """A container sends datagrams while the block runs, which can ask whether it still does; each of them must have been counted."""
-    shell(cluster, "iperf3 -s -D -1 -p 5301 --pidfile /run/iperf3.pid")
+def stream(cluster: Cluster, ours: str) -> Iterator[None]:
+    """A container sends thousands of datagrams a second while the block runs; each of them must have been counted."""
     before = counted(cluster)
-    shell(cluster, f"({ours} iperf3 -c 127.0.0.1 -p 5301 -u -b 200M -l 1000 -t {seconds} -J) > /tmp/iperf.json 2>&1 < /dev/null &")
-
-    def flows() -> bool:
-        return is_running(cluster, "[i]perf3 -c 127")
-
-    yield flows
-    while flows():
-        pass
-    sent = json.loads(cluster.inside(NODE, "cat", "/tmp/iperf.json"))["end"]["sum"]["packets"]
-    assert sent > 10_000 * seconds
-    out = datagrams(counted(cluster)) - datagrams(before)
-    assert sent <= out <= sent + 10  # and those that open and close the stream
+    pid = shell(cluster, f"({ours} python3 -c '{SEND}') > /tmp/sent 2>&1 < /dev/null & echo $!").strip()
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = time.monotonic() - began
+        shell(cluster, f"kill {pid}; tail --pid={pid} --follow /dev/null")
+    sent = int(cluster.inside(NODE, "cat", "/tmp/sent"))
+    assert sent > 2_000 * seconds
+    assert datagrams(counted(cluster)) - datagrams(before) == sent
 
 
 def test_no_packet_is_missed_while_programs_are_replaced_under_load(cluster: Cluster, ours: str) -> None:
-    done = 0
-    with stream(cluster, ours, 6) as flows:
-        while flows():
+    with stream(cluster, ours):
+        for _ in range(3):
             assert (load(cluster, PROGRAMS) or {}).get("ok")
-            done += 1
-    assert done >= 2
 
 
 def test_no_packet_is_missed_when_the_agent_is_killed_under_load(cluster: Cluster, ours: str, eventually: Callable[..., None]) -> None:
     eventually(running(cluster), within=20)
-    before = cluster.agent_pid(NODE)
-    with stream(cluster, ours, 4) as flows:
-        cluster.kill_agent(NODE)
-        eventually(lambda: cluster.agent_pid(NODE) not in (0, before), within=10)
-        assert flows(), "the stream ended before the agent was back"
-    eventually(running(cluster), within=20)
-
-
-def test_no_program_that_begins_is_missed_or_counted_twice_while_programs_are_replaced(cluster: Cluster, ours: str) -> None:
-    began, before, done = 4000, counted(cluster)["totals"]["execs"], 0
-    shell(cluster, f"({ours} bash -c 'for i in {{1..{began}}}; do /bin/true marked; done') < /dev/null > /dev/null 2>&1 &")
-    while is_running(cluster, "[d]o /bin/true marked"):
+    with stream(cluster, ours):
         assert (load(cluster, PROGRAMS) or {}).get("ok")
-        done += 1
-    assert done >= 2
-    assert counted(cluster)["totals"]["execs"] - before == began + 1  # and bash
-    assert exec_links(cluster) == 1
+        for replaced in (True, False):  # the first to start finds other programs than it wants; the second finds its own
+            loaded, before = exec_link(cluster), cluster.agent_pid(NODE)
+            cluster.kill_agent(NODE)
+            eventually(lambda before=before: cluster.agent_pid(NODE) not in (0, before), within=10)
+            eventually(running(cluster), within=20)
+            assert (exec_link(cluster) != loaded) is replaced
 
 
 SILENCE = """
@@ -139,29 +143,77 @@ def test_a_connection_counts_once_however_often_its_beginning_is_repeated(
     assert of("connections_out") == {"127.0.0.1": 4 + 40, "::1": 3 + 20}
 
 
-EXEC_AGAIN = bytes.fromhex("488b04244883f8017e11488d742410488b3e31d2b83b0000000f0531ffb83c0000000f05")  # execve(argv[1], argv + 1), if any
+# Of x86-64: if the text argv[1] is not empty, execve(argv[0], {argv[0], argv[1] + 1}); else exit. Nothing else begins as many programs a
+# second: no other is forked, loaded or waited for.
+EXEC_AGAIN = bytes.fromhex("488b7c2408 488b4c2410 803900 7416 48ffc1 48894c2410 488d742408 31d2 b83b000000 0f05 31ff b83c000000 0f05")
+IN_A_ROW = 1000  # execs of one process
+WORKERS = os.cpu_count() or 1
+FIRES = f"""
+printf -v text %{IN_A_ROW - 1}s
+work() {{ for ((done = 0; done < $1; done++)); do [ -e /tmp/enough ] && break; /tmp/again ${{text// /x}}; done; echo $done; }}
+for ((i = 0; i < {WORKERS}; i++)); do work $0 & done
+wait
+"""
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the program that starts itself again is machine code")
-def test_thousands_of_execs_a_second_cost_little_and_what_is_dropped_is_counted(cluster: Cluster, ours: str) -> None:
+@pytest.fixture
+def storm(cluster: Cluster, ours: str) -> Callable[[int], str]:
+    """A command under which every CPU begins a thousand programs so many times, in a container, or until /tmp/enough is there. It is a
+    program itself, and prints how many times that was."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the program that starts itself again is machine code of x86-64")
     elf = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = 120 + len(EXEC_AGAIN)
     elf += struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 0x1000) + EXEC_AGAIN
-    assert cluster.lab.exec(NODE, ["sh", "-c", "cat > /tmp/x; chmod 755 /tmp/x"], stdin=elf).returncode == 0
-    before, pid = counted(cluster)["totals"], cluster.agent_pid(NODE)
-    storm = "'c=; for i in $(seq 500); do c=\"$c /tmp/x\"; done; w() { for j in $(seq 40); do $c; done; }; w & w & wait'"
+    written = cluster.lab.exec(NODE, ["sh", "-c", "rm -f /tmp/enough; cat > /tmp/again; chmod 755 /tmp/again"], stdin=elf)
+    assert written.returncode == 0
+    return lambda times: f"({ours} bash -c '{FIRES}' {times})"
+
+
+def test_no_program_that_begins_is_missed_or_counted_twice_while_programs_are_replaced(
+    cluster: Cluster, storm: Callable[[int], str]
+) -> None:
+    before = counted(cluster)["totals"]["execs"]
+    shell(cluster, f"{storm(10**6)} > /tmp/times 2>&1 < /dev/null & echo $! > /tmp/storm")
+    try:
+        for _ in range(4):
+            assert (load(cluster, PROGRAMS) or {}).get("ok")
+    finally:
+        shell(cluster, "touch /tmp/enough; tail --pid=$(cat /tmp/storm) --follow /dev/null")
+    began = IN_A_ROW * sum(map(int, cluster.inside(NODE, "cat", "/tmp/times").split())) + 1  # and bash
+    assert began > 10_000
+    assert counted(cluster)["totals"]["execs"] - before == began
+    assert exec_links(cluster) == 1
+
+
+def test_ten_thousand_execs_a_second_cost_little_and_what_is_dropped_is_counted(
+    cluster: Cluster, storm: Callable[[int], str], eventually: Callable[..., None]
+) -> None:
+    restart(cluster)  # else it may find meanwhile that other programs are there than it wants, and loads its own
+    eventually(running(cluster), within=20)
+    times = 60_000 // IN_A_ROW // WORKERS
+    pid, fastest = cluster.agent_pid(NODE), 0.0
     ticks = f"awk '{{print $14 + $15}}' /proc/{pid}/stat"
-    took = shell(
-        cluster, f"a=$({ticks}); s=$(date +%s.%N); ({ours} bash -c {storm}); e=$(date +%s.%N); b=$({ticks}); echo $a $b $s $e"
-    ).split()
-    seconds, share = float(took[3]) - float(took[2]), (float(took[1]) - float(took[0])) / 100 / (float(took[3]) - float(took[2]))
-    after = counted(cluster)["totals"]
-    execs, events, limited, overrun = (after[key] - before[key] for key in ("execs", "events", "events_limited", "events_overrun"))
-    print(f"{execs / seconds:.0f} execs a second cost the agent {share:.1%} of a core")
-    assert execs >= 40_000
-    assert execs / seconds >= 5_000  # 9,600 and 18,300 were seen on two cores; in any case more than may be told
-    assert limited > 0
-    assert overrun == 0  # the agent keeps up: nothing to complain of
-    assert execs <= events + limited  # each is told or counted as lost
-    assert events <= 2_100 * (seconds + 2)
-    assert share < 0.10, f"{execs / seconds:.0f} execs a second cost the agent {share:.0%} of a core"
+    script = f"a=$({ticks}); s=$(date +%s.%N); {storm(times)} > /dev/null; e=$(date +%s.%N); b=$({ticks}); echo $a $b $s $e"
+    for _ in range(3):  # others may want the machine, too
+        before = counted(cluster)["totals"]
+        first, last, began, ended = map(float, shell(cluster, script).split())
+        seconds, share = ended - began, (last - first) / 100 / (ended - began)
+        after = counted(cluster)["totals"]
+        execs, events, limited, overrun = (after[key] - before[key] for key in ("execs", "events", "events_limited", "events_overrun"))
+        rate = execs / seconds
+        print(f"{rate:.0f} execs a second cost the agent {share:.1%} of a core")
+        assert execs == times * WORKERS * IN_A_ROW + 1  # and bash
+        assert limited > 0
+        assert overrun == 0  # the agent keeps up: nothing to complain of
+        assert execs <= events + limited  # each is told or counted as lost
+        assert events <= 2_100 * (seconds + 2)
+        assert share < 0.10, f"{rate:.0f} execs a second cost the agent {share:.0%} of a core"
+        fastest = max(fastest, rate)
+        if fastest >= 10_000:
+            return
+    load_average = cluster.inside(NODE, "cat", "/proc/loadavg").split()[0]
+    pytest.fail(
+        f"this machine begins only {fastest:.0f} programs a second (load average {load_average}): it is too slow, or too busy, to show what "
+        "10,000 cost; of the product this says nothing"
+    )

@@ -1,4 +1,4 @@
-"""Which instance of a service gets the next call: filters, failover by priority, locality, strategies. Pure.
+"""Which instance of a service gets the next call: filters and strategies. Who shares the traffic at all: hmcore/pool.py. Pure.
 
 Both ends use it: agents choose with it, `hmctl service resolve` shows with it what they would choose and why. Randomness, counters and
 latencies are arguments. All health here is what a registry says after everything it knows: the instance's own word, its node's state
@@ -7,21 +7,16 @@ and whether anybody has vouched for it lately (node_agent/registry/fitness.py).
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from hashlib import blake2b
-from itertools import accumulate
-from operator import itemgetter
 
+from hmcore.pool import Candidate, Group, Pool
 from hmcore.records import Instance, InstanceHealth, Maintenance
+from hmcore.ring import Near, probes
 
 MOST_PLACES = 4096  # keys whose place a pool remembers
-
-_WORD = (1 << 64) - 1
 
 
 class Strategy(StrEnum):
@@ -35,15 +30,6 @@ class Strategy(StrEnum):
     ROUND_ROBIN = "round-robin"
     LEAST_LATENCY = "least-latency"
     CONSISTENT_HASH = "consistent-hash"
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An instance with all that matters for choosing it. `labels` are its node's."""
-
-    instance: Instance
-    maintenance: Maintenance | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,119 +63,52 @@ class Filter:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Locality:
-    """Who asks: instances on its own node come first, then those whose node has the same value of `label`."""
-
-    node: str = ""
-    label: str = ""
-    value: str = ""
-
-
-ANYWHERE = Locality()
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The instances that the next call may go to, equally good; `weights` are added up. Empty: none is fit."""
-
-    members: tuple[Candidate, ...] = ()
-    weights: tuple[int, ...] = ()
-
-    @cached_property
-    def seeds(self) -> tuple[int, ...]:
-        """What the consistent hash knows each member by."""
-        return tuple(_number(each.instance.id) for each in self.members)
-
-    @cached_property
-    def in_order(self) -> tuple[tuple[str, Candidate], ...]:
-        """The members and their ids, by id."""
-        return tuple(sorted(((each.instance.id, each) for each in self.members), key=itemgetter(0)))
-
-    @cached_property
-    def places(self) -> dict[str, Candidate]:
-        """Where the consistent hash has put the latest keys: a pool never changes, so neither do they."""
-        return {}
-
-
-def gather(candidates: Iterable[Candidate], *, locality: Locality = ANYWHERE, allow_unknown: bool = False) -> Pool:
-    """Who shares the traffic: of the healthy ones those of the lowest priority number, of these the nearest.
-
-    Degraded ones only when none is healthy; unknown ones only when `allow_unknown` and there is nobody better; unhealthy ones, those of
-    weight 0 and those in maintenance never.
-    """
-    tiers = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED, *([InstanceHealth.UNKNOWN] if allow_unknown else []))
-    fit = [each for each in candidates if each.maintenance is None and each.instance.weight > 0 and each.instance.health in tiers]
-    for health in tiers:
-        tier = [each for each in fit if each.instance.health is health]
-        if tier:
-            first = min(each.instance.priority for each in tier)
-            members = _nearest([each for each in tier if each.instance.priority == first], locality)
-            return Pool(tuple(members), tuple(accumulate(each.instance.weight for each in members)))
-    return Pool()
-
-
-def _nearest(candidates: list[Candidate], locality: Locality) -> list[Candidate]:
-    if locality.node and (here := [each for each in candidates if each.instance.node == locality.node]):
-        return here
-    if locality.label and (near := [each for each in candidates if each.labels.get(locality.label) == locality.value]):
-        return near
-    return candidates
-
-
 def choose(
     pool: Pool, strategy: Strategy, *, chance: float = 0.0, turn: int = 0, latency: Mapping[str, float] | None = None, key: str = ""
 ) -> Candidate | None:
     """One of the pool; None if it is empty. `chance` in [0, 1) for weighted, `turn` a counter for round-robin, `latency` by instance id,
     `key` for the consistent hash. What a strategy does not need is ignored."""
-    members = pool.members
-    if len(members) < 2:
-        return members[0] if members else None
+    if not pool.groups:
+        return None
     match strategy:
         case Strategy.WEIGHTED:
-            return members[min(bisect_right(pool.weights, chance * pool.weights[-1]), len(members) - 1)]
+            group, drawn = _part(pool, pool.weights, chance * pool.weights[-1])
+            return group.members[min(bisect_right(group.weights, drawn), len(group.members) - 1)]
         case Strategy.ROUND_ROBIN:
-            return members[turn % len(members)]
+            group, place = _part(pool, pool.counts, turn % pool.counts[-1])
+            return group.members[int(place)]
         case Strategy.LEAST_LATENCY:
             known = latency or {}
-            unasked = next((each for id, each in pool.in_order if id not in known), None)  # at most as many are passed by as are known
-            return unasked or min(pool.in_order, key=lambda each: known[each[0]])[1]
+            unasked = next((each for each in pool if each.instance.id not in known), None)  # at most as many are passed by as are known
+            return unasked or min(pool, key=lambda each: known[each.instance.id])
         case Strategy.CONSISTENT_HASH:
             return _place(pool, key)
 
 
+def _part(pool: Pool, sums: tuple[int, ...], wanted: float) -> tuple[Group, float]:
+    """The group in which `wanted` lies, and how far inside."""
+    number = min(bisect_right(sums, wanted), len(sums) - 1)
+    return pool.groups[number], wanted - (sums[number - 1] if number else 0)
+
+
 def _place(pool: Pool, key: str) -> Candidate:
-    places = pool.places
-    place = places.get(key)
+    """Where a key belongs (hmcore/ring.py). A key that is asked for again is remembered by its pool."""
+    place = pool.places.get(key)
     if place is None:
-        place = _rendezvous(pool, key)
-        if len(places) >= MOST_PLACES:
-            del places[next(iter(places))]
-        places[key] = place
+        place = _look(pool, key)
+        if len(pool.places) >= MOST_PLACES:
+            del pool.places[next(iter(pool.places))]
+        pool.places[key] = place
     return place
 
 
-def _rendezvous(pool: Pool, key: str) -> Candidate:
-    """The highest random weight (Thaler & Ravishankar 1998), weighted by the logarithmic method (Schindelhauer & Schomaker 2005).
-
-    Each member's score depends on nothing but itself and the key: one that comes takes keys from all others, one that goes gives its
-    own away, and no other key moves. Linear in the members: a key that is asked for again is remembered by its pool.
-    """
-    question = _number(key)
-    scores = [_score(question ^ seed, each.instance.weight) for seed, each in zip(pool.seeds, pool.members, strict=True)]
-    best = max(scores)
-    return min((each for score, each in zip(scores, pool.members, strict=True) if score == best), key=lambda each: each.instance.id)
-
-
-def _score(number: int, weight: int) -> float:
-    mixed = number * 0x9E3779B97F4A7C15 & _WORD
-    mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _WORD
-    mixed ^= mixed >> 32
-    return -weight / math.log((mixed + 1) / (_WORD + 2))
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+def _look(pool: Pool, key: str) -> Candidate:
+    looks = probes(key)
+    near: Near | None = None
+    for limit, circle in pool.circles:
+        near = circle.nearest(looks, pool.holds, limit, near)
+    assert near is not None, "every member is on one of the circles"
+    return pool[near.node, near.id]
 
 
 def why_not(candidate: Candidate, asked: Filter, pool: Pool) -> str | None:
@@ -197,7 +116,7 @@ def why_not(candidate: Candidate, asked: Filter, pool: Pool) -> str | None:
     if reason := asked.why_not(candidate):
         return reason
     instance = candidate.instance
-    if any(each.instance.id == instance.id for each in pool.members):
+    if pool.holds(instance.node, instance.id):
         return None
     if candidate.maintenance is not None:
         return f"in maintenance{f': {candidate.maintenance.reason}' if candidate.maintenance.reason else ''}"
@@ -205,11 +124,11 @@ def why_not(candidate: Candidate, asked: Filter, pool: Pool) -> str | None:
         return _condition(instance)
     if instance.weight == 0:
         return "its weight is 0"
-    best = pool.members[0].instance
-    if instance.health is not best.health:
-        return f"{_condition(instance)}; others are {best.health.value}"
-    if instance.priority != best.priority:
-        return f"priority {instance.priority}: stands by while one of priority {best.priority} is fit"
+    others = pool.groups[0].members[0].instance
+    if instance.health is not others.health:
+        return f"{_condition(instance)}; others are {others.health.value}"
+    if instance.priority != others.priority:
+        return f"priority {instance.priority}: stands by while one of priority {others.priority} is fit"
     return "another is nearer"
 
 

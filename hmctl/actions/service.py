@@ -14,8 +14,9 @@ import msgspec
 
 from hmcore import api
 from hmcore.errors import HyperMeshError, UsageError
+from hmcore.pool import Candidate, gather
 from hmcore.records import InstanceHealth, Maintenance, Role
-from hmcore.selection import Candidate, Filter, Strategy, choose, covering, gather, matching, why_not
+from hmcore.selection import Filter, Strategy, choose, covering, matching, why_not
 from hmctl.actions.agents import Agents
 from hmctl.actions.change import nobody_answers
 from hmctl.client import AgentClient

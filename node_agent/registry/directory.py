@@ -15,8 +15,9 @@ from typing import Protocol, TypeVar
 
 from hmcore.api import Method
 from hmcore.errors import HyperMeshError, PeerUnreachable
+from hmcore.pool import Locality
 from hmcore.records import InstanceHealth
-from hmcore.selection import Filter, Locality, Strategy, choose
+from hmcore.selection import Filter, Strategy, choose
 from node_agent.registry.registry import Catalogue
 
 Req = TypeVar("Req")

@@ -6,17 +6,16 @@ on 500 nodes, one node's change costs as much as its own instances, and what was
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from hmcore.pool import ANYWHERE, Candidate, Locality, Pool
 from hmcore.records import Instance, Maintenance, Node, Registration
-from hmcore.selection import ANYWHERE, Candidate, Filter, Locality, Pool, covering, gather, matching
+from hmcore.selection import Filter, covering
 from node_agent.registry.fitness import fitness
-
-REMEMBERED = 64  # questions a service; more are answered, but looked up each time
-POOLS = 16  # a service; they are as large as what they were made from, and those made first make room for others
+from node_agent.registry.index import Index
 
 ALL = Filter()
 _NOTHING: Mapping[str, Maintenance] = {}
@@ -39,9 +38,7 @@ class Catalogue:
         self._seen: tuple[Mapping[str, Node], Mapping[str, Registration], Mapping[str, Maintenance]] = ({}, {}, {})
         self._records: dict[str, _Records] = {}  # by node
         self._of_node: dict[str, Mapping[str, tuple[Candidate, ...]]] = {}  # by node and service
-        self._services: dict[str, dict[str, tuple[Candidate, ...]]] = {}  # by service and node
-        self._found: dict[str, dict[Filter, tuple[Candidate, ...]]] = {}
-        self._pools: dict[str, dict[tuple[object, ...], Pool]] = {}  # by service and question
+        self._services: dict[str, Index] = {}
 
     def update(
         self, nodes: Mapping[str, Node], registrations: Mapping[str, Registration], maintenance: Mapping[str, Maintenance]
@@ -52,58 +49,52 @@ class Catalogue:
             return frozenset()
         self._seen = now
         apart = _by_node(maintenance)
-        changed: set[str] = set()
+        changes: dict[str, dict[str, tuple[Candidate, ...]]] = {}  # by service and node
         for name in self._records.keys() - registrations.keys():
             del self._records[name]
-            changed |= self._put(name, {})
+            self._put(name, {}, changes)
         for name, registration in registrations.items():
             node, out, known = nodes.get(name), apart.get(name, _NOTHING), self._records.get(name)
             if known is not None and known.registration is registration and known.node is node and known.maintenance == out:
                 continue  # nothing that is the same object needs to be compared
             records = _Records(registration, node, out)
+            self._records[name] = records  # also if it is equal: the next time it is the same object
             if records != known:
-                self._records[name] = records
-                changed |= self._put(name, _candidates(records))
-        for service in changed:
-            self._found.pop(service, None)
-            self._pools.pop(service, None)
-        return frozenset(changed)
+                self._put(name, _candidates(records), changes)
+        for service, others in changes.items():
+            index = self._services.setdefault(service, Index())
+            index.change(others)
+            if not index:
+                del self._services[service]
+        return frozenset(changes)
 
-    def _put(self, node: str, candidates: Mapping[str, tuple[Candidate, ...]]) -> set[str]:
-        """Replace all that is known of a node. Returns the services whose candidates are others now."""
+    def _put(
+        self, node: str, candidates: Mapping[str, tuple[Candidate, ...]], changes: dict[str, dict[str, tuple[Candidate, ...]]]
+    ) -> None:
+        """Replace all that is known of a node, and note the services whose candidates are others now in `changes`."""
         before = self._of_node.pop(node, {})
         if candidates:
             self._of_node[node] = candidates
-        changed = {service for service in before.keys() | candidates.keys() if before.get(service) != candidates.get(service)}
-        for service in changed:
-            by_node = self._services.setdefault(service, {})
-            by_node.pop(node, None)
-            if service in candidates:
-                by_node[node] = candidates[service]
-            if not by_node:
-                del self._services[service]
-        return changed
+        for service in before.keys() | candidates.keys():
+            now = candidates.get(service, ())
+            if before.get(service, ()) != now:
+                changes.setdefault(service, {})[node] = now
 
     def services(self) -> list[str]:
         return sorted(self._services)
 
     def __len__(self) -> int:
-        return sum(len(some) for by_node in self._services.values() for some in by_node.values())
+        return sum(map(len, self._services.values()))
 
     def __iter__(self) -> Iterator[Candidate]:
         """All, by service."""
         for service in self.services():
-            yield from self._all(service)
+            yield from self._services[service]
 
     def lookup(self, service: str, asked: Filter = ALL) -> tuple[Candidate, ...]:
         """The instances of `service` that `asked` lets through, whatever their health unless it says so."""
-        known = self._found.setdefault(service, {}) if service in self._services else {}
-        found = known.get(asked)
-        if found is None:
-            found = matching(self._all(service), asked)
-            if len(known) < REMEMBERED:
-                known[asked] = found
-        return found
+        index = self._services.get(service)
+        return index.lookup(asked) if index is not None else ()
 
     def pool(
         self,
@@ -116,24 +107,8 @@ class Catalogue:
         but: frozenset[str] = _NOBODY,
     ) -> Pool:
         """Those of them that the next call may go to: on the nodes within `reach` (None: on all), except the instances of `but`."""
-        question = (asked, locality, allow_unknown, reach, but)
-        known = self._pools.setdefault(service, {}) if service in self._services else {}
-        pool = known.get(question)
-        if pool is None:
-            found = (
-                each
-                for each in self.lookup(service, asked)
-                if (reach is None or each.instance.node in reach) and each.instance.id not in but
-            )
-            pool = gather(found, locality=locality, allow_unknown=allow_unknown)
-            if len(known) >= POOLS:
-                del known[next(iter(known))]
-            known[question] = pool
-        return pool
-
-    def _all(self, service: str) -> Iterable[Candidate]:
-        by_node = self._services.get(service, {})
-        return (candidate for name in sorted(by_node) for candidate in by_node[name])
+        index = self._services.get(service)
+        return index.pool(asked, locality, allow_unknown, reach, but) if index is not None else Pool()
 
 
 def _candidates(records: _Records) -> dict[str, tuple[Candidate, ...]]:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from hmcore.pool import Candidate, Locality, Pool, gather
 from hmcore.records import Instance, InstanceHealth, Maintenance
-from hmcore.selection import Candidate, Filter, Locality, Pool, Strategy, choose, covering, gather, matching, why_not
+from hmcore.selection import Filter, Strategy, choose, covering, matching, why_not
 
 H = InstanceHealth
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from hmcore.pool import Pool, gather
 from hmcore.records import Instance, InstanceHealth, Maintenance, Node, NodeState, Registration, Role
-from hmcore.selection import Filter, Pool
+from hmcore.selection import Filter, Strategy, choose, matching
 from node_agent.registry.fitness import fitness, worse
-from node_agent.registry.registry import POOLS, Catalogue
+from node_agent.registry.index import REMEMBERED
+from node_agent.registry.registry import Catalogue
 
 H = InstanceHealth
 
@@ -143,6 +145,58 @@ def test_one_change_among_ten_thousand_instances_costs_no_more_than_itself():
     assert spent(20, after_a_change) < 0.01, "one node's change rebuilds the whole"
 
 
+def test_after_a_change_in_a_service_of_ten_thousand_whatever_is_asked_is_found_without_looking_at_all():
+    catalogue = Catalogue()
+    members, registered, maintenance = fleet(500, 20, 1)
+    catalogue.update(members, registered, maintenance)
+    choose(catalogue.pool("shop/s0"), Strategy.CONSISTENT_HASH, key="somebody")  # the ring is there
+    turn = iter(range(10**6))
+
+    def after_a_change(strategy: Strategy, *, fewer: bool) -> None:
+        number = next(turn)
+        first, *others = registered["n0"].instances
+        changed = [*others[number % 2 :]] if fewer else [replace(first, health=(H.UNHEALTHY, H.HEALTHY)[number % 2]), *others]
+        now = replace(registered["n0"], revision=number, instances=tuple(changed))
+        catalogue.update(members, {**registered, "n0": now}, maintenance)
+        asked = Filter(version="", tags=frozenset(), labels=() if number % 3 else (("zone", "z1"),))
+        choose(catalogue.pool("shop/s0", asked), strategy, turn=number, key=str(number))
+
+    for strategy in Strategy:
+        for fewer in (False, True):
+            took = spent(5, lambda: after_a_change(strategy, fewer=fewer))  # noqa: B023  called at once
+            assert took < 0.004, f"{strategy}: linear in the instances, where it takes some 10 ms"
+
+
+worlds_of_one = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["v1", "v2"]), st.sampled_from([H.HEALTHY, H.DEGRADED]), st.integers(0, 2)),
+    max_size=8,
+    unique_by=lambda row: row[0],
+)
+
+
+@given(st.lists(worlds_of_one, min_size=1, max_size=4), st.sampled_from(["", "v1"]), st.text(max_size=2))
+def test_places_depend_on_what_is_there_and_not_on_what_was(story, version, key):
+    """Every node must send a key to the same instance, whichever changes it has seen; and so must hmctl, which looks once."""
+    grown = Catalogue()
+    for world in story:
+        told: dict[str, list[Instance]] = {}
+        for name, its, health, weight in world:
+            told.setdefault(f"n{name in 'ab':d}", []).append(
+                instance(f"n{name in 'ab':d}/{name}", "web", health, version=its, weight=weight)
+            )
+        now = ({name: node(name) for name in told}, {name: registration(*found) for name, found in told.items()}, {})
+        grown.update(*now)
+        fresh = Catalogue()
+        fresh.update(*now)
+        asked = Filter(version=version)
+        chosen = choose(grown.pool("web", asked), Strategy.CONSISTENT_HASH, key=key)
+        assert chosen == choose(fresh.pool("web", asked), Strategy.CONSISTENT_HASH, key=key)
+        assert chosen == choose(gather(matching(fresh, asked)), Strategy.CONSISTENT_HASH, key=key)
+        assert sorted(each.instance.id for each in grown.lookup("web", asked)) == sorted(
+            each.instance.id for each in matching(fresh, asked)
+        )
+
+
 def test_a_nodes_change_leaves_all_others_instances_as_they_are():
     catalogue = Catalogue()
     members, registered, maintenance = fleet(10, 10, 5)
@@ -153,6 +207,17 @@ def test_a_nodes_change_leaves_all_others_instances_as_they_are():
     after = {each.instance.id: each for each in catalogue}
     assert all((after[id] is before[id]) == (not id.startswith("n3/")) for id in after)
     assert catalogue.update(catalogue._seen[0], registered, maintenance) == frozenset()
+
+
+def test_records_that_came_again_are_compared_once():
+    catalogue = Catalogue()
+    members, registered, maintenance = fleet(3, 3, 1)
+    catalogue.update(members, registered, maintenance)
+    before = catalogue.pool("shop/s0")
+    again = {name: replace(each) for name, each in registered.items()}
+    assert catalogue.update(dict(members), again, maintenance) == frozenset()
+    assert catalogue.pool("shop/s0") is before
+    assert all(catalogue._records[name].registration is each for name, each in again.items()), "compared at every update from now on"
 
 
 def test_pools_are_remembered_by_all_that_they_depend_on():
@@ -173,9 +238,9 @@ def test_pools_are_remembered_by_all_that_they_depend_on():
     assert ids(catalogue.pool("shop/s0")) == ["n0/c0", "n1/c0", "n2/c0"]
     catalogue.update({**members, "n1": node("n1", NodeState.DOWN)}, registered, maintenance)
     assert ids(pool("n0", "n1")) == ["n0/c0"]
-    for number in range(3 * POOLS):
+    for number in range(3 * REMEMBERED):
         pool("n0", f"other{number}")
-    assert len(catalogue._pools["shop/s0"]) == POOLS, "connections that come and go must not fill the memory"
+    assert len(catalogue._services["shop/s0"]._pools) == REMEMBERED, "connections that come and go must not fill the memory"
     assert ids(pool("n0", "n1")) == ["n0/c0"]
 
 

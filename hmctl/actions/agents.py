@@ -12,6 +12,7 @@ from hmctl.client import SSH_TIMEOUT, Access, AgentClient, Via, ask_all, connect
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
+    from hmctl.remote.ssh import Connector
 
 T = TypeVar("T")
 Question = Callable[[AgentClient], Awaitable[T]]
@@ -25,14 +26,12 @@ class Agents:
     """The agents of `hosts`. With `auto`, SSH is taken when nobody answers over QUIC, as `hmctl status` does it."""
 
     def __init__(self, hosts: Sequence[Host], access: Access, *, via: Via = Via.AUTO, timeout: float | None = None) -> None:
-        from hmctl.remote.ssh import Connector
-
         self.hosts = list(hosts)
         self._access = access
         self._undecided = via is Via.AUTO
         self._via = Via.SSH if via is Via.SSH else Via.QUIC
         self._timeout = timeout
-        self._connector = Connector(access.known_hosts)
+        self._connector: Connector | None = None  # made when it is needed: importing asyncssh takes as long as asking does
         self._clients: dict[str, AgentClient] = {}
         self._connecting = {host.name: asyncio.Lock() for host in hosts}
 
@@ -46,7 +45,8 @@ class Agents:
                 for client in clients.values():
                     group.create_task(client.close(), name=f"close {client.name}")
         finally:
-            await self._connector.close()
+            if self._connector is not None:
+                await self._connector.close()
 
     async def ask_all(self, question: Question[T], hosts: Sequence[Host] | None = None) -> dict[str, T | HyperMeshError]:
         """What each of `hosts` (all of them) answers, or why it does not, at once and within the timeout."""
@@ -88,9 +88,17 @@ class Agents:
         async with self._connecting[host.name]:
             known = self._clients.get(host.name)
             if known is None:
-                known = await connect(host, self._access, via=self._via, timeout=within, connector=self._connector)
+                known = await connect(host, self._access, via=self._via, timeout=within, connector=self._ssh())
                 self._clients[host.name] = known
             return known
+
+    def _ssh(self) -> Connector | None:
+        """The SSH connections that all share, while agents are reached through them."""
+        if self._connector is None and self._via is Via.SSH:
+            from hmctl.remote.ssh import Connector
+
+            self._connector = Connector(self._access.known_hosts)
+        return self._connector
 
 
 def error_of_the_call(error: HyperMeshError) -> bool:

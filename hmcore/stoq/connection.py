@@ -1,14 +1,14 @@
 """A connection as the application sees it: calls and streams of messages, over any wire (QUIC in endpoint.py, a socket in local.py).
 
-The protocol is session.py's; here are its tasks, futures and waiting. A connection belongs to one event loop.
+The protocol is session.py's, answering the peer is service.py's; here are the futures of those who wait for it. A connection belongs to
+one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from hmcore.errors import Backpressure, CallTimeout, ConnectionLost, FrameError, HandshakeRefused, HyperMeshError
 from hmcore.stoq.events import (
@@ -29,9 +29,9 @@ from hmcore.stoq.faults import error_of, fault_of
 from hmcore.stoq.frames import Fault, Reply
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.messages import MessageStream
-from hmcore.stoq.service import Service, answer_call, answer_stream
+from hmcore.stoq.pulse import Pulse
+from hmcore.stoq.service import Service, Serving
 from hmcore.stoq.session import Session
-from hmcore.stoq.tasks import TaskScope
 from hmcore.stoq.wire import Wire
 
 HIGH_WATER = 4 * 1024 * 1024  # bytes
@@ -54,7 +54,6 @@ class Connection:
         on_open: Callable[[Connection], None] | None = None,
     ) -> None:
         self._session = session
-        self._service = service
         self._high_water = high_water
         self._on_open = on_open
         self._wire: Wire | None = None
@@ -62,14 +61,13 @@ class Connection:
         self._peer: Peer | None = None
         self._lost: HyperMeshError | None = None
         self._calls: dict[int, asyncio.Future[Reply | Fault | None]] = {}
-        self._served: dict[int, asyncio.Task[None]] = {}
         self._messages: dict[int, MessageStream] = {}
-        self._writable: list[asyncio.Future[None]] = []
+        self._writable = Pulse()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._on_closed: list[Callable[[Connection], None]] = []
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._scope = TaskScope("stoq connection", self._task_failed)
+        self._serving = Serving(service, self, self._task_failed)
 
     @property
     def peer(self) -> Peer:
@@ -175,8 +173,7 @@ class Connection:
             raise self._lost
 
     async def _released(self) -> None:
-        if asyncio.current_task() not in self._served.values():
-            await self._scope.wait()
+        await self._serving.wait()
         if self._wire is not None:
             await self._wire.wait_released()
 
@@ -207,8 +204,8 @@ class Connection:
 
     def wire_advanced(self) -> None:
         """The wire's backlog may have shrunk."""
-        if self._writable and not self._backlogged():
-            self._wake_writers()
+        if self._writable.awaited and not self._backlogged():
+            self._writable.beat()
 
     def wire_lost(self, error: HyperMeshError) -> None:
         """The wire has stopped. Only the first reason counts."""
@@ -227,11 +224,21 @@ class Connection:
         for messages in self._messages.values():
             messages.wake()
         self._messages.clear()
-        self._wake_writers()
-        self._scope.cancel()
+        self._writable.beat()
+        self._serving.stop()
         for waiter in (self._opened, self._gone):
             if not waiter.done():
                 waiter.set_result(None)
+
+    # for what answers the peer
+
+    def answer(self, stream: int, answer: Reply | Fault) -> None:
+        if self._lost is None:
+            try:
+                self._session.answer(stream, answer)
+            except FrameError as error:
+                self._session.answer(stream, fault_of(error))
+            self._write()
 
     # for streams
 
@@ -265,13 +272,7 @@ class Connection:
     async def wait_writable(self) -> None:
         """Until something that held up writers has changed. Raises ConnectionLost."""
         self._raise_if_lost()
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._writable.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._writable:
-                self._writable.remove(waiter)
+        await self._writable.wait()
 
     # inside
 
@@ -281,12 +282,6 @@ class Connection:
 
     def _backlogged(self) -> bool:
         return self._wire is not None and self._wire.backlog >= self._high_water
-
-    def _wake_writers(self) -> None:
-        waiters, self._writable = self._writable, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _write(self) -> None:
         assert self._wire is not None
@@ -324,10 +319,10 @@ class Connection:
                 if (call := self._calls.pop(stream, None)) is not None and not call.done():
                     call.set_result(answer)
             case Called(stream, method, body):
-                self._serve(stream, f"stoq call {method}", self._serve_call(stream, method, body))
+                self._serving.call(stream, method, body)
             case Opened(stream, kind):
                 messages = self._messages[stream] = MessageStream(self, stream, kind)
-                self._serve(stream, f"stoq stream {kind}", self._serve_stream(stream, messages))
+                self._serving.stream(stream, messages)
             case Ended(stream):
                 if (messages := self._messages.get(stream)) is not None:
                     messages.end()
@@ -335,7 +330,7 @@ class Connection:
             case Abandoned(stream):
                 self._abandoned(stream)
             case Credited():
-                self._wake_writers()
+                self._writable.beat()
             case Welcomed(peer):
                 self._peer = peer
                 if self._on_open is not None:
@@ -350,38 +345,12 @@ class Connection:
             call.set_result(None)
         if (messages := self._messages.pop(stream, None)) is not None:
             messages.end()
-        if (task := self._served.get(stream)) is not None:
-            task.cancel()
-        self._wake_writers()
+        self._serving.cancel(stream)
+        self._writable.beat()
 
     def _forget_finished(self, stream: int) -> None:
         if not self._session.knows(stream):
             self._messages.pop(stream, None)
-
-    def _serve(self, stream: int, name: str, work: Coroutine[Any, Any, None]) -> None:
-        def started(task: asyncio.Task[None]) -> None:
-            self._served[stream] = task
-            task.add_done_callback(lambda _: self._served.pop(stream, None))
-
-        self._scope.spawn(name, work, started)
-
-    async def _serve_call(self, stream: int, method: str, body: bytes) -> None:
-        answer = await answer_call(self._service, self.peer, method, body)
-        if self._lost is None:
-            try:
-                self._session.answer(stream, answer)
-            except FrameError as error:
-                self._session.answer(stream, fault_of(error))
-            self._write()
-
-    async def _serve_stream(self, stream: int, messages: MessageStream) -> None:
-        try:
-            await answer_stream(self._service, self.peer, messages)
-        finally:
-            if messages.ended:
-                self.stream_end(stream)
-            else:
-                self.stream_abandon(stream)
 
     def _violated(self, error: FrameError) -> None:
         reason = f"broke the protocol: {error.message}"

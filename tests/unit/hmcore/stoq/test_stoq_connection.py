@@ -165,7 +165,7 @@ async def test_a_thousand_calls_leave_nothing_behind(world: World) -> None:
         assert connection.open_streams == accepted.open_streams == 0
         await until(lambda: quic_streams(connection) <= 1 and quic_streams(accepted) <= 1)
         assert not connection._calls
-        assert not accepted._served
+        assert not accepted._serving._tasks
         assert not connection._session._dropped
 
 

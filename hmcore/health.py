@@ -7,8 +7,8 @@ muting never lowers a score (docs/adr/0057). Weights say how much is lost with w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from hmcore.records import CheckReport, ComponentReport, Mute, NodeState
@@ -110,8 +110,7 @@ def _ailment(name: str, report: ComponentReport) -> str | None:
             return f"{name} is stopping"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeCondition:
+class NodeCondition(msgspec.Struct, frozen=True):
     """A node as whoever judges the cluster sees it. `release` empty, `skewed` False: not known to be otherwise."""
 
     name: str
@@ -121,8 +120,7 @@ class NodeCondition:
     skewed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterCondition:
+class ClusterCondition(msgspec.Struct, frozen=True):
     """What the cluster's score is made of. `following`: voters that stand behind the leader. `astray`: nodes that follow nobody or somebody
     else. `amiss`: nodes that should be members and are not, or the other way round."""
 

@@ -8,10 +8,10 @@ certificates cannot be used to impersonate a node (extended key usage, RFC 5280 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -49,8 +49,7 @@ class Kind(StrEnum):
     VIEWER = "viewer"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who somebody is: `name` within `cluster` (its id). Raises PkiError unless both are DNS labels."""
 
     cluster: str
@@ -74,8 +73,7 @@ class Identity:
         return f"{self.kind} {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(msgspec.Struct, frozen=True):
     """A certificate and its private key, both PEM."""
 
     certificate: bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from enum import StrEnum
 
@@ -22,6 +21,8 @@ def dump(document: object, format: Format, *, indent: int | None = 2) -> str:
     tree = msgspec.to_builtins(document, enc_hook=os.fspath)  # paths are all that msgspec does not know by itself
     if format is Format.YAML:
         return _dump_yaml(tree)
+    import json
+
     return json.dumps(tree, indent=indent, ensure_ascii=False) + "\n"
 
 

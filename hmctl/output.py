@@ -22,13 +22,14 @@ from hmcore.errors import Interrupted, UsageError
 from hmctl.columns import Column, affordable, paint, simple_table
 from hmctl.document import Format, dump
 from hmctl.failure import explain
-from hmctl.progress import Board, Outcome
 from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
+
+    from hmctl.progress import Outcome
 
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
 FEW = 20  # hosts, up to which a log gets each step of each
@@ -255,6 +256,8 @@ class Progress:
     """Handed out by Output.progress(). Keys are host names, or whatever is worked on; each has one line."""
 
     def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines", "sums"] | None) -> None:
+        from hmctl.progress import Board
+
         self._output = output
         self._clock = clock
         self._show = show

@@ -16,7 +16,6 @@ import re
 import secrets
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -65,8 +64,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     known_hosts: str
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorStore:
+class OperatorStore(msgspec.Struct, frozen=True):
     """The folder of one cluster. Opening it touches nothing; it is made when there is something to keep."""
 
     folder: Path

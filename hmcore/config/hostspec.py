@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import product
+
+import msgspec
 
 from hmcore.errors import UsageError
 
@@ -22,8 +23,7 @@ USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _FORM = "a host is written as user@address:port; user and port may be left out, an IPv6 address with a port stands in [brackets]"
 
 
-@dataclass(frozen=True, slots=True)
-class HostSpec:
+class HostSpec(msgspec.Struct, frozen=True):
     """`address` is an IP address in its shortest form or a host name in lower case. `user` and `port` are None when not given."""
 
     address: str

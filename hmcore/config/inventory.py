@@ -10,9 +10,10 @@ import difflib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from hmcore.config import yaml12
 from hmcore.config.checks import check_hosts, check_metrics, check_secrets
@@ -30,8 +31,7 @@ __all__ = ["Host", "Inventory", "Places", "SshTarget", "load_inventory", "parse_
 STDIN = "<stdin>"
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(msgspec.Struct, frozen=True):
     """A valid inventory, resolved: nothing is left to look up. `hosts` are in the order of the file."""
 
     id: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from hmcore.config.conflicts import conflicts
 from hmcore.config.problems import Mistake, examine, locate, nearest
@@ -15,8 +16,7 @@ from hmcore.errors import ConfigError
 DEFAULT_PRESET = "balanced"
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(msgspec.Struct, frozen=True):
     """`control_nodes` is how many it is made for; fewer than `control_minimum` are refused, anything between is a warning."""
 
     name: str

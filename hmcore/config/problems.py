@@ -10,9 +10,9 @@ import difflib
 import re
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -31,8 +31,7 @@ class FromEnvironment(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(msgspec.Struct, frozen=True):
     """A mistake at a path of a document, not yet at a line of a file."""
 
     path: Path

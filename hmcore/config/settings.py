@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
@@ -18,20 +18,17 @@ from pydantic_core import PydanticCustomError
 Effect = Literal["restart", "hmctl", "fixed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """What a number counts: `s` (seconds), `bytes`, or nothing at all."""
 
     symbol: str
 
 
-@dataclass(frozen=True, slots=True)
-class HmctlOnly:
+class HmctlOnly(msgspec.Struct, frozen=True):
     """Marks a setting that only hmctl reads, from the inventory: it is in no node's file, and takes effect at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(msgspec.Struct, frozen=True):
     """Marks a setting that a running cluster cannot change (docs/adr/0059)."""
 
 
@@ -238,8 +235,7 @@ class Settings(Group):
     transport: Transport = Transport()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `effect`: what
     changing it in a running cluster takes."""
 

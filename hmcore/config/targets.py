@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from hmcore.config import hostspec
 from hmcore.config.document import Bastion, HostDocument, Reach, Ssh, SshDefaults
 from hmcore.config.hostspec import HostSpec
@@ -52,8 +54,7 @@ class Host:
     labels: dict[str, str] = field(default_factory=dict, hash=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """What relative paths (`folder`) and ~ (`home`) stand for, and the ssh_config that is read unless the inventory names another."""
 
     folder: Path
@@ -65,8 +66,7 @@ class Places:
         return Path(os.path.normpath(self.home / written[2:] if home else self.folder / written))
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """A host, and where in the document it stands."""
 
     place: Place

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 
 from hmcore.config.problems import Path, spell
@@ -33,8 +33,7 @@ _TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = {"null": type(None), "bool": bool, "int": int, "float": int | float, "str": str}
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(msgspec.Struct, frozen=True):
     """A document: its value, the line of each part by path, and what is wrong with it although it could be read (repeated keys)."""
 
     value: Value
@@ -43,8 +42,7 @@ class Located:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     """A part of the document as written. Shared by its aliases, never by itself: an anchor counts only once its part has ended."""
 
     line: int
@@ -52,15 +50,14 @@ class _Node:
     value: Value = None  # of a scalar
     items: list[_Node] | None = None
     entries: dict[str, tuple[int, _Node]] | None = None  # with the line of each key
-    merged: list[_Node] = field(default_factory=list)  # what `<<` names; the first wins
-    repeats: list[tuple[str, int, int]] = field(default_factory=list)  # key, its line, the first one's line
+    merged: list[_Node] = msgspec.field(default_factory=list)  # what `<<` names; the first wins
+    repeats: list[tuple[str, int, int]] = msgspec.field(default_factory=list)  # key, its line, the first one's line
     is_merge_key: bool = False
     size: int = 1
     depth: int = 1
 
 
-@dataclass(slots=True)
-class _Frame:
+class _Frame(msgspec.Struct):
     """A list or mapping that has not ended yet."""
 
     node: _Node

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from hmcore.errors import FrameError, PkiError
 from hmcore.pki import Identity, Kind
@@ -12,8 +13,7 @@ from hmcore.stoq.frames import Hello, Refuse, Welcome
 PROTOCOLS = (1, 1)  # the lowest and highest version of STOQ that this release speaks
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(msgspec.Struct, frozen=True):
     """What we say of ourselves."""
 
     identity: Identity
@@ -21,8 +21,7 @@ class Local:
     release: str
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end. `identity` was proved (certificate, or the kernel's word on a socket); the rest is what it says."""
 
     identity: Identity
@@ -71,8 +70,7 @@ def admit_all(_peer: Peer) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptor:
+class Acceptor(msgspec.Struct, frozen=True):
     """Judges a Hello. `identify` says whose it is, `admit` may give a reason to refuse that peer all the same."""
 
     local: Local
@@ -92,8 +90,7 @@ class Acceptor:
         return peer, Welcome(peer.protocol, ours.identity.cluster, ours.identity.name, ours.role, ours.release)
 
 
-@dataclass(frozen=True, slots=True)
-class Dialer:
+class Dialer(msgspec.Struct, frozen=True):
     """Says Hello and judges the Welcome. With `expected` (the identity that the server proved) Welcome must say the same; without it
     Welcome is believed: it came through a socket of the agent's own host. `author` is whom a relay speaks for."""
 

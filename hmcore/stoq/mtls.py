@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -39,8 +40,7 @@ class Credentials:
     key: bytes = field(repr=False)
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """What the handshake found out. `identity` is set once the certificate was accepted, `refused` if it was not."""
 
     identity: Identity | None = None

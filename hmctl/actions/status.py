@@ -7,7 +7,6 @@ own attempt to reach it, and the verdict is the worst of the checks (hmctl/actio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -97,8 +96,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return {Health.HEALTHY: 0, Health.WARNING: 3, Health.CRITICAL: 4}[self.health]
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """A node as the inventory has it."""
 
     name: str
@@ -106,8 +104,7 @@ class Expected:
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A node's report. `offset_seconds`: how far its clock is ahead of ours (behind: negative) for certain. `through`: the control node
     that asked it for us; `rtt_seconds` is by way of that then."""
 
@@ -117,8 +114,7 @@ class Answer:
     through: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(msgspec.Struct, frozen=True):
     """Why a node did not answer, and what could be done about it. `reached`: it did answer, but would not talk to us."""
 
     reason: str
@@ -129,8 +125,7 @@ class Silence:
 Answers = Mapping[str, Answer | Silence]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """The cluster as the newest term's reports have it. `members` as the leader replicated them, by name."""
 
     leader: str | None
@@ -138,7 +133,7 @@ class View:
     voters: tuple[str, ...]
     members: Mapping[str, Node]
     rivals: tuple[str, ...] = ()  # more than one leader in one term: must never be
-    mutes: Mapping[str, Mute] = field(default_factory=dict)
+    mutes: Mapping[str, Mute] = msgspec.field(default_factory=dict)
     maintenance: Sequence[Maintenance] = ()
 
 

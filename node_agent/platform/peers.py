@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hmcore.config.agent import AgentConfig
 from hmcore.records import Node, Role
 from node_agent.transport.circuit import dials
-from node_agent.transport.pool import PeerAddress
+from node_agent.transport.link import PeerAddress
 
 
 def control_nodes(config: AgentConfig, nodes: Mapping[str, Node]) -> list[str]:

@@ -14,8 +14,9 @@ from hmcore.records import PeerReport
 from hmcore.stoq.endpoint import Credentials, Local, Service
 from hmcore.stoq.rpc import Observe
 from node_agent.transport.identity import NodeIdentity, expiry_reason
+from node_agent.transport.link import PeerAddress
 from node_agent.transport.listener import AgentListener
-from node_agent.transport.pool import PeerAddress, Pool, Req, Res
+from node_agent.transport.pool import Pool, Req, Res
 
 
 class TransportLayer:

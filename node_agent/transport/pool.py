@@ -10,91 +10,31 @@ dropped.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from hmcore.api import Method
 from hmcore.config.settings import Calls, Transport
 from hmcore.errors import CallTimeout, ConnectionLost, HyperMeshError, PeerUnreachable
-from hmcore.pki import Identity, Kind
+from hmcore.pki import Kind
 from hmcore.records import PeerReport
 from hmcore.stoq import endpoint
 from hmcore.stoq.endpoint import Connection, Credentials, Local, MessageStream, Peer, Service
 from hmcore.stoq.faults import OK, kind_of
 from hmcore.stoq.rpc import Observe, invoke
-from node_agent.transport.circuit import Circuit, dials, pause
+from node_agent.transport.circuit import Circuit, dials
+from node_agent.transport.dialler import Dial, Dialler
+from node_agent.transport.link import Link, PeerAddress
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-DIAL_TIMEOUT = 2.5  # seconds: QUIC repeats its first packet at 0.2, 0.6 and 1.4 s
-
 log = logging.getLogger("hypermesh.transport")
-
-
-@dataclass(frozen=True, slots=True)
-class PeerAddress:
-    """Where a node is. `dial`: connecting is our business, not its."""
-
-    host: str
-    port: int
-    dial: bool
-
-
-class Dial(Protocol):
-    async def __call__(
-        self,
-        host: str,
-        port: int,
-        *,
-        credentials: Credentials,
-        local: Local,
-        server: Identity,
-        service: Service,
-        timeout: float,
-        on_connection: Callable[[Connection], None],
-        high_water: int,
-    ) -> Connection: ...
-
-
-@dataclass(slots=True)
-class _Link:
-    """What we know of one peer."""
-
-    name: str
-    circuit: Circuit
-    address: PeerAddress | None = None
-    connection: Connection | None = None
-    dialled: bool = False  # by us
-    since: float = 0.0
-    streams: dict[str, MessageStream] = field(default_factory=dict)  # ours, by kind
-    incoming: set[str] = field(default_factory=set)
-    attempts: int = 0
-    error: str | None = None
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    keeper: asyncio.Task[None] | None = None
-
-    def changed(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def change(self) -> None:
-        """Until it is connected, disconnected, wanted, or dialling has failed."""
-        waiter = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self.waiters:
-                self.waiters.remove(waiter)
 
 
 class Pool:
@@ -120,18 +60,16 @@ class Pool:
         observe: Observe = lambda method, outcome, seconds: None,
     ) -> None:
         self._local = local
-        self._credentials = credentials
         self._transport = transport
         self._calls = calls
-        self._service = service
         self._on_up = on_up
         self._on_down = on_down
         self._on_message = on_message
-        self._dial = dial
         self._clock = clock
-        self._chance = chance
         self._observe = observe
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
+        answers = Answers(service, self)
+        self._dialler = Dialler(local, credentials, transport, answers, self._dialled, dial, clock, chance)
         self._group: asyncio.TaskGroup | None = None
         self._failed: asyncio.Future[None] | None = None
 
@@ -195,8 +133,7 @@ class Pool:
         try:
             answer = await invoke(connection, method, request, timeout=max(0.001, deadline - self._clock()))
         except (CallTimeout, ConnectionLost) as error:
-            link.circuit = link.circuit.failed(self._clock())
-            link.error = error.message
+            link.failed(error.message, self._clock())
             raise
         except HyperMeshError:
             link.circuit = link.circuit.succeeded()  # a refusal is an answer
@@ -220,16 +157,7 @@ class Pool:
 
     def reports(self) -> list[PeerReport]:
         now = self._clock()
-        return [
-            PeerReport(
-                name=link.name,
-                address=f"{link.address.host}:{link.address.port}" if link.address else "",
-                state="connected" if link.connection else "broken" if link.circuit.is_open(now) else "connecting",
-                rtt_ms=round(link.connection.rtt * 1000, 3) if link.connection and link.connection.rtt is not None else None,
-                error=None if link.connection else link.error,
-            )
-            for link in sorted(self._links.values(), key=lambda link: link.name)
-        ]
+        return [link.report(now) for link in sorted(self._links.values(), key=lambda link: link.name)]
 
     # what the listener does
 
@@ -272,14 +200,14 @@ class Pool:
         ours = self._local
         return dials(ours.identity.name, ours.role, peer.identity.name, peer.role)
 
-    def _link(self, name: str) -> _Link:
+    def _link(self, name: str) -> Link:
         link = self._links.get(name)
         if link is None:
             circuit = Circuit(self._transport.circuit_failures, self._transport.circuit_open)
-            link = self._links[name] = _Link(name, circuit)
+            link = self._links[name] = Link(name, circuit)
         return link
 
-    def _forget(self, link: _Link) -> None:
+    def _forget(self, link: Link) -> None:
         link.address = None
         if link.keeper is not None:
             link.keeper.cancel()
@@ -289,45 +217,11 @@ class Pool:
         if link.connection is None:
             self._links.pop(link.name, None)
 
-    def _keep(self, link: _Link) -> None:
+    def _keep(self, link: Link) -> None:
         if self._group is not None and link.keeper is None and link.address is not None and link.address.dial:
-            link.keeper = self._group.create_task(self._keep_connected(link, link.address), name=f"keep {link.name} connected")
+            link.keeper = self._group.create_task(self._dialler.keep_connected(link, link.address), name=f"keep {link.name} connected")
 
-    async def _keep_connected(self, link: _Link, address: PeerAddress) -> None:
-        while True:
-            if link.connection is not None:
-                await link.change()
-                continue
-            if link.attempts:
-                with contextlib.suppress(TimeoutError):
-                    limits = self._transport
-                    async with asyncio.timeout(pause(link.attempts, limits.reconnect_min, limits.reconnect_max, self._chance())):
-                        await link.change()  # somebody wants it now, or it dialled us
-                if link.connection is not None:
-                    continue
-            link.attempts += 1
-            try:
-                await self._dial(
-                    address.host,
-                    address.port,
-                    credentials=self._credentials,
-                    local=self._local,
-                    server=Identity(self._local.identity.cluster, Kind.NODE, link.name),
-                    service=Answers(self._service, self),
-                    timeout=DIAL_TIMEOUT,
-                    on_connection=lambda connection: self._up(link, connection, dialled=True),
-                    high_water=self._transport.high_water_bytes,
-                )
-            except HyperMeshError as error:
-                if link.connection is not None:
-                    continue
-                if link.error != error.message:
-                    log.info("cannot reach %s: %s", link.name, error.message)
-                link.error = error.message
-                link.circuit = link.circuit.failed(self._clock())
-                link.changed()
-
-    async def _connected(self, link: _Link, timeout: float) -> Connection:
+    async def _connected(self, link: Link, timeout: float) -> Connection:
         """The peer's connection, waiting for it as long as there is hope."""
         if link.connection is not None:
             return link.connection
@@ -335,19 +229,22 @@ class Pool:
         if not admitted:
             raise PeerUnreachable(f"it failed {link.circuit.failures} times in a row: {link.error}", host=link.name)
         patience = link.attempts + self._calls.retries + 1
-        link.changed()  # dial now
+        link.changed.beat()  # dial now
         try:
             async with asyncio.timeout(timeout):
                 while link.connection is None:
                     if link.attempts >= patience:
                         raise PeerUnreachable(link.error or "not connected", host=link.name)
-                    await link.change()
+                    await link.changed.wait()
         except TimeoutError as error:
             link.circuit = link.circuit.failed(self._clock())
             raise PeerUnreachable(f"not connected within {timeout:g} s: {link.error or 'it has not dialled us'}", host=link.name) from error
         return link.connection
 
-    def _up(self, link: _Link, connection: Connection, *, dialled: bool) -> None:
+    def _dialled(self, link: Link, connection: Connection) -> None:
+        self._up(link, connection, dialled=True)
+
+    def _up(self, link: Link, connection: Connection, *, dialled: bool) -> None:
         old = link.connection
         if old is not None and dialled and not link.dialled and not self._dials(connection.peer):
             connection.hang_up(f"{link.name} has dialled {self._local.identity.name} meanwhile")
@@ -357,38 +254,28 @@ class Pool:
             return
         if old is not None:
             self._down(link, old)
-        link.connection = connection
+        link.connected(connection, dialled=dialled, now=self._clock())
         if old is not None:
             old.hang_up("replaced by a newer connection")
-        link.dialled = dialled
-        link.since = self._clock()
-        link.error = None
-        link.circuit = link.circuit.succeeded()
         connection.on_closed(partial(self._closed, link))
         log.info("connected to %s", link.name)
         self._guarded(self._on_up, link.name)
-        link.changed()
+        link.changed.beat()
 
-    def _down(self, link: _Link, connection: Connection) -> None:
+    def _down(self, link: Link, connection: Connection) -> None:
         if link.connection is not connection:
             return
-        link.connection = None
-        link.streams.clear()
-        link.incoming.clear()
-        link.error = connection.reason or "replaced by a newer connection"
-        if self._clock() - link.since > self._transport.reconnect_max:
-            link.attempts = 0
-        link.attempts = max(1, link.attempts)
+        link.disconnected(connection.reason or "replaced by a newer connection", now=self._clock(), steady=self._transport.reconnect_max)
         log.info("connection to %s is gone: %s", link.name, link.error)
         self._guarded(self._on_down, link.name)
-        link.changed()
+        link.changed.beat()
 
-    def _closed(self, link: _Link, connection: Connection) -> None:
+    def _closed(self, link: Link, connection: Connection) -> None:
         self._down(link, connection)
         if link.address is None and link.connection is None:
             self._links.pop(link.name, None)
 
-    def _deliver(self, link: _Link, connection: Connection, kind: str, payload: bytes) -> None:
+    def _deliver(self, link: Link, connection: Connection, kind: str, payload: bytes) -> None:
         if link.connection is connection:
             self._guarded(self._on_message, link.name, kind, payload)
 

@@ -17,7 +17,8 @@ from hmcore.stoq.endpoint import Credentials, Local, MessageStream, Peer, Servic
 from hmcore.stoq.greeting import Acceptor, Dialer, certified
 from hmcore.stoq.session import Session
 from node_agent.transport.circuit import dials
-from node_agent.transport.pool import Answers, PeerAddress, Pool
+from node_agent.transport.link import PeerAddress
+from node_agent.transport.pool import Answers, Pool
 
 CLUSTER = "hm-0123456789"
 NOW = datetime.now(UTC)

@@ -15,8 +15,9 @@ from hmcore.config.settings import Calls, Transport
 from hmcore.errors import HandshakeRefused, TransportError
 from hmcore.pki import Identity, Kind
 from hmcore.stoq.endpoint import Connection, Credentials, dial
+from node_agent.transport.link import PeerAddress
 from node_agent.transport.listener import AgentListener
-from node_agent.transport.pool import PeerAddress, Pool
+from node_agent.transport.pool import Pool
 
 ECHO: Method[Empty, Empty] = Method("echo", Empty, Empty)
 QUICK = Transport(reconnect_min=0.01, reconnect_max=0.05)

@@ -13,7 +13,8 @@ from pool_world import NO_CREDENTIALS, Net, Node, addresses
 from hmcore.api import Empty, Method
 from hmcore.config.settings import Calls, Transport
 from hmcore.errors import CallTimeout, ConnectionLost, PeerUnreachable
-from node_agent.transport.pool import PeerAddress, Pool
+from node_agent.transport.link import PeerAddress
+from node_agent.transport.pool import Pool
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 ECHO: Method[Empty, Empty] = Method("echo", Empty, Empty)
@@ -39,17 +40,6 @@ async def running(net: Net, *nodes: Node, names: dict[str, int] = NAMES) -> Asyn
         yield pools
         for task in tasks:
             task.cancel()
-
-
-def test_dialling_backs_off_and_goes_on(virtual: Run) -> None:
-    async def scenario() -> None:
-        net = Net(delay=0.0)
-        async with running(net, Node("n1")):
-            await asyncio.sleep(10)
-        times = [round(at, 1) for at, *_ in net.dialled]
-        assert times[:7] == [0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 5.1]  # doubling from 0.1 s, 2 s at most
-
-    virtual(scenario())
 
 
 def test_the_larger_name_waits_to_be_dialled(virtual: Run) -> None:

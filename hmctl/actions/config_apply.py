@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hmcore.errors import CommandFailed, HyperMeshError
+from hmcore.errors import CommandFailed, HyperMeshError, Unreachable
 from hmctl import layout
 from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
 from hmctl.actions.config_refusal import not_well, refused
@@ -217,6 +217,8 @@ def _outcome(why: str, fates: Mapping[str, Fate]) -> str:
 def _after(fates: Mapping[str, Fate]) -> str:
     """What mends a change that was taken back, or was not."""
     stuck = [name for name, fate in fates.items() if fate.state == "stuck"]
+    if stuck and all(isinstance(fates[name].stuck, Unreachable) for name in stuck):
+        return f"put the old values back in the inventory; once {listed(stuck)} can be reached, hmctl config diff shows what is left to do"
     if stuck:
         return f"hmctl logs {' '.join(stuck)} says why; put the old values back in the inventory, then: hmctl deploy"
     failed = next((name for name, fate in fates.items() if fate.error), None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hmcore.errors import HyperMeshError, Interrupted
+from hmcore.errors import HyperMeshError, Interrupted, Unreachable
 from hmctl import layout
 from hmctl.actions.config_diff import ConfigDiff, NodeDiff
 from hmctl.actions.refusal import Refusal
@@ -94,8 +94,9 @@ def _outcome(
 def _stuck(name: str, fate: Fate, stuck: HyperMeshError) -> tuple[str, str]:
     """In which state it is, and what mends that."""
     why = f"{fate.error.message}; then " if fate.error else ""
-    if fate.put_back and isinstance(stuck, Interrupted):
-        return f"{why}it got its previous file again, but its agent may run with the new settings: {stuck.message}", f"hmctl logs {name}"
+    if fate.put_back and isinstance(stuck, Interrupted | Unreachable):
+        again = f"{why}it got its previous file again, but its agent may run with the new settings: {stuck.message}"
+        return again, "hmctl config diff shows what it runs with, once it can be reached"
     if fate.put_back:
         same = fate.error is not None and fate.error.message == stuck.message
         again = "the agent does not start with that, either" if same else stuck.message

@@ -226,7 +226,10 @@ class Reconfiguration:
             fate.put_back = True
             if fate.stage == "started":
                 self.progress.update(name, "restarting the agent with its previous settings")
-                await restart(rewrite, remote, self.limit)
+                try:
+                    await restart(rewrite, remote, self.limit)
+                except Unreachable:  # and whether it was restarted is not known
+                    await restart(rewrite, await self._anew(rewrite), self.limit)
                 verdict = await wait_healthy(awaited, self.agents, timeout=self.patience, grace=0.0)
                 if name in verdict.waiting:
                     raise HyperMeshError(f"not healthy with its previous settings: {verdict.waiting[name]}", host=name)

@@ -426,6 +426,29 @@ async def test_interrupted_again_while_it_takes_back_the_state_of_each_node_is_t
     await settled(bed)
 
 
+async def test_ssh_that_drops_while_a_node_is_started_with_its_previous_settings_is_dialled_once_more(tmp_path: Path) -> None:
+    bed = await running(tmp_path)
+    before, hosts, dropped = files(bed), MemoryHosts(bed.world, {}), False
+    bed.world.machines["node2"].rejects = b"interval: 7"
+
+    class Dropping(FakeRemote):
+        def _burn(self, effect: Callable[[], Completed]) -> Completed:
+            nonlocal dropped
+            earlier = self.machine.starts
+            done = effect()
+            if self.machine.name == "node2" and self.machine.starts > earlier and not dropped:
+                dropped = True
+                raise Unreachable("the connection was lost")
+            return done
+
+    async def connect(host: Host) -> FakeRemote:
+        return Dropping(host, bed.world.machines[host.name])
+
+    hosts.connect = connect  # type: ignore[method-assign]
+    report = await apply(bed, hosts=hosts)
+    assert (report.nodes[1].status, dropped, files(bed)) == ("restored", True, before)
+
+
 async def test_a_mistake_of_hmctls_own_takes_back_what_was_begun(tmp_path: Path) -> None:
     bed = await running(tmp_path)
     before = files(bed)

@@ -15,14 +15,29 @@ from clusters import AGENT, Cluster
 
 CONFIG = "/etc/hypermesh/agent.yaml"
 DROP_IN = f"/etc/systemd/system/{AGENT}.d/refuses.conf"
-# A machine on which an agent with these settings does not come up, whatever its configuration looks like elsewhere.
+# A machine on which an agent with these settings does not come up, whatever its configuration looks like elsewhere; and on which something
+# else befalls the start with others: $3.
 REFUSES = """
 mkdir -p "$(dirname "$1")"
-printf '#!/bin/sh\\n! grep "interval: 7" %s >/dev/null || { echo cannot do with 7 >&2; exit 1; }\\n' "$2" > /usr/local/bin/refuses
+cat > /usr/local/bin/refuses <<END
+#!/bin/sh
+! grep "interval: 7" $2 >/dev/null || { echo cannot do with 7 >&2; exit 1; }
+$3
+END
 chmod 755 /usr/local/bin/refuses
 printf '[Service]\\nExecStartPre=/usr/local/bin/refuses\\n' > "$1"
 systemctl daemon-reload
 """
+ACCEPTS = 'rm "$1" /usr/local/bin/refuses; systemctl daemon-reload; systemctl -q is-active "$2" || systemctl restart "$2"'
+# Once, and only the connections that there are: hmctl dials again at once.
+SSH_DROPS = """
+test -e /run/dropped || {
+  touch /run/dropped
+  ss -Htn state established sport = :22 | while read -r _ _ _ peer; do ss -K dport = ":${peer##*:}" >/dev/null; done
+}
+true
+"""
+HANGS = "exec sleep 1000"
 CONTAINER = """
 mkdir -p /tmp/i/bin && cp /bin/busybox /tmp/i/bin/ && ln -sf busybox /tmp/i/bin/sleep
 tar -C /tmp/i -c . | docker import - tiny >/dev/null
@@ -110,16 +125,28 @@ def test_other_settings_are_rolled_leader_last_and_containers_go_on(cluster: Clu
     cluster.until_healthy()
 
 
-def test_when_a_node_does_not_come_back_all_are_taken_back(cluster: Cluster) -> None:
-    cluster.until_healthy()
-    sick = sorted(name for name in cluster.names if name != cluster.status()["leader"])[-1]  # so that another one was changed before
-    before = configs(cluster)
-    cluster.inside(sick, "sh", "-c", REFUSES, "refuses", DROP_IN, CONFIG)
+@contextmanager
+def refusing(cluster: Cluster, name: str, also: str) -> Iterator[None]:
+    cluster.inside(name, "sh", "-c", REFUSES, "refuses", DROP_IN, CONFIG, also)
     try:
-        with settings(cluster, "{metrics: {interval: 7}}"):
-            done = cluster.run("config", "apply", "--yes", "-o", "json", check=False)
+        yield
     finally:
-        cluster.inside(sick, "sh", "-c", 'rm "$1" /usr/local/bin/refuses; systemctl daemon-reload', "accepts", DROP_IN)
+        cluster.lab.start(name)
+        cluster.inside(name, "sh", "-c", ACCEPTS, "accepts", DROP_IN, AGENT)
+
+
+def second(cluster: Cluster) -> str:
+    """A follower before which another one has its turn."""
+    return sorted(name for name in cluster.names if name != cluster.status()["leader"])[-1]
+
+
+def test_when_a_node_does_not_come_back_all_are_taken_back_though_ssh_drops_meanwhile(cluster: Cluster) -> None:
+    cluster.until_healthy()
+    sick, before = second(cluster), configs(cluster)
+    with refusing(cluster, sick, SSH_DROPS), settings(cluster, "{metrics: {interval: 7}}"):
+        done = cluster.run("config", "apply", "--yes", "-o", "json", check=False)
+        dropped = cluster.inside(sick, "sh", "-c", "ls /run/dropped; rm -f /run/dropped")
+    assert dropped
     assert done.returncode == 1
     report = json.loads(done.stdout)
     nodes = {node["name"]: node for node in report["nodes"]}
@@ -129,6 +156,45 @@ def test_when_a_node_does_not_come_back_all_are_taken_back(cluster: Cluster) -> 
     assert sorted(node["status"] for node in nodes.values()) == ["restored", "restored", "untouched"]
     assert configs(cluster) == before
     assert diff(cluster)["changed"] is False
+    cluster.until_healthy()
+
+
+def test_a_host_that_dies_while_it_is_taken_back_is_named_left_out_and_caught_up_with(cluster: Cluster) -> None:
+    cluster.until_healthy()
+    sick, leader, before = second(cluster), cluster.status()["leader"], configs(cluster)
+    (other,) = set(cluster.names) - {sick, leader}
+    with refusing(cluster, sick, HANGS):
+        with settings(cluster, "{metrics: {interval: 7}}"):
+            process = cluster.hmctl.start("-i", cluster.inventory, "config", "apply", "--yes", "-o", "json")
+            try:
+                assert process.stderr is not None
+                assert any(f"{sick}: restarting the agent with its previous settings" in line for line in process.stderr)
+                cluster.lab.kill(sick)
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        report = json.loads(out)
+        assert {node["name"]: node["status"] for node in report["nodes"]} == {sick: "stuck", other: "restored", leader: "untouched"}
+        assert (process.returncode, f"once {sick} can be reached" in report["fix"]) == (1, True), err
+        alive = {name: before[name] for name in (other, leader)}
+        assert {name: cluster.inside(name, "cat", CONFIG) for name in alive} == alive
+
+        eight = "{metrics: {interval: 8}, upgrade: {soak: 2}}"
+        with settings(cluster, eight):
+            done = cluster.run("config", "apply", "--yes", "--skip-unreachable", "-o", "json", check=False)
+        assert {node["name"]: node["status"] for node in json.loads(done.stdout)["nodes"]} == {
+            sick: "left",
+            other: "changed",
+            leader: "changed",
+        }
+        assert done.returncode == 3
+        assert began(cluster, leader) - began(cluster, other) >= 2_000_000, "the next one waits while the one before soaks"
+    with settings(cluster, eight):
+        assert [node["name"] for node in diff(cluster)["nodes"] if node["status"] == "differs"] == [sick]
+        cluster.run("config", "apply", "--yes")
+        assert all("interval: 8" in text for text in configs(cluster).values())
+    cluster.run("config", "apply", "--yes")
+    assert configs(cluster) == before
     cluster.until_healthy()
 
 

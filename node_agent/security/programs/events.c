@@ -22,6 +22,8 @@ static __always_inline u64 hm_task_owner(struct hm_cfg *cfg) {
   return bpf_get_current_ancestor_cgroup_id(level + 1);
 }
 
+/* The task's name is that of the file by now, so applets which busybox starts by way of /proc/self/exe are all called `exe`: what they are is in
+ * argv[0], which is to be had only by a second hook (sys_enter_execve) or through the kernel's own structures. Neither is worth it. */
 int hm_exec(struct hm_exec_args *args) {
   struct hm_cfg *cfg = hm_cfg();
   struct hm_totals *totals = hm_totals();

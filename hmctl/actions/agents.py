@@ -1,4 +1,8 @@
-"""Connections to all agents, kept open between questions, for what asks them more than once."""
+"""Connections to all agents, kept open between questions, for what asks them more than once.
+
+Over QUIC these are one UDP socket each. Through SSH they are a login and a process on the host each: never more than AT_ONCE are open
+(docs/adr/0061). More agents than that are asked in turns, each with a connection for one question; to ask them on and on is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from hmcore.errors import HyperMeshError, PeerUnreachable
-from hmctl.client import SSH_TIMEOUT, Access, AgentClient, Via, ask_all, connect
+from hmcore.errors import HyperMeshError, PeerUnreachable, UsageError
+from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, AgentClient, Via, ask_all, connect
+from hmctl.text import plural
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -23,14 +28,28 @@ SLOWEST = 30.0  # however busy this machine is
 
 
 class Agents:
-    """The agents of `hosts`. With `auto`, SSH is taken when nobody answers over QUIC, as `hmctl status` does it."""
+    """The agents of `hosts`. With `auto`, SSH is taken when nobody answers over QUIC, as `hmctl status` does it.
 
-    def __init__(self, hosts: Sequence[Host], access: Access, *, via: Via = Via.AUTO, timeout: float | None = None) -> None:
+    `standing`: they are asked on and on, which takes a connection to each; `limit`: SSH connections that may be open at once.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        access: Access,
+        *,
+        via: Via = Via.AUTO,
+        timeout: float | None = None,
+        standing: bool = False,
+        limit: int = AT_ONCE,
+    ) -> None:
         self.hosts = list(hosts)
         self._access = access
         self._undecided = via is Via.AUTO
         self._via = Via.SSH if via is Via.SSH else Via.QUIC
         self._timeout = timeout
+        self._standing = standing
+        self._limit = limit
         self._connector: Connector | None = None  # made when it is needed: importing asyncssh takes as long as asking does
         self._clients: dict[str, AgentClient] = {}
         self._connecting = {host.name: asyncio.Lock() for host in hosts}
@@ -49,7 +68,10 @@ class Agents:
                 await self._connector.close()
 
     async def ask_all(self, question: Question[T], hosts: Sequence[Host] | None = None) -> dict[str, T | HyperMeshError]:
-        """What each of `hosts` (all of them) answers, or why it does not, at once and within the timeout."""
+        """What each of `hosts` (all of them) answers, or why it does not, at once and within the timeout.
+
+        Raises UsageError when they are to be asked on and on, and these are too many for SSH.
+        """
         hosts = self.hosts if hosts is None else hosts
         found = await self._ask_all(question, hosts)
         if self._undecided and found and all(isinstance(answer, PeerUnreachable) for answer in found.values()):
@@ -65,7 +87,38 @@ class Agents:
     async def _ask_all(self, question: Question[T], hosts: Sequence[Host]) -> dict[str, T | HyperMeshError]:
         patience = PATIENCE if self._timeout is None and self._via is Via.QUIC else None
         each = self._bound if patience is None else SLOWEST  # ask_all has the last word
-        return await ask_all(hosts, lambda host: self.ask(host, question, within=each), timeout=self._bound, patience=patience)
+        in_turns = self._via is Via.SSH and await self._too_many(hosts)
+
+        async def one(host: Host) -> T:
+            try:
+                return await self.ask(host, question, within=each)
+            finally:
+                if in_turns:
+                    await self._leave(host.name)
+
+        return await ask_all(hosts, one, timeout=self._bound, at_once=min(AT_ONCE, self._limit), patience=patience)
+
+    async def _too_many(self, hosts: Sequence[Host]) -> bool:
+        """Whether not all of `hosts` can have an SSH connection beside those that are open. If so, there is none afterwards."""
+        wanted = {host.name for host in hosts} | self._clients.keys()
+        bastions = {host.ssh.bastion for host in self.hosts if host.ssh.bastion and host.name in wanted}
+        if len(wanted) + len(bastions) <= self._limit:
+            return False
+        if self._standing:
+            through = f", {plural(len(bastions), 'bastion')} included" if bastions else ""
+            unheard = "no agent answers over QUIC, and through SSH" if self._undecided else "through SSH"
+            raise UsageError(
+                f"{unheard} no more than {self._limit} connections are open at once{through}: too few to follow {len(wanted)} nodes",
+                fix=f"name fewer with --node, or open UDP port {hosts[0].port} of the nodes to this machine",
+            )
+        for name in list(self._clients):
+            await self._leave(name)
+        return True
+
+    async def _leave(self, name: str) -> None:
+        client = self._clients.pop(name, None)
+        if client is not None:
+            await client.close()
 
     @property
     def _bound(self) -> float:
@@ -80,8 +133,7 @@ class Agents:
             return await question(client)
         except HyperMeshError as error:
             if not error_of_the_call(error) and self._clients.get(host.name) is client:
-                del self._clients[host.name]
-                await client.close()
+                await self._leave(host.name)
             raise
 
     async def _client(self, host: Host, within: float) -> AgentClient:
@@ -97,7 +149,7 @@ class Agents:
         if self._connector is None and self._via is Via.SSH:
             from hmctl.remote.ssh import Connector
 
-            self._connector = Connector(self._access.known_hosts)
+            self._connector = Connector(self._access.known_hosts, limit=self._limit)
         return self._connector
 
 

@@ -98,7 +98,8 @@ async def _events(context: Context, wanted: Wanted, limit: int | None, *, follow
         else:
             output.note(f"{where}{said}")
 
-    async with Agents(inventory.hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout) as agents:
+    access = Access.of(context.store(inventory), via)
+    async with Agents(inventory.hosts, access, via=via, timeout=timeout, standing=following) as agents:
         begun = await history(agents, wanted, limit)
         found = merged(begun.found, limit)
         if not following:

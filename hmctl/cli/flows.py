@@ -53,7 +53,7 @@ def command(
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
-    watch = _Watch(context, nodes or [], Wanted(container, service), sort, limit, via=via, timeout=timeout)
+    watch = _Watch(context, nodes or [], Wanted(container, service), sort, limit, via=via, timeout=timeout, following=following)
     return context.run_until_interrupted(watch.follow(interval)) if following else context.run(watch.once())
 
 
@@ -61,7 +61,16 @@ class _Watch:
     """One call of the command."""
 
     def __init__(
-        self, context: Context, nodes: list[str], wanted: Wanted, sort: Sort, limit: int, *, via: Via, timeout: float | None
+        self,
+        context: Context,
+        nodes: list[str],
+        wanted: Wanted,
+        sort: Sort,
+        limit: int,
+        *,
+        via: Via,
+        timeout: float | None,
+        following: bool,
     ) -> None:
         from hmctl.actions.agents import Agents
         from hmctl.client import Access
@@ -69,7 +78,7 @@ class _Watch:
         inventory = context.inventory(warn=False)
         hosts = [inventory.host(name) for name in dict.fromkeys(nodes)] or list(inventory.hosts)
         self._output = context.output
-        self._agents = Agents(hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout)
+        self._agents = Agents(hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout, standing=following)
         self._names = {host.address: host.name for host in inventory.hosts}
         self._wanted = wanted
         self._sort = sort

@@ -8,6 +8,7 @@ Behind them is no Raft but one World that answers for all of them consistently: 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import time
 from base64 import b64decode
@@ -22,7 +23,7 @@ from hmcore import api
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.pki import Kind, read_identity
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
-from hmcore.stoq import endpoint
+from hmcore.stoq import endpoint, local
 from hmcore.stoq.greeting import Local, Peer
 from hmcore.stoq.mtls import Credentials
 from hmcore.stoq.rpc import Router, invoke
@@ -39,6 +40,7 @@ class Agent:
     began: float
     credentials: Credentials
     listener: endpoint.Listener | None = None
+    socket: local.UnixListener | None = None  # for relays through SSH
     links: dict[str, endpoint.Connection] = field(default_factory=dict)
     calls: int = 0
 
@@ -65,6 +67,7 @@ class Agent:
 class World:
     """`formed`: the bootstrap id the cluster was formed with. `rounds`: how often each agent was asked for its report."""
 
+    folder: Path  # of the agents' own sockets
     agents: dict[str, Agent] = field(default_factory=dict)
     permitted: set[str] = field(default_factory=set)
     formed: str | None = None
@@ -156,6 +159,13 @@ class World:
         async def state(_peer: Peer, _request: api.StateRequest) -> api.StateReply:
             return api.StateReply(index=self.index, leader=self.leader(), term=3, nodes=self.members())
 
+        async def flows(_peer: Peer, _request: api.Empty) -> api.FlowsReply:
+            return api.FlowsReply(flows=[], unix_time=time.time())
+
+        async def events(_peer: Peer, request: api.EventsRequest) -> api.EventsReply:
+            await asyncio.sleep(request.wait)  # nothing happens here
+            return api.EventsReply(events=[], last=0, journal=1)
+
         who = (Kind.OPERATOR, Kind.VIEWER)
         return Router(
             {
@@ -165,6 +175,8 @@ class World:
                 api.FORMATION: (who, formation),
                 api.FORM: ((Kind.OPERATOR,), form),
                 api.STATE: (who, state),
+                api.FLOWS: (who, flows),
+                api.EVENTS: (who, events),
             }
         )
 
@@ -190,6 +202,7 @@ class World:
             service=self.router(agent),
             on_connection=self.connected,
         )
+        agent.socket = await local.serve_unix(str(self.folder / f"{config.node}.agent"), self.router(agent), local=agent.local)
         self.agents[config.node] = agent
         self.index += 1
 
@@ -211,6 +224,8 @@ class World:
         agent = self.agents.pop(name, None)
         if agent is not None and agent.listener is not None:
             await agent.listener.close()
+        if agent is not None and agent.socket is not None:
+            await agent.socket.close()
         if not self.agents:
             self.formed, self.permitted = None, set()
 
@@ -235,4 +250,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--control", type=Path, required=True)
     gc.set_threshold(100_000, 50, 100)  # hundreds of agents in one process: each of the real ones has only its own garbage to look at
-    uvloop.run(serve(parser.parse_args().control, World().answer))
+    control: Path = parser.parse_args().control
+    uvloop.run(serve(control, World(control.parent).answer))

@@ -81,6 +81,9 @@ class Hosts:
         remote = FakeRemote(host, machine)
         await asyncio.sleep(quirks.delay)
         match argv:
+            case [*_, "/usr/local/bin/hypermesh-agent", "relay"]:
+                await self._relay(host, process)
+                return
             case ["sh", "-c", _, "hm-lock", *_]:
                 await self._lock(remote, argv, process)
                 return
@@ -106,6 +109,27 @@ class Hosts:
         process.stdout.write(done.stdout)
         process.stderr.write(done.stderr.encode())
         process.exit(done.status)
+
+    async def _relay(self, host: Host, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """To the agent's socket, until one of both hangs up."""
+        reader, writer = await asyncio.open_unix_connection(self.agents.parent / f"{host.name}.agent")
+
+        async def there() -> None:
+            while data := await process.stdin.read(CHUNK):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+        async def back() -> None:
+            while data := await reader.read(CHUNK):
+                process.stdout.write(data)
+                await process.stdout.drain()
+            process.exit(0)
+
+        try:
+            await asyncio.gather(there(), back())
+        finally:
+            writer.close()
 
     async def _lock(self, remote: FakeRemote, argv: list[str], process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Held as long as the channel lives, as `flock` and `cat` do."""

@@ -16,7 +16,7 @@ import pytest
 from hmcore import api, pki
 from hmcore.config.inventory import Host, Inventory, SshTarget
 from hmcore.config.presets import settings_for
-from hmcore.errors import HandshakeRefused, HyperMeshError, PeerUnreachable, PermissionDenied, PkiError, Unreachable
+from hmcore.errors import HandshakeRefused, HyperMeshError, PeerUnreachable, PermissionDenied, PkiError, Unreachable, UsageError
 from hmcore.pki import Identity, Kind
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmcore.stoq.endpoint import Listener, serve
@@ -260,6 +260,15 @@ async def test_nor_is_ssh_tried_for_agents_that_answer_as_soon_as_we_listen(stor
         asyncio.get_running_loop().call_later(0.005, time.sleep, 0.6)
         found = await asked.ask_all(lambda client: client.ping())
     assert isinstance(found["node1"], api.PingReply), found
+
+
+async def test_whoever_would_follow_more_agents_than_ssh_has_connections_for_is_told_what_would_do(store: OperatorStore) -> None:
+    dead = [Host(f"node{n}", SshTarget("127.0.0.1", port=1), "127.0.0.1", silent_port(), Role.CONTROL) for n in (1, 2)]
+    async with agents.Agents(dead, Access.of(store), timeout=0.1, standing=True, limit=1) as asked:
+        with pytest.raises(UsageError, match="no agent answers over QUIC, and through SSH no more than 1 ") as error:
+            await asked.ask_all(lambda client: client.ping())
+    assert "too few to follow 2 nodes" in error.value.message
+    assert "--node" in (error.value.fix or "")
 
 
 async def test_a_bug_in_the_question_is_not_taken_for_silence() -> None:

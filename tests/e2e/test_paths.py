@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
 from clusters import AGENT, Cluster
@@ -141,7 +142,7 @@ def test_transport_to_consensus_a_leader_cut_off_decides_nothing_and_learns_what
     cluster, old = bed.cluster, bed.leader()
     others = [name for name in cluster.names if name != old]
     cluster.lab.partition([[old], others])
-    change = MaintainRequest(id="paths-by-the-one", target=f"{old}/", on=True, reason="by whom nobody hears")
+    change = MaintainRequest(id=uuid4().hex, target=f"{old}/", on=True, reason="by whom nobody hears")
     with pytest.raises((NotLeader, NoQuorum)):
         bed.ask(old, MAINTAIN, change, Kind.OPERATOR)  # at once: it still believes that it leads
     cluster.until_leader_is_not(old, within=15)

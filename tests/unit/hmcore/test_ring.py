@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.ring import ARC, PROBES, Near, Ring, Share, _numbers, heaviest, probes, weight_class
+from hmcore.ring import ARC, PROBES, Circle, Near, Ring, Share, _numbers, heaviest, probes, weight_class
 
 AROUND = 1 << 64
 
@@ -67,6 +67,14 @@ def test_arcs_stay_small_and_in_order_while_many_come_and_go():
     for each in all_of_them:
         ring = ring.changed([each], [])
     assert ring == Ring()
+
+
+def test_the_circle_is_round():
+    circle = Circle.of([share(1), share(2)])
+    spots = [spot for arc in circle.arcs for spot in arc]
+    (first, id, node, weight), look = spots[0], spots[-1][0] + 1
+    assert circle.nearest([look], lambda *_: True, weight, None) == Near(first - look + AROUND, weight, id, node)
+    assert circle.nearest([look], lambda *_: False, weight, None) is None, "and looked at once"
 
 
 def test_a_change_leaves_the_ring_before_it_as_it_was():

@@ -159,8 +159,16 @@ Show = Callable[[Entry], None]
 Lost = Callable[[HyperMeshError], None]
 
 
-async def history(hosts: Sequence[Host], connector: Connector, request: Request, show: Show, lost: Lost) -> None:
-    """Shows what the journals hold, oldest first. `lost` hears of hosts that cannot be read; the others go on."""
+async def history(hosts: Sequence[Host], connector: Connector, request: Request, show: Show, lost: Lost, *, in_turns: bool = False) -> None:
+    """Shows what the journals hold, oldest first. `lost` hears of hosts that cannot be read; the others go on.
+
+    All are read side by side, however long they are. `in_turns`: a host after the other, as connections get free, and kept until all have
+    been read; for requests with a tail.
+    """
+    if in_turns:
+        for kept in await _latest(hosts, connector, command(since=request.since, tail=request.tail), lost):
+            show(kept)
+        return
     async with AsyncExitStack() as stack:
         opened = await _open_all(hosts, connector, command(since=request.since, tail=request.tail), lost)
         streams = [await stack.enter_async_context(aclosing(_entries(host.name, process))) for host, process in opened]
@@ -225,6 +233,24 @@ async def _follow_one(
                 lost(error)
                 told = True
         await asyncio.sleep(RETRY)
+
+
+async def _latest(hosts: Sequence[Host], connector: Connector, argv: list[str], lost: Lost) -> list[Entry]:
+    found: list[Entry] = []
+
+    async def read(host: Host) -> None:
+        try:
+            process = await _open(await connector.connect(host), argv)
+            async with aclosing(_entries(host.name, process)) as entries:
+                async for entry in entries:
+                    found.append(entry)
+        except HyperMeshError as error:
+            lost(error)
+
+    async with asyncio.TaskGroup() as group:
+        for host in hosts:
+            group.create_task(read(host), name=f"journal of {host.name}")
+    return sorted(found)
 
 
 async def _open_all(hosts: Sequence[Host], connector: Connector, argv: list[str], lost: Lost) -> list[tuple[Host, Process]]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, UsageError
 from hmctl.actions.journal import Entry, Request, follow, history, journal_time
 from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current
+from hmctl.client import AT_ONCE
 from hmctl.text import TINTS, Style, Styled
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
 
 DEFAULT_TAIL = 100
 FOLLOW_TAIL = 10
@@ -52,6 +57,19 @@ def command(
     return context.run_until_interrupted(logs) if following else context.run(logs)
 
 
+def too_many(hosts: Sequence[Host], request: Request, *, following: bool) -> bool:
+    """Whether not all hosts can have an SSH connection at once, so that they have to be read in turns. Raises UsageError when that is no
+    way: their journals would have to be kept whole, or are to be followed."""
+    bastions = {host.ssh.bastion for host in hosts if host.ssh.bastion}
+    if len(hosts) + len(bastions) <= AT_ONCE:
+        return False
+    if following or request.tail is None:
+        what = "follow" if following else f"read all since {request.since} of"
+        fix = "name fewer nodes" if following else "name fewer nodes, or say how many lines of each: --tail N"
+        raise UsageError(f"no more than {AT_ONCE} SSH connections are open at once: too few to {what} {len(hosts)} nodes", fix=fix)
+    return True
+
+
 async def _logs(context: Context, nodes: list[str], request: Request, *, following: bool) -> int:
     from hmctl.remote.ssh import Connector
 
@@ -77,9 +95,10 @@ async def _logs(context: Context, nodes: list[str], request: Request, *, followi
         failures.append(error)
         output.error(error)
 
-    connector = Connector(context.store(inventory).known_hosts)
+    many = too_many(hosts, request, following=following)
+    connector = Connector(context.store(inventory).known_hosts, limit=AT_ONCE)
     try:
-        await history(hosts, connector, request, show, lost)
+        await history(hosts, connector, request, show, lost, in_turns=many)
         if following:
             await follow(hosts, connector, cursors, show, lost, known=frozenset(error.host or "" for error in failures))
     finally:

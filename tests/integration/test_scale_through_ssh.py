@@ -5,6 +5,7 @@ The real hmctl against simulated hosts whose relays lead to simulated agents (te
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -83,3 +84,26 @@ def test_as_many_nodes_as_there_may_be_connections_are_followed_with_one_each(ho
     assert run.returncode == 0
     assert {what: counts(hosts)[what] for what in ("sessions", "total", "peak")} == {"sessions": AT_ONCE, "total": AT_ONCE, "peak": AT_ONCE}
     until(lambda: counts(hosts)["open"] == 0)
+
+
+def test_the_latest_lines_of_more_journals_than_connections_are_read_in_turns(hosts: Fleet) -> None:
+    hosts.hosts(counts="reset")
+    run = hosts.hmctl("-o", "json", "logs", "--tail", "3")
+    assert run.status == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert sorted(line["message"] for line in lines) == sorted(f"{name} says {number}" for name in hosts.names for number in (1, 2, 3))
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    assert counts(hosts)["total"] == COUNT
+    assert counts(hosts)["peak"] <= AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "way_out"), [pytest.param(["-f"], "name fewer nodes", id="follow"), pytest.param(["--since", "1h"], "--tail N", id="all")]
+)
+def test_more_journals_than_connections_are_neither_followed_nor_kept_whole(hosts: Fleet, arguments: list[str], way_out: str) -> None:
+    hosts.hosts(counts="reset")
+    run = hosts.hmctl("logs", *arguments)
+    assert run.status == 2
+    assert f"no more than {AT_ONCE} SSH connections are open at once" in " ".join(run.stderr.split())
+    assert way_out in run.stderr
+    assert counts(hosts)["total"] == 0

@@ -27,7 +27,8 @@ class Journals:
     cursors: dict[str, str] | None = None
     known: frozenset[str] = frozenset()
 
-    async def history(self, hosts: Sequence[Host], connector: object, request: Request, show: Show, lost: Lost) -> None:
+    async def history(self, hosts: Sequence[Host], connector: object, request: Request, show: Show, lost: Lost, *, in_turns: bool) -> None:
+        assert not in_turns
         self.read.append(([host.name for host in hosts], request))
         for failure in self.failures:
             lost(failure)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ ROUNDS = 7
 
 
 def measure(_bed: Bed) -> list[Figure]:
-    status = _status()
+    status = {count: _status(count) for count in SIZES}
     deploys = {count: _deploy(count) for count in SIZES}
     runs = [*status.values(), *(run for pair in deploys.values() for run in pair[:2])]
     fresh = {count: pair[0] for count, pair in deploys.items()}
@@ -54,20 +53,12 @@ def _growth(name: str, seconds: dict[int, float], few: int, some: int, many: int
     return Figure(name, grown, "x", 1.3, "linear", 1.0, note="processor time of hmctl")
 
 
-def _status() -> dict[int, Run]:
-    """Of all sizes by turns, so that what else goes on here is in all of them alike: the median wall time, the least processor time."""
-    with ExitStack() as stack:
-        fleets = {count: stack.enter_context(fleet(count, ssh=False)) for count in SIZES}
-        for hosts in fleets.values():
-            hosts.form()
-        runs: dict[int, list[Run]] = {count: [] for count in SIZES}
-        for _ in range(ROUNDS):
-            for count, hosts in fleets.items():
-                runs[count].append(_well(hosts, "status"))
-    return {
-        count: replace(found[0], wall=statistics.median(run.wall for run in found), cpu=min(run.cpu for run in found))
-        for count, found in runs.items()
-    }
+def _status(count: int) -> Run:
+    """The median wall time and the least processor time of some runs."""
+    with fleet(count, ssh=False) as hosts:
+        hosts.form()
+        runs = [_well(hosts, "status") for _ in range(ROUNDS)]
+    return replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=min(run.cpu for run in runs))
 
 
 def _deploy(count: int) -> tuple[Run, Run, int]:

@@ -101,11 +101,10 @@ class Deploy:
         if not reached.facts.keys() & {host.name for host in chosen}:
             return report.finished(error="no host could be reached; nothing was changed")
         known = await preflight.formation(chosen, reached)
-        if known.formed and (unfit := preflight.unsafe(reached)):
+        if known.formed and (unfit := await preflight.unsafe(chosen, reached)):
             report.checks = [*checks, *unfit]
-            return report.finished(
-                error=f"{listed([check.name for check in unfit])} cannot be changed so while agents run; nothing was changed"
-            )
+            if refused := [check.name for check in unfit if check.status == "error"]:
+                return report.finished(error=f"{listed(refused)} cannot be changed so while agents run; nothing was changed")
         if self.options.limit is not None:
             voters = [host.name for host in self.inventory.control_hosts]
             if short := formed.short(voters, [host.name for host in chosen], known, self.options.limit):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from hmcore.config.mixtures import meeting
 from hmctl.actions.hosts import Hosts, Options
 from hmctl.actions.refusal import unsafe
 from hmctl.output import Output, Progress
@@ -23,10 +24,12 @@ from hmctl.phases.runner import Timings
 from hmctl.phases.validate import Check, validate
 from hmctl.remote.base import FirstContact, Remote
 from hmctl.render import edited
-from hmctl.text import plural
+from hmctl.text import listed, plural
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
+    from hmcore.config.settings import Settings
+    from hmctl.facts.gather import HostFacts
     from hmctl.state import OperatorStore
 
 
@@ -72,15 +75,38 @@ class Preflight:
             store.mark_formed(self.now())
         return known
 
-    def unsafe(self, reached: Reached) -> list[Check]:
+    async def unsafe(self, chosen: Sequence[Host], reached: Reached) -> list[Check]:
         """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and
-        what somebody wrote into a file by hand is undone, whatever it was."""
-        agents = [(facts, facts.agent) for facts in reached.facts.values()]
-        running = [ownership.config_of(facts) for facts, agent in agents if agent.unit.running and not edited(agent.config or b"")]
-        refusals = unsafe([config.settings for config in running if config is not None], self.inventory.settings)
-        return [Check(None, refusal.path, "error", f"{refusal.path}: {refusal.message}", refusal.fix) for refusal in refusals]
+        what somebody wrote into a file by hand is undone, whatever it was. Those that are left out keep theirs: they are asked if it
+        matters."""
+        names, wanted = {host.name for host in chosen}, self.inventory.settings
+        mine = {name: facts for name, facts in reached.facts.items() if name in names and not edited(facts.agent.config or b"")}
+        present = list(_running(mine).values())
+        others: dict[str, Settings] = {}
+        unknown: list[str] = []
+        left_out = [host for host in self.inventory.hosts if host.name not in names]
+        if left_out and meeting(present, wanted):
+            others, unknown = await self._settings_of(left_out, reached)
+        found = [
+            Check(None, refusal.path, "error", f"{refusal.path}: {refusal.message}", refusal.fix)
+            for refusal in unsafe(present, wanted, others)
+        ]
+        if unknown:
+            message = f"nobody knows whether the settings of {listed(unknown)}, left out, go with the new ones: out of reach"
+            found.append(Check(None, "settings", "warn", message, "hmctl config diff, once they are back"))
+        return found
 
     # inside
+
+    async def _settings_of(self, hosts: Sequence[Host], reached: Reached) -> tuple[dict[str, Settings], list[str]]:
+        """What agents on `hosts` run with, by name; and the hosts that could not be asked."""
+        more = Reached()
+        unseen = [host for host in hosts if host.name not in reached.facts]
+        with self.output.progress(hosts=len(unseen)) as progress:
+            await reach(unseen, self.hosts.connect, more, progress, self.timings, at_once=self.options.at_once)
+        names = {host.name for host in hosts}
+        facts = {name: known for name, known in (reached.facts | more.facts).items() if name in names}
+        return _running(facts), [host.name for host in hosts if host.name not in facts]
 
     async def _reach(self, chosen: Sequence[Host], reached: Reached, progress: Progress) -> None:
         """Connects and gathers facts. Without a CA here, also from hosts that are not to be changed: the cluster may exist already."""
@@ -131,3 +157,9 @@ class Preflight:
             with self.timings.span("Probe network"):
                 found.append(await probe.probe(attempts, reached.remotes))
         return probe.together(found, len(known)) if found else []
+
+
+def _running(facts: Mapping[str, HostFacts]) -> dict[str, Settings]:
+    """What the agents that run were started with, as far as it can be read."""
+    configs = {name: ownership.config_of(known) for name, known in facts.items() if known.agent.unit.running}
+    return {name: config.settings for name, config in configs.items() if config is not None}

@@ -122,3 +122,31 @@ async def test_all_hosts_down_is_a_failure(tmp_path: Path) -> None:
     bed = make(tmp_path)
     bed.world.down = set(bed.world.machines)
     assert (await bed.deploy()).exit_code(detailed=False) == 1
+
+
+async def test_a_limit_is_judged_against_the_agents_that_it_leaves_out(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    text = bed.text
+    bed.text = text.replace("hosts:", "settings: {membership: {heartbeat: 0.1}}\nhosts:")
+    assert (await bed.deploy(limit="node1")).error is None, "who hears more often than it needs to minds nothing"
+    bed.text = text.replace("hosts:", "settings: {membership: {heartbeat: 0.1, suspect: 0.5, down: 1}}\nhosts:")
+    report = await bed.deploy(limit="node1")
+    assert (report.exit_code(detailed=False), report.changed) == (1, False)
+    (check,) = [check for check in report.checks if check.status == "error"]
+    assert "node2 and node3" in check.message
+
+    bed.world.down = {"node2", "node3"}
+    report = await bed.deploy(limit="node1", dry_run=True)
+    (check,) = [check for check in report.checks if check.name == "settings"]
+    assert (report.error, check.status) == (None, "warn")
+    assert "node2 and node3, left out" in check.message
+
+
+async def test_hosts_that_are_left_out_are_not_asked_where_it_does_not_matter(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", "settings: {membership: {down: 6}}\nhosts:")
+    before = list(bed.world.machines["node2"].log)
+    assert (await bed.deploy(limit="node1")).error is None
+    assert bed.world.machines["node2"].log == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
@@ -118,6 +119,7 @@ class _Asking:
         self._timeout = timeout
         self._connector = connector
         self._stack = stack
+        self._slowest = 0.0  # seconds that an answer has taken
 
     async def directly(
         self, hosts: Sequence[Host], *, more: bool = False, others_answered: bool = False
@@ -135,23 +137,27 @@ class _Asking:
             each = self._timeout
             return await ask_all(hosts, ask, timeout=each)
         each = SLOWEST  # ask_all has the last word
-        return await ask_all(hosts, ask, timeout=PATIENCE if others_answered else DEADLINE, patience=PATIENCE)
+        bound = max(PATIENCE, 3 * self._slowest) if others_answered else DEADLINE
+        return await ask_all(hosts, ask, timeout=bound, patience=PATIENCE)
 
     async def _ask(self, host: Host, timeout: float, *, keep: bool) -> Answer:
         """One agent's report, with how far away it is and how its clock stands. A witness is asked more thoroughly."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         agent = await connect(host, self._access, via=self._via, timeout=timeout, connector=self._connector)
         try:
-            sent, began = time.time(), time.monotonic()
+            sent, asked = time.time(), clock()
             report = await agent.report(members=host.name in self.witnesses)
-            took = time.monotonic() - began
+            took = clock() - asked
             # QUIC's own figure is all handshake by now: the cheapest of the exchanges is the best witness of the way itself.
             distance = min(took, took if agent.rtt is None else agent.rtt)
             if (
                 host.name in self.witnesses
             ):  # a second exchange says better how far it is; of hundreds of nodes, nobody wants to wait for that
-                again = time.monotonic()
+                again = clock()
                 await agent.ping()
-                distance = min(distance, time.monotonic() - again)
+                distance = min(distance, clock() - again)
+            self._slowest = max(self._slowest, clock() - began)
             ahead = Ahead.read(report.unix_time, sent, took)
             if keep:
                 self.go_betweens.append(GoBetween(agent, distance, ahead))

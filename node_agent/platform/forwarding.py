@@ -15,7 +15,8 @@ from hmcore.errors import HyperMeshError, InvalidRequest
 from hmcore.records import NodeReport, PeerReport
 
 CONNECTED = "connected"
-PATIENCE = 0.5  # seconds for the rest, once most have answered
+LEAST = 0.2  # seconds: an impatient caller must not make nodes look as if they failed us
+PATIENCE = 0.25  # seconds for the rest, once most have answered: whoever is left out is dialled by the caller anyway
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Forwarding:
             raise InvalidRequest(f"reports of {len(request.nodes)} nodes: {MOST_REPORTS} at most")
         if not 0 < request.timeout <= LONGEST_REPORT:
             raise InvalidRequest(f"a timeout of {request.timeout:g} s: more than 0, {LONGEST_REPORT:g} at most")
+        timeout = max(LEAST, request.timeout)
         near = {link.name: link.rtt_ms for link in self._links() if link.state == CONNECTED}
         wanted = [name for name in dict.fromkeys(request.nodes) if name in near]
         loop = asyncio.get_running_loop()
@@ -51,17 +53,17 @@ class Forwarding:
         async def ask(name: str) -> None:
             sent, began = self._wall_clock(), loop.time()
             try:
-                report = await self._ask(name, request.timeout)
+                report = await self._ask(name, timeout)
             except HyperMeshError:
                 return  # not ours to judge: whoever asked will ask the node itself, and hear why
             took = loop.time() - began
             ahead = report.unix_time - sent
             found.append(ForwardedReport(report=report, ahead_least=ahead - took, ahead_most=ahead, rtt_ms=near[name]))
-            if 2 * len(found) > len(wanted):  # whoever is silent now is dead or far worse off than the rest
+            if 2 * len(found) > len(wanted) and not limit.expired():  # whoever is silent now is dead or far worse off than the rest
                 limit.reschedule(min(limit.when() or inf, loop.time() + max(PATIENCE, 3 * took)))
 
         try:
-            async with asyncio.timeout(request.timeout) as limit, asyncio.TaskGroup() as group:
+            async with asyncio.timeout(timeout) as limit, asyncio.TaskGroup() as group:
                 for name in wanted:
                     group.create_task(ask(name), name=f"report of {name}")
         except TimeoutError:

@@ -119,3 +119,9 @@ def test_a_hundred_hosts_and_agents() -> None:
         assert (status.status, through.count(None), len(set(through))) == (0, 8, 4), "control nodes and five others; the rest through those"
         assert hosts.agents(counts="now")["total"] == 8
         assert max(run.memory, status.memory) < 500
+
+        gone = hosts.names[50]
+        hosts.silence(gone)
+        status = hosts.hmctl("-o", "json", "status", "--timeout", "5")
+        unwell = [(node["name"], node["state"]) for node in status.document["nodes"] if node["state"] != "ready"]
+        assert (status.status, unwell) == (3, [(gone, "unreachable")])

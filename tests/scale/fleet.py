@@ -39,6 +39,7 @@ CLUSTER = "hm-scale12345"
 SMALL = 200_000  # bytes of a release that stands for the real one where its size is not the point
 NETWORK = "ip link set lo up; ip route add local 10.77.0.0/16 dev lo; echo up; exec cat"
 READY = 30.0  # seconds
+SILENCE = "nft 'add table inet off; add chain inet off in {{ type filter hook input priority 0; }}; add rule inet off in ip daddr {} drop'"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class Fleet:
                 stream.seek(0)
                 said.append(stream.read().decode())
         return Run(status, said[0], said[1], wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, files)
+
+    def silence(self, name: str) -> None:
+        """From now on nothing reaches the host's address: it was switched off."""
+        address = self.inventory.host(name).address
+        subprocess.run([*self.enter, "sh", "-c", SILENCE.format(address)], check=True, timeout=READY)
 
     def plant_release(self) -> Release:
         """A small release where hmctl looks for the one it built: every byte of it is sent and counted like the real one's. The place

@@ -27,7 +27,7 @@ from hmcore.stoq.rpc import Router
 from hmctl.actions import agents
 from hmctl.actions.status import Answer, Health, Silence
 from hmctl.actions.survey import survey
-from hmctl.client import Access, Via, ask_all, connect, connect_remote
+from hmctl.client import Access, AgentClient, Via, ask_all, connect, connect_remote
 from hmctl.remote.base import Completed
 from hmctl.state import OperatorStore
 
@@ -323,6 +323,26 @@ async def test_of_a_large_cluster_only_witnesses_are_dialled_and_whom_control_no
     assert through == {"node1": None, "far1": "silent", "far2": "node1", "alone": None, "dead": "silent", "asked": None}
     assert [node.through for node in found.status.nodes] == [None, None, "node1", None, None, None]
     assert list(found.answers) == [each.name for each in hosts], "in the order of the inventory"
+
+
+async def test_far_away_whoever_is_left_to_be_dialled_gets_as_much_more_time(store: OperatorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The witnesses took their time; a node that no control node reaches is no faster."""
+    monkeypatch.setattr("hmctl.actions.survey.FEW", 2)
+    monkeypatch.setattr("hmctl.actions.survey.OTHER_WITNESSES", 1)
+    monkeypatch.setattr("hmctl.actions.survey.PATIENCE", 0.05)
+    slow = 0.2  # seconds for an answer, more than our patience
+
+    async def answer(name: str) -> NodeReport:
+        moment = asyncio.Event()
+        asyncio.get_running_loop().call_later(slow, moment.set)
+        await moment.wait()
+        return report_of(name)
+
+    monkeypatch.setattr(AgentClient, "report", lambda client, members=True: answer(client.name))
+    async with agent(store, "node1") as control, agent(store, "near") as near, agent(store, "left") as left:
+        hosts = [host("node1", control.port), host("near", near.port, Role.WORKER), host("left", left.port, Role.WORKER)]
+        found = await survey(inventory(*hosts), store)
+    assert isinstance(found.answers["left"], Answer)
 
 
 async def test_control_nodes_of_an_earlier_release_pass_nothing_on_and_everybody_is_asked(

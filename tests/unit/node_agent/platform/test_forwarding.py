@@ -121,3 +121,26 @@ def test_what_is_too_much_is_refused_before_anybody_is_asked(virtual, request_, 
     with pytest.raises(InvalidRequest, match=complaint):
         virtual(Forwarding(others.ask, links=others.links, wall_clock=lambda: WALL).reports(request_))
     assert others.asked == []
+
+
+def test_an_answer_in_the_very_moment_in_which_time_is_up_spoils_nothing(virtual):
+    """The answer and the limit come in one turn of the loop: when the task goes on, it is about to be cancelled."""
+
+    class Late(Others):
+        async def ask(self, name: str, timeout: float) -> NodeReport:
+            if name != "late":
+                return await super().ask(name, timeout)
+            answer = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(timeout - 5e-10, answer.set_result, None)
+            await answer
+            return report_of(name)
+
+    reply, took = ask(virtual, Late({"late": None, "node1": 0.01, "hangs1": None, "hangs2": None, "node2": 0.01}), timeout=1.0)
+    assert names(reply) == ["late", "node1", "node2"]
+    assert took == pytest.approx(1.0)
+
+
+def test_a_caller_without_patience_is_not_taken_literally(virtual):
+    """It would make well nodes look as if they had failed: what this node learns of its own calls decides whom it asks."""
+    reply, _ = ask(virtual, Others({"node1": 0.1}), timeout=0.001)
+    assert names(reply) == ["node1"]

@@ -14,7 +14,7 @@ import msgspec
 
 from hmcore import api
 from hmcore.errors import HyperMeshError, UsageError
-from hmcore.pool import Candidate, gather
+from hmcore.pool import ANYWHERE, Candidate, Locality, gather
 from hmcore.records import InstanceHealth, Maintenance, Role
 from hmcore.selection import Filter, Strategy, choose, covering, matching, why_not
 from hmctl.actions.agents import Agents
@@ -107,11 +107,12 @@ class MaintenanceChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's registry. `leader`: it leads."""
+    """A node's registry. `leader`: it leads. `labels` of the nodes, by name."""
 
     told_by: str
     leader: bool
     reply: api.RegistryReply
+    labels: dict[str, dict[str, str]] = {}
 
     @property
     def maintenance(self) -> Mapping[str, Maintenance]:
@@ -120,7 +121,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def candidates(self) -> list[Candidate]:
         maintenance = self.maintenance
-        return [Candidate(instance, covering(instance, maintenance)) for instance in self.reply.instances]
+        return [
+            Candidate(instance, covering(instance, maintenance), self.labels.get(instance.node, {})) for instance in self.reply.instances
+        ]
 
 
 async def look(inventory: Inventory, access: Access, *, via: Via, timeout: float | None) -> Seen:
@@ -138,7 +141,8 @@ async def ask(agents: Agents) -> Seen:
     if not said:
         raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
     name = source(said)
-    return Seen(told_by=name, leader=said[name].leader == name, reply=await agents.ask(controls[name], _registry))
+    labels = {node.name: node.labels for node in said[name].nodes}
+    return Seen(told_by=name, leader=said[name].leader == name, reply=await agents.ask(controls[name], _registry), labels=labels)
 
 
 async def _state(agent: AgentClient) -> api.StateReply:
@@ -225,14 +229,15 @@ def resolution(
     *,
     key: str = "",
     times: int = 1,
+    locality: Locality = ANYWHERE,
     chance: Callable[[], float] = random.random,
 ) -> Resolution:
-    """Whom the next `times` calls would go to, and why not to the others. Raises UsageError when nothing is called so."""
+    """Whom the next `times` calls from `locality` would go to, and why not to the others. Raises UsageError when nothing is called so."""
     known_service(seen, service)
     if strategy is Strategy.CONSISTENT_HASH and not key:
         raise UsageError("a consistent hash is of a key", fix="--key KEY, such as the user or the path that the calls are about")
     candidates = [each for each in seen.candidates if each.instance.service == service]
-    pool = gather(matching(candidates, asked))
+    pool = gather(matching(candidates, asked), locality=locality)
     chosen = [
         choose(pool, strategy, chance=chance(), turn=turn, latency=seen.reply.latency_ms, key=key) for turn in range(min(times, CHOICES))
     ]
@@ -287,3 +292,13 @@ def _known(kind: str, name: str, known: set[str]) -> None:
 def as_target(word: str) -> str:
     """A node's name alone means all that it runs."""
     return word if "/" in word else f"{word}/"
+
+
+def node_labels(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """KEY=VALUE each. Raises UsageError for what is none."""
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (key, equals, _) in zip(words, pairs, strict=True) if not key or not equals]:
+        raise UsageError(
+            f"--label {wrong[0]}: that is not KEY=VALUE", fix="such as --label zone=a; hmctl config show has the labels of hosts"
+        )
+    return tuple((key, value) for key, _, value in pairs)

@@ -76,6 +76,20 @@ def resolve(
     ] = None,
     version: Annotated[str, typer.Option(metavar="VERSION", help="Only instances of this version.", show_default=False)] = "",
     node: NodeOption = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="Only instances on nodes with this label.", show_default=False),
+    ] = None,
+    caller: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="NODE",
+            help="As this node chooses: its own instances first.",
+            show_default=False,
+            autocompletion=inventory_nodes,
+        ),
+    ] = "",
     strategy: Annotated[Strategy, typer.Option(help="How one of several is chosen.")] = Strategy.WEIGHTED,
     key: Annotated[str, typer.Option(metavar="KEY", help="What a consistent hash is of.", show_default=False)] = "",
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, metavar="N", help="Choose for so many calls.")] = 1,
@@ -86,13 +100,16 @@ def resolve(
 
     Exit code 1: no instance is fit.
     """
+    from hmcore.pool import Locality
     from hmcore.selection import Filter
-    from hmctl.actions.service import resolution
+    from hmctl.actions.service import node_labels, resolution
 
     context = current(ctx)
+    asked = Filter(tags=frozenset(tags or ()), version=version, node=node, labels=node_labels(labels or ()))
+    for name in filter(None, (node, caller)):
+        context.inventory(warn=False).host(name)  # says so when there is none
     seen = _look(context, via, timeout)
-    asked = Filter(tags=frozenset(tags or ()), version=version, node=node)
-    document = resolution(seen, service, asked, strategy, key=key, times=count)
+    document = resolution(seen, service, asked, strategy, key=key, times=count, locality=Locality(node=caller))
     context.output.result(document, lambda: _show_resolution(context.output, document, _addresses(context)))
     return 0 if document.chosen else 1
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from hmcore.api import RegistryReply, StateReply
 from hmcore.errors import UsageError
+from hmcore.pool import Locality
 from hmcore.records import Instance, InstanceHealth, Maintenance
 from hmcore.selection import Filter, Strategy
-from hmctl.actions.service import Seen, as_target, concerned, kept_out, left_alone, listing, resolution, source
+from hmctl.actions.service import Seen, as_target, concerned, kept_out, left_alone, listing, node_labels, resolution, source
 
 H = InstanceHealth
 
@@ -80,6 +82,22 @@ def test_strategies_do_as_the_agents_do():
     assert len(set(resolution(found, "shop/web", Filter(), Strategy.CONSISTENT_HASH, key="ann", times=5).chosen)) == 1
     with pytest.raises(UsageError, match="of a key"):
         resolution(found, "shop/web", Filter(), Strategy.CONSISTENT_HASH)
+
+
+def test_where_an_instance_is_narrows_the_choice_and_who_asks_decides_among_equals():
+    found = msgspec.structs.replace(seen(WEBS[0], WEBS[2]), labels={"node1": {"zone": "a"}, "node3": {"zone": "b"}})
+    document = resolution(found, "shop/web", Filter(labels=node_labels(["zone=b"])), Strategy.WEIGHTED)
+    assert {each.instance.id: each.why_not for each in document.candidates} == {
+        "node1/web": "its node's zone is a",
+        "node3/web": None,
+    }
+    document = resolution(found, "shop/web", Filter(), Strategy.ROUND_ROBIN, times=3, locality=Locality(node="node3"))
+    assert document.chosen == ["node3/web"] * 3
+    assert [each.why_not for each in document.candidates] == [None, "another is nearer"]
+    document = resolution(found, "shop/web", Filter(), Strategy.ROUND_ROBIN, times=2, locality=Locality(node="node2"))
+    assert document.chosen == ["node1/web", "node3/web"], "it has none of its own"
+    with pytest.raises(UsageError, match="not KEY=VALUE"):
+        node_labels(["zone"])
 
 
 def test_maintenance_concerns_an_instance_or_a_node_and_says_what_is_left():

@@ -32,7 +32,6 @@ class Pool(Generic[C]):
         self._limit = limit
         self._close = close
         self._entries: dict[str, _Entry[C]] = {}
-        self._closing = 0
         self._reserved = 0
         self._turn = asyncio.Lock()  # first come, first served
         self._changed = asyncio.Event()
@@ -53,6 +52,7 @@ class Pool(Generic[C]):
                 continue
             if entry.connection.is_closed():  # whoever still holds it (a lock does, for as long as we work) has lost it, too
                 del self._entries[key]
+                self._changed.set()  # giving it back will say nothing: nobody counts it any more
                 continue
             entry.users += 1
             self._entries[key] = self._entries.pop(key)
@@ -90,10 +90,10 @@ class Pool(Generic[C]):
         return entry.connection
 
     async def _room(self) -> None:
-        """Back when one more may be opened."""
+        """Back when one more may be opened. For whoever has the turn alone: while one is closed, nobody else can take its place."""
         if self._limit is None:
             return
-        while len(self._entries) + self._closing >= max(1, self._limit - self._reserved):
+        while len(self._entries) >= max(1, self._limit - self._reserved):
             idle = next((key for key, entry in self._entries.items() if entry.users == 0), None)
             if idle is None:
                 self._changed.clear()
@@ -101,8 +101,4 @@ class Pool(Generic[C]):
                 continue
             connection = self._entries.pop(idle).connection
             if connection is not None:
-                self._closing += 1
-                try:
-                    await self._close(connection)
-                finally:
-                    self._closing -= 1
+                await self._close(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,57 @@ async def test_a_connection_that_ended_while_it_was_used_is_opened_again_though_
     pool.give_back("b", await pool.take("b", lambda: hosts.connect("b")))
     pool.give_back("c", await pool.take("c", lambda: hosts.connect("c")))
     assert hosts.there() == ["b", "c"], "what was given back frees its room once"
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_what_is_found_lost_makes_room_for_whoever_waits_for_it(limit: int) -> None:
+    """Its holder gives back what nobody counts any more, and wakes nobody by that."""
+    hosts = Hosts()
+    pool = Pool(limit, hosts.close)
+    held = {name: await pool.take(name, partial(hosts.connect, name)) for name in "abc"[:limit]}
+    done: list[str] = []
+
+    async def use(name: str) -> None:
+        pool.give_back(name, await pool.take(name, lambda: hosts.connect(name)))
+        done.append(name)
+
+    async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+        group.create_task(use("z"), name="z")
+        await asyncio.sleep(0)
+        held["a"].open = False
+        group.create_task(use("a"), name="a")
+        await asyncio.sleep(0)
+        pool.give_back("a", held["a"])
+    assert done == ["z", "a"]
+    assert hosts.peak == limit
+
+
+async def test_while_one_is_being_closed_nobody_takes_its_place_and_one_given_up_meanwhile_keeps_none() -> None:
+    hosts, closing, may = Hosts(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(link: Link) -> None:
+        closing.set()
+        try:
+            await may.wait()
+        finally:
+            link.open = False
+
+    pool = Pool(2, slowly)
+    for name in "ab":
+        pool.give_back(name, await pool.take(name, lambda name=name: hosts.connect(name)))
+    async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+        first, *others = [group.create_task(pool.take(name, partial(hosts.connect, name)), name=name) for name in "cdef"]
+        reserving = group.create_task(pool.reserve(), name="reserve")
+        await closing.wait()
+        assert hosts.there() == ["a", "b"]
+        first.cancel()
+        await asyncio.wait([first])
+        may.set()
+        for name, task in zip("def", others, strict=True):
+            pool.give_back(name, await task)
+        await reserving
+    assert hosts.peak == 2
+    assert hosts.there() == ["f"]
 
 
 async def test_what_stays_open_for_good_takes_room_but_never_the_last() -> None:

@@ -1,0 +1,222 @@
+"""A kernel for the loader that keeps what it is given, as the real one would: objects live as long as a pin or a living process holds them,
+and attached programs count, each by the maps that it was made with. The process that asks can be made to end before any of its steps."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from node_agent.security import kernel, maps
+
+FIRST = 1 << 20  # of our descriptors: no real one is as large
+
+
+class Killed(BaseException):
+    """As SIGKILL: nobody catches it."""
+
+
+@dataclass
+class Map:
+    spec: tuple[int, int, int, int]  # kind, key, value, entries
+    value: bytes = b""  # of the only entry of an array
+    counted: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    generation: int
+    cfg: Map
+    totals: Map
+
+
+@dataclass
+class Link:
+    program: Program
+    cgroup: int  # the inode; 0: a tracepoint's
+    attach: int
+
+
+class Kernel:
+    """What outlives processes. Pins are symbolic links below `root`, to an object's number."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._objects: dict[int, object] = {}
+        self._held: dict[int, int] = {}  # by descriptor, of the only process that there is
+        self._next = itertools.count(FIRST)
+
+    # --- for processes
+
+    def hold(self, made: object) -> int:
+        number = next(self._next)
+        self._objects[number] = made
+        return self.hold_again(number)
+
+    def hold_again(self, number: int) -> int:
+        fd = next(self._next)
+        self._held[fd] = number
+        return fd
+
+    def at(self, fd: int) -> Any:
+        return self._objects[self._held[fd]]
+
+    def number(self, fd: int) -> int:
+        return self._held[fd]
+
+    def close(self, fd: int) -> None:
+        del self._held[fd]
+
+    def ended(self) -> None:
+        """The process is gone, and what it alone held."""
+        self._held.clear()
+        self._objects = {number: self._objects[number] for number in self._pinned()}
+
+    # --- for tests
+
+    def _pinned(self) -> set[int]:
+        paths = (os.path.join(folder, name) for folder, _, names in os.walk(self.root) for name in names)
+        return {int(os.readlink(path)) for path in paths}
+
+    def pin_at(self, path: str) -> Any:
+        return self._objects[int(os.readlink(path))]
+
+    def _links(self, cgroup: int) -> list[Link]:
+        alive = self._pinned() | set(self._held.values())
+        found = (made for number, made in self._objects.items() if number in alive and isinstance(made, Link))
+        return [link for link in found if link.cgroup in (0, cgroup)]
+
+    def attached(self, cgroup: int) -> Counter[str]:
+        """Programs at this cgroup's hooks and at the tracepoint, however they come to be held."""
+        return Counter(link.program.name for link in self._links(cgroup))
+
+    def happens(self, cgroup: int) -> Counter[str]:
+        """A packet goes each way, a connection changes and a program begins, of a container below this cgroup. Who counted it."""
+        acting = []
+        for link in self._links(cgroup):
+            cfg = maps.parse_cfg(link.program.cfg.value)
+            if cfg.parent == cgroup and (link.cgroup or cfg.generation == link.program.generation):
+                link.program.totals.counted[link.program.name] += 1
+                acting.append(link.program.name)
+        return Counter(acting)
+
+
+class Process:
+    """One loader: what it calls instead of the kernel and of os. Ends before step `dies_before` (the first is 0)."""
+
+    def __init__(self, kernel_: Kernel, before_step: Callable[[], None] = lambda: None, dies_before: int | None = None) -> None:
+        self.kernel = kernel_
+        self.steps = 0
+        self._before_step = before_step
+        self._dies_before = dies_before
+        self._files: list[int] = []
+
+    def step(self) -> None:
+        self._before_step()
+        if self.steps == self._dies_before:
+            raise Killed
+        self.steps += 1
+
+    def end(self) -> None:
+        """Closes what the process had open, as its end does: the lock, too."""
+        self.kernel.ended()
+        for fd in self._files:
+            os.close(fd)
+        self._files.clear()
+
+    # --- os
+
+    def __getattr__(self, name: str) -> Any:
+        """All of os that nothing has to be known of."""
+        return getattr(os, name)
+
+    def open(self, path: str, flags: int) -> int:
+        self._files.append(os.open(path, flags))
+        return self._files[-1]
+
+    def close(self, fd: int) -> None:
+        self.kernel.close(fd)
+
+    def makedirs(self, path: str, mode: int, exist_ok: bool) -> None:
+        self.step()
+        os.makedirs(path, mode, exist_ok)
+
+    def unlink(self, path: str) -> None:
+        self.step()
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        self.step()
+        os.rmdir(path)
+
+    # --- kernel.Bpf
+
+    def get(self, path: str) -> int:
+        self.step()
+        if not os.path.lexists(path):
+            raise kernel.refusal(path, errno.ENOENT)
+        return self.kernel.hold_again(int(os.readlink(path)))
+
+    def pin(self, fd: int, path: str) -> None:
+        self.step()
+        if os.path.lexists(path):
+            raise kernel.refusal(path, errno.EEXIST)
+        os.symlink(str(self.kernel.number(fd)), path)
+
+    def info(self, fd: int, size: int) -> bytes:
+        self.step()
+        match self.kernel.at(fd):
+            case Map(spec):
+                kind, *rest = spec
+                raw = struct.pack("<IIIII", kind, self.kernel.number(fd), *rest)
+            case Link(_, cgroup, attach):
+                raw = struct.pack("<III4xQI", kernel.LINK_CGROUP if cgroup else kernel.LINK_PERF_EVENT, 1, 1, cgroup, attach)
+        return raw[:size].ljust(size, b"\0")
+
+    def create_map(self, kind: int, key: int, value: int, entries: int, name: str, flags: int, btf: tuple[int, int, int]) -> int:
+        self.step()
+        return self.kernel.hold(Map((kind, key, value, entries), bytes(value)))
+
+    def load_btf(self, blob: bytes) -> int:
+        self.step()
+        return self.kernel.hold(blob)
+
+    def lookup(self, fd: int, key: bytes, size: int) -> bytes:
+        self.step()
+        found: bytes = self.kernel.at(fd).value
+        return found[:size]
+
+    def update(self, fd: int, key: bytes, value: bytes) -> None:
+        self.step()
+        self.kernel.at(fd).value = value
+
+    def tracepoint(self, number: int) -> int:
+        self.step()
+        return self.kernel.hold("a perf event")
+
+    def link(self, program: int, target: int, attach: int) -> int:
+        self.step()
+        cgroup = 0 if attach == kernel.PERF_EVENT else os.fstat(target).st_ino
+        return self.kernel.hold(Link(self.kernel.at(program), cgroup, attach))
+
+    def relink(self, link: int, program: int) -> None:
+        self.step()
+        there: Link = self.kernel.at(link)
+        if not there.cgroup:
+            raise kernel.refusal("a tracepoint's link keeps its program", errno.EINVAL)
+        there.program = self.kernel.at(program)
+
+    # --- instead of the compiler
+
+    def build(self, directory: str, fds: dict[str, int], generation: int) -> dict[str, int]:
+        self.step()
+        names = [hook.program for hook in maps.HOOKS] + [maps.EXEC_PROGRAM]
+        cfg, totals = self.kernel.at(fds["cfg"]), self.kernel.at(fds["totals"])
+        return {name: self.kernel.hold(Program(name, generation, cfg, totals)) for name in names}

@@ -228,6 +228,8 @@ def _after(fates: Mapping[str, Fate]) -> str:
 def _after_interrupt(fates: Mapping[str, Fate]) -> str:
     if any(fate.state == "stuck" for fate in fates.values()):
         return "hmctl config diff shows how each node was left; hmctl config apply goes on from there"
+    if any(fate.error for fate in fates.values()):  # it was being taken back already, and would be again
+        return _after(fates)
     return "hmctl config apply begins anew"
 
 

@@ -64,6 +64,11 @@ class Fate:
     put_back: bool = False  # its previous files are there again
     log: tuple[str, ...] = ()
 
+    @property
+    def unsure(self) -> bool:
+        """Whether nobody knows that its agent works: its change, or its return, was begun and not ended."""
+        return self.state in ("untouched", "stuck") or (self.state == "changed" and self.put_back)
+
 
 def order(rewrites: Sequence[Rewrite], leader: str | None, workers_at_once: int) -> list[list[Rewrite]]:
     """Workers by batches first: the cluster can spare one best if the settings are no good. Then the followers, then the leader. Pure."""
@@ -94,7 +99,7 @@ class Reconfiguration:
 
     async def roll(self, batches: Sequence[Sequence[Rewrite]], guarded: Sequence[Host]) -> str | None:
         """Carries the change out. Returns why it was taken back, or None. When cancelled, or by a mistake of hmctl itself, takes back what
-        was changed and goes."""
+        was changed and goes; also when that comes while it is being taken back for another reason: then it goes on with the rest."""
         touched: list[Rewrite] = []
         self.fates = {rewrite.name: Fate() for batch in batches for rewrite in batch}
         try:
@@ -104,12 +109,12 @@ class Reconfiguration:
                     why = await self._batch(batch, guarded)
                 if why is not None:
                     await self._give_up(batch)
-                    await self.take_back(touched, guarded)
+                    await self._take_back(touched, guarded)
                     return why
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and any(self.fates[rewrite.name].stage != "none" for rewrite in touched):
                 self.progress.phase("interrupted: taking back what was changed; interrupt again to leave it as it is")
-            await self.take_back(touched, guarded)
+            await self._take_back_at_last(touched, guarded)
             raise
         return None
 
@@ -185,24 +190,28 @@ class Reconfiguration:
         except Unreachable:
             return await check(await self._anew(rewrite), argv, timeout=_BRIEF)
 
-    async def take_back(self, touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
-        """Previous files for all that were touched, node by node, the leader last; one that fails does not keep the others waiting."""
-        due = [rewrite for rewrite in touched if self.fates[rewrite.name].stage != "none"]
-        if not due:
-            return
-        self.undone = True
+    async def _take_back_at_last(self, touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
+        """Nobody tries again after this: what it does not get to stays as it is."""
         try:
-            await self._take_back(due, touched, guarded)
+            await self._take_back(touched, guarded)
         except BaseException:
-            for rewrite in due:
-                if self.fates[rewrite.name].state not in ("restored", "stuck"):
+            for rewrite in touched:
+                fate = self.fates[rewrite.name]
+                if fate.stage != "none" and fate.state not in ("restored", "stuck"):
                     self._stuck(rewrite.name, Interrupted("interrupted while it was taken back", host=rewrite.name))
             raise
 
-    async def _take_back(self, due: Sequence[Rewrite], touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
-        unsure = {rewrite.name for rewrite in touched if self.fates[rewrite.name].state != "changed"}
+    async def _take_back(self, touched: Sequence[Rewrite], guarded: Sequence[Host]) -> None:
+        """Previous files for all that were touched, node by node, the leader last; one that fails does not keep the others waiting. Once
+        more after it was cut short: what is restored already is left alone, and awaited like the others."""
+        begun = [rewrite for rewrite in touched if self.fates[rewrite.name].stage != "none"]
+        if not begun:
+            return
+        self.undone = True
+        unsure = {rewrite.name for rewrite in touched if self.fates[rewrite.name].unsure}
         settled = [host for host in guarded if host.name not in unsure]
         before = await wait_healthy(settled, self.agents, timeout=self.patience, grace=0.0)  # an election may be under way
+        due = [rewrite for rewrite in begun if self.fates[rewrite.name].state != "restored"]
         sick = [rewrite for rewrite in due if rewrite.name in unsure | before.waiting.keys()]  # costs nothing to restart
         well = [rewrite for rewrite in due if rewrite not in sick]
         awaited = {host.name: host for host in settled if host.name not in before.waiting}
@@ -213,8 +222,9 @@ class Reconfiguration:
                 await self._restore(rewrite, list(awaited.values()) if before.leader else [])
             if self.fates[rewrite.name].state == "stuck":
                 del awaited[rewrite.name]
-        if not before.leader:
-            verdict = await wait_healthy([rewrite.host for rewrite in due], self.agents, timeout=self.patience, grace=0.0)
+        back = [rewrite for rewrite in begun if self.fates[rewrite.name].state == "restored"]
+        if unseen := [rewrite.host for rewrite in back if not before.leader or rewrite not in due]:
+            verdict = await wait_healthy(unseen, self.agents, timeout=self.patience, grace=0.0)
             for name, reason in verdict.waiting.items():
                 self._stuck(name, HyperMeshError(f"not healthy with its previous settings: {reason}", host=name))
 
@@ -236,7 +246,7 @@ class Reconfiguration:
         except HyperMeshError as error:
             self._stuck(name, error)
         else:
-            fate.state = "restored"
+            fate.state, fate.stuck = "restored", None
             self.progress.finish(name, "runs with its previous settings again", outcome="warning")
 
     def _stuck(self, name: str, error: HyperMeshError) -> None:

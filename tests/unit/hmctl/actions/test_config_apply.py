@@ -426,6 +426,51 @@ async def test_interrupted_again_while_it_takes_back_the_state_of_each_node_is_t
     await settled(bed)
 
 
+@pytest.mark.parametrize(
+    ("at", "started"),
+    [("put back node3", [1, 3, 2]), ("restarted node3", [1, 3, 3]), ("put back node2", [1, 3, 2]), ("restarted node2", [1, 4, 2])],
+)
+async def test_first_interrupted_while_it_takes_back_it_goes_on_with_the_rest(tmp_path: Path, at: str, started: list[int]) -> None:
+    """node3 does not come back with the new settings; node2 has had them by then. Who was restored already is not restarted again."""
+    bed = await running(tmp_path)
+    before, hosts, seen = files(bed), MemoryHosts(bed.world, {}), set[str]()
+    bed.world.machines["node3"].rejects = b"interval: 7"
+
+    class Impatient(FakeRemote):
+        def _burn(self, effect: Callable[[], Completed]) -> Completed:
+            machine, held = self.machine, self.machine.files[layout.CONFIG]
+            earlier = machine.starts
+            done = effect()
+            if machine.files[layout.CONFIG] != held and held != before[machine.name][0]:
+                seen.add(f"put back {machine.name}")
+            elif machine.starts > earlier and f"put back {machine.name}" in seen:
+                seen.add(f"restarted {machine.name}")
+            if at in seen and "interrupted" not in seen:
+                seen.add("interrupted")
+                raise asyncio.CancelledError
+            return done
+
+    async def connect(host: Host) -> FakeRemote:
+        return Impatient(host, bed.world.machines[host.name])
+
+    hosts.connect = connect  # type: ignore[method-assign]
+    doing = action(bed, hosts=hosts)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(doing.apply(), name="apply")
+    assert task.cancelled()
+    report = doing.interrupted
+    assert report is not None
+    assert [node.status for node in report.nodes] == ["untouched", "restored", "restored"]
+    assert (report.changed, report.rolled_back) == (False, True)
+    assert (report.nodes[1].error, report.nodes[2].fix) == (None, "hmctl logs node3")
+    assert "does not start" in (report.nodes[2].error or "")
+    assert "previous file" not in (report.nodes[2].error or "")
+    assert "change the inventory" in (report.fix or ""), "to begin anew would end in the same way"
+    assert "not taken back" not in bed.stderr.getvalue()
+    assert files(bed) == before
+    assert starts(bed) == started
+
+
 async def test_ssh_that_drops_while_a_node_is_started_with_its_previous_settings_is_dialled_once_more(tmp_path: Path) -> None:
     bed = await running(tmp_path)
     before, hosts, dropped = files(bed), MemoryHosts(bed.world, {}), False

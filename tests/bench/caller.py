@@ -9,7 +9,8 @@ from bed import Bed
 
 from hmcore.pki import read_identity
 
-# Credentials come in on stdin and stay in memory. `peer(n)` dials the n-th connection; what follows is the measurement's own.
+# Credentials come in on stdin and stay in memory. `peer()` dials a connection, `echo(n)` makes the peer:
+# n connections to an echo over TCP and TLS 1.3 in the same process. What follows is the measurement's own.
 PREAMBLE = """
 import asyncio, json, resource, ssl, sys, time, uvloop
 from hmcore.api import PING, STATE, Empty, StateRequest
@@ -22,6 +23,25 @@ async def peer():
     local = Local(identity=Identity(given["cluster"], Kind.OPERATOR, given["operator"]), role="operator", release="bench")
     return await dial(given["address"], given["port"], credentials=credentials, local=local,
                       server=Identity(given["cluster"], Kind.NODE, given["node"]), timeout=5)
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport): self.transport = transport
+    def data_received(self, data): self.transport.write(data)
+async def echo(count):
+    import pathlib, tempfile
+    with tempfile.TemporaryDirectory() as directory:
+        pem = pathlib.Path(directory, "both.pem")
+        pem.touch(mode=0o600)
+        pem.write_text(given["certificate"] + given["key"])
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); serving.load_cert_chain(pem)
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); asking.check_hostname = False; asking.verify_mode = ssl.CERT_NONE
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, ssl=serving)
+    return server, [await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=asking) for _ in range(count)]
+async def echoed(line):
+    reader, writer = line
+    writer.write(b"x" * 64)
+    await reader.readexactly(64)
+def at(row, part):
+    return sorted(row)[int((len(row) - 1) * part)] * 1e3
 """
 
 

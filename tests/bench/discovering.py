@@ -1,6 +1,7 @@
 """The registry with 10,000 instances on 500 nodes: taking them in, calling one, and one node's change. On this machine, no cluster needed.
 
-What is measured is Directory.call, all but the network. Beside it in the same process: the plain way, a list of all that is searched.
+What is measured is Directory.call, all but the network. Beside it in the same process, by turns: the plain way, a list of as
+many tuples that is searched, with nothing of ours in it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from itertools import count
 from typing import Any
 
 from bed import Bed
-from figures import Figure
+from figures import Figure, Kind
 from msgspec.structs import replace
 
 from hmcore.api import PING, Empty, PingReply
 from hmcore.records import Instance, InstanceHealth, Node, Registration, Role
-from hmcore.selection import Filter, Strategy, choose
+from hmcore.selection import Strategy, choose
 from node_agent.registry.directory import Directory
 from node_agent.registry.registry import Catalogue
 
 NODES, EACH, SERVICES = 500, 20, 200
-PEER = "searching a list"
-TIMES = 500
+PEER = "searching a list of tuples"
+ROUNDS, TIMES = 7, 500
 ALIKE = {Strategy.WEIGHTED: "", Strategy.LEAST_LATENCY: ", least latency", Strategy.CONSISTENT_HASH: ", consistent hash of one key"}
 CHANGED = {
     Strategy.WEIGHTED: "",
@@ -33,6 +34,15 @@ CHANGED = {
     Strategy.CONSISTENT_HASH: ", consistent hash of a new key",
 }
 
+MANY = "discovery in one service of 10,000"
+TAKING_IN = Kind("registry: taking in 10,000 instances", "ms", 500, PEER)
+DISCOVERY = Kind("registry: discovery", "ms", 1, PEER)
+CHANGE = Kind("registry: a node's change, then discovery", "ms", 1, PEER)
+LARGE = {strategy: Kind(f"registry: {MANY}{words}", "ms", 1, PEER) for strategy, words in ALIKE.items()}
+RING = Kind("registry: making the ring of 10,000 instances", "ms", 500, PEER)
+CHANGING = {strategy: Kind(f"registry: an instance's change, then {MANY}{words}", "ms", 1, PEER) for strategy, words in CHANGED.items()}
+FIGURES = (TAKING_IN, DISCOVERY, CHANGE, *LARGE.values(), RING, *CHANGING.values())
+
 
 def measure(bed: Bed) -> list[Figure]:
     return asyncio.run(_measure())
@@ -40,10 +50,15 @@ def measure(bed: Bed) -> list[Figure]:
 
 async def _measure() -> list[Figure]:
     nodes, registrations = fleet(SERVICES)
+    plain = _plain(SERVICES)
     catalogue = Catalogue()
-    began = time.perf_counter()
-    catalogue.update(nodes, registrations, {})
-    registered = time.perf_counter() - began
+
+    async def take_in() -> None:
+        nonlocal catalogue
+        catalogue = Catalogue()
+        catalogue.update(nodes, registrations, {})
+
+    taken = await spent(take_in, 1, plain)
     call = _calls(catalogue, "shop/s7")
     change = _change(catalogue, nodes, registrations)
 
@@ -51,51 +66,51 @@ async def _measure() -> list[Figure]:
         change()
         await call()
 
-    plain = await _search(catalogue, "shop/s7")
     await call()
     how = f"{NODES * EACH} instances of {SERVICES} services on {NODES} nodes; Directory.call without the network"
-    figures = [
-        Figure("registry: taking in 10,000 instances", registered * 1e3, "ms", 500, PEER, plain * 1e3, note="one update from nothing"),
-        Figure("registry: discovery", await spent(call, TIMES) * 1e3, "ms", 1, PEER, plain * 1e3, note=how, tolerance=3.0),
-        Figure("registry: a node's change, then discovery", await spent(first, 200) * 1e3, "ms", 1, PEER, plain * 1e3, note="20 instances"),
+    best = f"best of {ROUNDS} rounds, by turns"
+    return [
+        TAKING_IN.of(*taken, f"one update from nothing, {best}"),
+        DISCOVERY.of(*await spent(call, TIMES, plain), f"{how}, {best}"),
+        CHANGE.of(*await spent(first, 200, plain), "20 instances"),
+        *await _large(_plain(1)),
     ]
+
+
+async def _large(plain: Callable[[], None]) -> list[Figure]:
+    figures = []
     large = Catalogue()
     large.update(*fleet(1), {})
-    plain = await _search(large, "shop/s0")
-    for strategy, words in ALIKE.items():
+    for strategy, kind in LARGE.items():
         call = _calls(large, "shop/s0", strategy)
         await call()
-        took = await spent(call, TIMES)
-        name = f"registry: discovery in one service of 10,000{words}"
-        figures.append(Figure(name, took * 1e3, "ms", 1, PEER, plain * 1e3, note="after the first call", tolerance=3.0))
+        figures.append(kind.of(*await spent(call, TIMES, plain), "after the first call"))
     return [*figures, *await _changing(plain)]
 
 
-async def _changing(plain: float) -> list[Figure]:
+async def _changing(plain: Callable[[], None]) -> list[Figure]:
     """The same service, when one instance of it comes or goes before each call. The ring is there: making it is a figure of its own."""
     nodes, registrations = fleet(1)
-    large = Catalogue()
-    large.update(nodes, registrations, {})
-    large.pool("shop/s0")
-    whole = registrations["n7"]
+    fresh = [Catalogue() for _ in range(ROUNDS)]
+    for each in fresh:
+        each.update(nodes, registrations, {})
+        each.pool("shop/s0")
+    waiting = iter(fresh)
+
+    async def make_ring() -> None:
+        choose(next(waiting).pool("shop/s0"), Strategy.CONSISTENT_HASH, key="somebody")
+
+    figures = [RING.of(*await spent(make_ring, 1, plain), "once: the first consistent hash in that service")]
+    large, whole = fresh[-1], registrations["n7"]
     change = _by_turns(large, nodes, registrations, replace(whole, revision=2, instances=whole.instances[1:]), whole)
-    began = time.perf_counter()
-    choose(large.pool("shop/s0"), Strategy.CONSISTENT_HASH, key="somebody")
-    made = time.perf_counter() - began
-    name = "registry: making the ring of 10,000 instances"
-    figures = [
-        Figure(name, made * 1e3, "ms", 500, PEER, plain * 1e3, note="once: the first consistent hash in that service", tolerance=3.0)
-    ]
-    for strategy, words in CHANGED.items():
+    for strategy, kind in CHANGING.items():
         call = _calls(large, "shop/s0", strategy, new_keys=True)
 
         async def first() -> None:
             change()
             await call()  # noqa: B023  called at once
 
-        took = await spent(first, 100)
-        name = f"registry: an instance's change, then discovery in one service of 10,000{words}"
-        figures.append(Figure(name, took * 1e3, "ms", 1, PEER, plain * 1e3, note="both together", tolerance=3.0))
+        figures.append(kind.of(*await spent(first, 100, plain), "both together"))
     return figures
 
 
@@ -117,15 +132,15 @@ def _calls(
     return call
 
 
-async def _search(catalogue: Catalogue, service: str) -> float:
-    """Seconds for the plain way."""
-    candidates, anything = list(catalogue), Filter(health=frozenset([InstanceHealth.HEALTHY]))
+def _plain(services: int) -> Callable[[], None]:
+    """The plain way: as many rows, the fit ones of a service, one of them by weight."""
+    rows = [(f"shop/s{number % services}", number % 7 != 0, 1) for number in range(NODES * EACH)]
 
-    async def search() -> None:
-        found = [each for each in candidates if each.instance.service == service and anything.why_not(each) is None]
-        random.choices(found, [each.instance.weight for each in found])
+    def search() -> None:
+        found = [row for row in rows if row[0] == "shop/s0" and row[1]]
+        random.choices(found, [row[2] for row in found])
 
-    return await spent(search, 20)
+    return search
 
 
 def fleet(services: int) -> tuple[dict[str, Node], dict[str, Registration]]:
@@ -167,12 +182,16 @@ def _by_turns(
     return change
 
 
-async def spent(work: Callable[[], Awaitable[None]], times: int) -> float:
-    """Seconds for one, the best of five rounds."""
-    best = float("inf")
-    for _ in range(5):
+async def spent(work: Callable[[], Awaitable[None]], times: int, plain: Callable[[], None]) -> tuple[float, float]:
+    """Milliseconds for one and for the peer's, each the best of some rounds by turns."""
+    ours = peers = float("inf")
+    for _ in range(ROUNDS):
         began = time.perf_counter()
         for _ in range(times):
             await work()
-        best = min(best, (time.perf_counter() - began) / times)
-    return best
+        ours = min(ours, (time.perf_counter() - began) / times)
+        for _ in range(5):
+            began = time.perf_counter()
+            plain()
+            peers = min(peers, time.perf_counter() - began)
+    return ours * 1e3, peers * 1e3

@@ -1,39 +1,54 @@
-"""Many calls at once, and for a while: throughput beside one caller's in the same run, and whether anything creeps."""
+"""Many calls at once, and for a while: throughput and latency beside an echo's as many callers, by turns; and whether anything creeps."""
 
 from __future__ import annotations
 
+import statistics
+
 import caller
 from bed import Bed
-from figures import Figure
+from figures import Figure, Kind
 
 CALLERS = 64
 CONNECTIONS = 4
 SECONDS = 30
 
-# Loads node2's agent with state and ping calls; tells calls a second alone, at once, and how the latency went by quarters.
+PEER = "TLS echo, as many callers"
+RATE = Kind("calls a second, many at once", "/s", None, PEER, at_least=True, tolerance=1.8)
+LATENCY = Kind("sustained load: p99 at the end", "ms", None, PEER, tolerance=1.8)
+CREEP = Kind("sustained load: p99 at the end over that at the begin", "x", 1.5, "no creep", tolerance=1.8)
+MEMORY = Kind("sustained load: memory", "MB RSS", 90, "before it", tolerance=1.3)
+HEALTHY = Kind("sustained load: still healthy", "", 1, at_least=True, slack=1.0)
+FIGURES = (RATE, LATENCY, CREEP, MEMORY, HEALTHY)
+
+# Loads node2's agent with state and ping calls, in four quarters with a short load of the echo around each.
 SCRIPT = """
-async def main():
-    links = [await peer() for _ in range(given["connections"])]
-    alone, end = 0, time.perf_counter() + 3
-    while time.perf_counter() < end:
-        await invoke(links[0], PING, Empty(), timeout=5); alone += 1
-    took, began = [], time.perf_counter()
-    end = began + given["seconds"]
+async def during(seconds, one):
+    took, end = [], time.perf_counter() + seconds
     async def load(number):
         while (now := time.perf_counter()) < end:
-            if number % 8:
-                await invoke(links[number % len(links)], PING, Empty(), timeout=10)
-            else:
-                await invoke(links[number % len(links)], STATE, StateRequest(), timeout=10)
-            took.append((now - began, time.perf_counter() - now))
+            await one(number)
+            took.append(time.perf_counter() - now)
     async with asyncio.TaskGroup() as tasks:
         for number in range(given["callers"]): tasks.create_task(load(number))
+    return len(took) / seconds, at(took, 0.99)
+async def main():
+    links = [await peer() for _ in range(given["connections"])]
+    server, lines = await echo(given["callers"])
+    async def call(number):
+        if number % 8:
+            await invoke(links[number % len(links)], PING, Empty(), timeout=10)
+        else:
+            await invoke(links[number % len(links)], STATE, StateRequest(), timeout=10)
+    async def beside(number):
+        await echoed(lines[number])
+    quarters, echoes = [], [await during(given["seconds"] / 30, beside)]
+    for _ in range(4):
+        quarters.append(await during(given["seconds"] / 4, call))
+        echoes.append(await during(given["seconds"] / 30, beside))
+    for _, writer in lines: writer.close()
+    server.close()
     for link in links: await link.close()
-    quarter = given["seconds"] / 4
-    def p99(first, last):
-        row = sorted(spent for at, spent in took if first <= at < last)
-        return row[int(len(row) * 0.99)] * 1e3
-    print(json.dumps([alone / 3, len(took) / given["seconds"], p99(0, quarter), p99(3 * quarter, 4 * quarter)]))
+    print(json.dumps([quarters, echoes]))
 uvloop.run(main())
 """
 
@@ -43,16 +58,15 @@ RSS = "for pid in $(systemctl show -p MainPID --value hypermesh-agent); do awk '
 def measure(bed: Bed) -> list[Figure]:
     caller.run(bed, SCRIPT, callers=CALLERS, connections=CONNECTIONS, seconds=3)  # warm: what a first load allocates is kept
     before = float(bed.on("node2", "sh", "-c", RSS))
-    alone, rate, first, last = caller.run(bed, SCRIPT, callers=CALLERS, connections=CONNECTIONS, seconds=SECONDS)
+    quarters, echoes = caller.run(bed, SCRIPT, callers=CALLERS, connections=CONNECTIONS, seconds=SECONDS)
     after = float(bed.on("node2", "sh", "-c", RSS))
-    how = f"{CALLERS} callers on {CONNECTIONS} connections for {SECONDS} s, seven pings to one `cluster.state`"
+    rates, latencies = zip(*quarters, strict=True)
+    echo_rates, echo_latencies = zip(*echoes, strict=True)
+    how = f"{CALLERS} callers on {CONNECTIONS} connections for {SECONDS} s, seven pings to one `cluster.state`; echo around each quarter"
     return [
-        Figure("calls a second, many at once", rate, "/s", None, "one caller", alone, at_least=True, note=how),
-        Figure(
-            "sustained load: p99 at the end", last, "ms", None, "at its begin", first, note="last and first quarter of it", tolerance=2.0
-        ),
-        Figure("sustained load: memory", after, "MB RSS", None, "before it", before, note="of the agent that is called", tolerance=1.3),
-        Figure(
-            "sustained load: still healthy", float(bed.status()["health"] == "healthy"), "", 1, at_least=True, note="1: by `hmctl status`"
-        ),
+        RATE.of(sum(rates) / 4, statistics.median(echo_rates), how),
+        LATENCY.of(latencies[-1], statistics.median(echo_latencies), "last quarter of it"),
+        CREEP.of(latencies[-1] / latencies[0], 1.0, "last and first quarter of it"),
+        MEMORY.of(after, before, "of the agent that is called"),
+        HEALTHY.of(float(bed.status()["health"] == "healthy"), note="1: by `hmctl status`"),
     ]

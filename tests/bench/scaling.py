@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bed import Bed
-from figures import Figure
+from figures import Figure, Kind
+from yardstick import START, Start, start, typical
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scale"))
 
@@ -21,51 +22,97 @@ LIMIT = 32  # hmctl's own default
 SIZES = (10, 50, 100, 200, 500)
 ROUNDS = 7
 
+STATUS_100 = Kind("status of 100 nodes", "s", 1.0, START, tolerance=1.8)
+STATUS_500 = Kind("status of 500 nodes", "s", 5.0, START, tolerance=1.8)
+STATUS_CPU = Kind("status of 500 nodes, processor time", "s", None, START)
+STATUS_STEPS = Kind("status, processor time of 500 nodes over that of 50", "x", 10, "linear")
+STATUS_GROWTH = Kind("status, cost of a node at 500 over that at 200", "x", 1.3, "linear", tolerance=1.8)
+DEPLOY_100 = Kind("deploy, 100 fresh simulated hosts", "s", 15.0, START, tolerance=1.8)
+DEPLOY_NOTHING = Kind("deploy, 100 hosts, nothing to do", "s", 5.0, START, tolerance=1.8)
+DEPLOY_GROWTH = Kind("deploy, cost of a host at 200 over that at 50", "x", 1.3, "linear", tolerance=1.8)
+DEPLOY_GROWTH_500 = Kind("deploy, cost of a host at 500 over that at 100", "x", 1.3, "linear", tolerance=1.8)
+DEPLOY_500 = Kind("deploy, 500 fresh simulated hosts", "s", 75.0, START, tolerance=1.8)
+CONNECTIONS = Kind("SSH connections at once, most of all", "", float(LIMIT), slack=1.0)
+MEMORY = Kind("hmctl's memory, most of all", "MB", 500.0, START, slack=1.0)
+FIGURES = (
+    STATUS_100,
+    STATUS_500,
+    STATUS_CPU,
+    STATUS_STEPS,
+    STATUS_GROWTH,
+    DEPLOY_100,
+    DEPLOY_NOTHING,
+    DEPLOY_GROWTH,
+    DEPLOY_GROWTH_500,
+    DEPLOY_500,
+    CONNECTIONS,
+    MEMORY,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A command's run and, by turns with it, the peer's."""
+
+    run: Run
+    peer: Start
+
 
 def measure(_bed: Bed) -> list[Figure]:
     status = {count: _status(count) for count in SIZES}
     deploys = {count: _deploy(count) for count in SIZES}
-    runs = [*status.values(), *(run for pair in deploys.values() for run in pair[:2])]
-    fresh = {count: pair[0] for count, pair in deploys.items()}
-    simulated = f"simulated agents on the same machine; median of {ROUNDS}"
+    fresh, again = ({count: row[which] for count, row in deploys.items()} for which in (0, 1))
+    runs = [*status.values(), *fresh.values(), *again.values()]
+    simulated = f"simulated agents (uvloop) on the same machine; median of {ROUNDS}, by turns"
     small = "a release of 0.2 MB, so that hmctl is measured, not the line"
-    asking, deploying = ({count: run.cpu for count, run in runs.items()} for runs in (status, fresh))
-    most = float(max(pair[2] for pair in deploys.values()))
+    asking, deploying = ({count: made.run.cpu for count, made in each.items()} for each in (status, fresh))
+    most = float(max(row[2] for row in deploys.values()))
+    largest = max(made.run.memory for made in runs)
     return [
-        Figure("status of 100 nodes", status[100].wall, "s", 1.0, "status of 10", status[10].wall, note=simulated, tolerance=2.0),
-        Figure("status of 500 nodes", status[500].wall, "s", 5.0, note=simulated),
-        Figure("status of 500 nodes, processor time", asking[500], "s", 10 * asking[50], "of 50", asking[50], note="hmctl's own"),
-        _growth("status, cost of a node at 500 over that at 200", asking, 50, 200, 500),
-        Figure("deploy, 100 fresh simulated hosts", fresh[100].wall, "s", 15.0, "of 10", fresh[10].wall, note=small, tolerance=2.0),
-        Figure("deploy, 100 hosts, nothing to do", deploys[100][1].wall, "s", 5.0, "of 10", deploys[10][1].wall, tolerance=2.0),
-        _growth("deploy, cost of a host at 200 over that at 50", deploying, 10, 50, 200),
-        _growth("deploy, cost of a host at 500 over that at 100", deploying, 10, 100, 500),
-        Figure("deploy, 500 fresh simulated hosts", fresh[500].wall, "s", 75.0, note=small),
-        Figure("SSH connections at once, most of all", most, "", float(LIMIT), note="as the servers count them", tolerance=1.0),
-        Figure("hmctl's memory, most of all", max(run.memory for run in runs), "MB", 500.0, note="up to 500 hosts", tolerance=1.0),
+        _wall(STATUS_100, status[100], simulated),
+        _wall(STATUS_500, status[500], simulated),
+        STATUS_CPU.of(asking[500], status[500].peer.cpu, "hmctl's own; the least of the same"),
+        STATUS_STEPS.of(asking[500] / asking[50], 10.0, "hmctl's own"),
+        _growth(STATUS_GROWTH, asking, 50, 200, 500),
+        _wall(DEPLOY_100, fresh[100], small),
+        _wall(DEPLOY_NOTHING, again[100], "once more"),
+        _growth(DEPLOY_GROWTH, deploying, 10, 50, 200),
+        _growth(DEPLOY_GROWTH_500, deploying, 10, 100, 500),
+        _wall(DEPLOY_500, fresh[500], small),
+        CONNECTIONS.of(most, note="as the servers count them"),
+        MEMORY.of(largest, status[500].peer.memory, "up to 500 hosts"),
     ]
 
 
-def _growth(name: str, seconds: dict[int, float], few: int, some: int, many: int) -> Figure:
+def _wall(kind: Kind, made: Measured, note: str) -> Figure:
+    return kind.of(made.run.wall, made.peer.wall, note)
+
+
+def _growth(kind: Kind, seconds: dict[int, float], few: int, some: int, many: int) -> Figure:
     """What a node more costs between `some` and `many`, over what it costs between `few` and `some`: 1 is linear, whatever starting hmctl
     costs. Sizes on both sides of where hmctl begins to ask differently (32 hosts) would say nothing."""
     grown = ((seconds[many] - seconds[some]) / (many - some)) / ((seconds[some] - seconds[few]) / (some - few))
-    return Figure(name, grown, "x", 1.3, "linear", 1.0, note="processor time of hmctl")
+    return kind.of(grown, 1.0, f"processor time of hmctl, beside that between {few} and {some}")
 
 
-def _status(count: int) -> Run:
+def _status(count: int) -> Measured:
     """The median wall time and the least processor time of some runs."""
     with fleet(count, ssh=False) as hosts:
         hosts.form()
-        runs = [_well(hosts, "status") for _ in range(ROUNDS)]
-    return replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=min(run.cpu for run in runs))
+        pairs = [(_well(hosts, "status"), start()) for _ in range(ROUNDS)]
+    runs, peers = zip(*pairs, strict=True)
+    run = replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=min(run.cpu for run in runs))
+    return Measured(run, typical(list(peers)))
 
 
-def _deploy(count: int) -> tuple[Run, Run, int]:
+def _deploy(count: int) -> tuple[Measured, Measured, int]:
     with fleet(count) as hosts:
+        peers = [start() for _ in range(ROUNDS)]
         first = _well(hosts, "deploy", "--yes", "--timeout", "120")
+        peers += [start() for _ in range(ROUNDS)]
         again = _well(hosts, "deploy", "--yes")
-        return first, again, hosts.hosts(counts="now")["peak"]
+        after = [start() for _ in range(ROUNDS)]
+        return Measured(first, typical(peers)), Measured(again, typical(peers[ROUNDS:] + after)), hosts.hosts(counts="now")["peak"]
 
 
 def _well(hosts: Fleet, *arguments: str) -> Run:

@@ -6,36 +6,46 @@ import statistics
 import time
 
 from bed import Bed
-from figures import Figure
+from figures import Figure, Kind
+from yardstick import PROGRAM, START, start
 
-# Seconds that a Python process takes to start and to import what the agent is made of.
-IMPORTING = """
+STARTED = Kind("agent start to all running", "s", 3, START, tolerance=1.8)
+COMPILED = Kind("agent start, eBPF programs compiled", "s", 3, START, tolerance=1.8)
+STATUS = Kind("hmctl status", "s", 1, START)
+HELP = Kind("hmctl --help", "s", 0.25, START)
+FIGURES = (STARTED, COMPILED, STATUS, HELP)
+
+ROUNDS, RESTARTS = 11, 5
+
+# Seconds that the same takes on the host, with its own Python.
+STARTING = f"""
 import subprocess, sys, time
 began = time.perf_counter()
-program = "import node_agent.platform.platform, docker, pysyncobj, aioquic.quic.connection, uvloop"
-subprocess.run([sys.executable, "-P", "-c", program], check=True, env={"PYTHONPATH": "/opt/hypermesh/current"})
+subprocess.run([sys.executable, "-I", "-c", {PROGRAM!r}], check=True)
 print(time.perf_counter() - began)
 """
 
 
 def measure(bed: Bed) -> list[Figure]:
-    helped = _median(bed, "--help")
-    importing = statistics.median(float(bed.on("node1", "python3", "-c", IMPORTING)) for _ in range(5))
-    started = statistics.median(_restart(bed) for _ in range(3))
-    compiled = statistics.median(_restart(bed, UNPIN) for _ in range(3))
-    note = "`systemctl restart` of one node, by its journal; median of 3"
+    again, compiled = _restarts(bed, ""), _restarts(bed, UNPIN)
+    status, helped, beside = (
+        statistics.median(times)
+        for times in zip(*[(bed.timed("status"), bed.timed("--help"), start().wall) for _ in range(ROUNDS)], strict=True)
+    )
+    whole = f"whole process, by turns, median of {ROUNDS}"
     return [
-        Figure("agent start to all running", started, "s", 3, "its imports", importing, note=note),
-        Figure(
-            "agent start, eBPF programs compiled", compiled, "s", 3, "its imports", importing, note="the same, with nothing in the kernel"
-        ),
-        Figure("hmctl status", _median(bed, "status"), "s", 1, "hmctl --help", helped, note="three nodes, whole process, median of 7"),
-        Figure("hmctl --help", helped, "s", 0.25, note="whole process, median of 7"),
+        STARTED.of(*again, f"`systemctl restart` of one node, by its journal; median of {RESTARTS}"),
+        COMPILED.of(*compiled, "the same, with nothing in the kernel"),
+        STATUS.of(status, beside, f"three nodes, {whole}"),
+        HELP.of(helped, beside, whole),
     ]
 
 
-def _median(bed: Bed, *args: str) -> float:
-    return statistics.median(bed.timed(*args) for _ in range(7))
+def _restarts(bed: Bed, before: str) -> tuple[float, float]:
+    """The medians of the agent's start and, by turns on the same host, of the peer's."""
+    pairs = [(_restart(bed, before), float(bed.on("node1", "python3", "-c", STARTING))) for _ in range(RESTARTS)]
+    ours, peers = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return ours, peers
 
 
 UNPIN = "rm -rf /sys/fs/bpf/hypermesh; "

@@ -34,12 +34,13 @@ def judged() -> list[tuple[str, bool, set[str]]]:
 
 
 RULES = rules()
+CASES = judged()
 
 
 @pytest.mark.parametrize("alert", sorted(RULES))
 @pytest.mark.parametrize("fires", [True, False], ids=["fires", "is silent"])
 def test_every_alert_has_a_case_in_which_it(alert, fires):
-    cases = [metrics for name, expected, metrics in judged() if (name, expected) == (alert, fires)]
+    cases = [metrics for name, expected, metrics in CASES if (name, expected) == (alert, fires)]
     assert cases
     needed = set(METRIC.findall(RULES[alert]["expr"]))
     assert needed
@@ -48,7 +49,7 @@ def test_every_alert_has_a_case_in_which_it(alert, fires):
 
 
 def test_every_case_is_of_a_rule_that_exists():
-    assert {name for name, _, _ in judged()} <= RULES.keys()
+    assert {name for name, _, _ in CASES} <= RULES.keys()
 
 
 def waiting() -> set[str]:

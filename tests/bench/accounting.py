@@ -15,7 +15,7 @@ from collections.abc import Callable
 from bed import Bed
 from figures import Figure, Kind
 
-ROUNDS, MOST_ROUNDS = 10, 16
+ROUNDS, MOST_ROUNDS = 10, 14
 SECONDS = 2
 NOISE = 1.03  # by what two equal ones may differ; above it there are more rounds
 

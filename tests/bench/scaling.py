@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scale"))
 from fleet import Fleet, Run, fleet
 
 LIMIT = 32  # hmctl's own default
-SIZES = (10, 50, 100, 200, 500)
+ASKED, DEPLOYED = (50, 100, 200, 500), (10, 50, 100, 200, 500)
 ROUNDS = 7
 
 STATUS_100 = Kind("status of 100 nodes", "s", 1.0, START, tolerance=1.8)
@@ -58,15 +58,24 @@ class Measured:
     peer: Start
 
 
+@dataclass(frozen=True)
+class Deploy:
+    """Of fresh hosts, and once more; `peak`: SSH connections at once, as the servers count them."""
+
+    fresh: Measured
+    again: Measured
+    peak: int
+
+
 def measure(_bed: Bed) -> list[Figure]:
-    status = {count: _status(count) for count in SIZES}
-    deploys = {count: _deploy(count) for count in SIZES}
-    fresh, again = ({count: row[which] for count, row in deploys.items()} for which in (0, 1))
-    runs = [*status.values(), *fresh.values(), *again.values()]
+    status = {count: _status(count) for count in ASKED}
+    deploys = {count: _deploy(count) for count in DEPLOYED}
+    fresh = {count: deploy.fresh for count, deploy in deploys.items()}
+    runs = [*status.values(), *fresh.values(), *(deploy.again for deploy in deploys.values())]
     simulated = f"simulated agents (uvloop) on the same machine; median of {ROUNDS}, by turns"
     small = "a release of 0.2 MB, so that hmctl is measured, not the line"
     asking, deploying = ({count: made.run.cpu for count, made in each.items()} for each in (status, fresh))
-    most = float(max(row[2] for row in deploys.values()))
+    most = float(max(deploy.peak for deploy in deploys.values()))
     largest = max(made.run.memory for made in runs)
     return [
         _wall(STATUS_100, status[100], simulated),
@@ -75,7 +84,7 @@ def measure(_bed: Bed) -> list[Figure]:
         STATUS_STEPS.of(asking[500] / asking[50], 10.0, "hmctl's own"),
         _growth(STATUS_GROWTH, asking, 50, 200, 500),
         _wall(DEPLOY_100, fresh[100], small),
-        _wall(DEPLOY_NOTHING, again[100], "once more"),
+        _wall(DEPLOY_NOTHING, deploys[100].again, "once more"),
         _growth(DEPLOY_GROWTH, deploying, 10, 50, 200),
         _growth(DEPLOY_GROWTH_500, deploying, 10, 100, 500),
         _wall(DEPLOY_500, fresh[500], small),
@@ -105,14 +114,14 @@ def _status(count: int) -> Measured:
     return Measured(run, typical(list(peers)))
 
 
-def _deploy(count: int) -> tuple[Measured, Measured, int]:
+def _deploy(count: int) -> Deploy:
     with fleet(count) as hosts:
         peers = [start() for _ in range(ROUNDS)]
         first = _well(hosts, "deploy", "--yes", "--timeout", "120")
         peers += [start() for _ in range(ROUNDS)]
         again = _well(hosts, "deploy", "--yes")
-        after = [start() for _ in range(ROUNDS)]
-        return Measured(first, typical(peers)), Measured(again, typical(peers[ROUNDS:] + after)), hosts.hosts(counts="now")["peak"]
+        after = peers[ROUNDS:] + [start() for _ in range(ROUNDS)]
+        return Deploy(Measured(first, typical(peers)), Measured(again, typical(after)), hosts.hosts(counts="now")["peak"])
 
 
 def _well(hosts: Fleet, *arguments: str) -> Run:

@@ -15,7 +15,7 @@ STATUS = Kind("hmctl status", "s", 1, START)
 HELP = Kind("hmctl --help", "s", 0.25, START)
 FIGURES = (STARTED, COMPILED, STATUS, HELP)
 
-ROUNDS, RESTARTS = 11, 5
+ROUNDS, RESTARTS = 11, 3
 
 # Seconds that the same takes on the host, with its own Python.
 STARTING = f"""

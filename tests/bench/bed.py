@@ -29,19 +29,23 @@ class Bed:
         return self.directory / "lab.yaml"
 
     def hmctl(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return self._run("-i", str(self.inventory), *args, check=check, stdin=stdin)
+
+    def _run(self, *args: str, check: bool, stdin: str | None) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
-        return subprocess.run(
-            [HMCTL, "-i", self.inventory, *args], check=check, text=True, capture_output=True, input=stdin, env=environment, timeout=300
-        )
+        done = subprocess.run([HMCTL, *args], text=True, capture_output=True, input=stdin, env=environment, timeout=300)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"hmctl {' '.join(args)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done
 
     def timed(self, *args: str) -> float:
-        """Seconds that `hmctl args` takes as a whole process. Raises CalledProcessError when it fails."""
+        """Seconds that `hmctl args` takes as a whole process. Raises RuntimeError when it fails."""
         began = time.perf_counter()
         self.hmctl(*args)
         return time.perf_counter() - began
 
     def lab(self, *args: str, check: bool = True, stdin: str | None = None) -> str:
-        return self.hmctl("lab", *args, check=check, stdin=stdin).stdout
+        return self._run("lab", *args, check=check, stdin=stdin).stdout  # which takes an inventory of its own
 
     def on(self, node: str, *argv: str, stdin: str | None = None) -> str:
         """What `argv` prints on a host of the lab."""

@@ -82,10 +82,11 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     event = bpf.tracepoint(tracepoint)
     path = f"{directory}/{maps.exec_link_name(generation)}"
     pin(bpf, bpf.link(programs[maps.EXEC_PROGRAM], event, kernel.PERF_EVENT), path)
-    # The switch; with the digest, that all of this need not be done again.
-    bpf.update(fds["cfg"], bytes(4), maps.Cfg(**{**vars(cfg), "digest": bytes.fromhex(request["digest"])}).encode())
+    bpf.update(fds["cfg"], bytes(4), cfg.encode())  # the switch
     remove(directory, maps.strays(os.listdir(directory), generation))
     remove_other_layouts(os.path.dirname(directory), os.path.basename(directory))
+    # With the digest last, that all of this need not be done again: nothing else tells the agent what another layout has left.
+    bpf.update(fds["cfg"], bytes(4), maps.Cfg(**{**vars(cfg), "digest": bytes.fromhex(request["digest"])}).encode())
     return {"ok": True, "generation": generation}
 
 

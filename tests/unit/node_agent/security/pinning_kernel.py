@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from node_agent.security import kernel, maps
+from node_agent.security import kernel, loader, maps
 
 FIRST = 1 << 20  # of our descriptors: no real one is as large
 
@@ -45,10 +45,10 @@ class Link:
 
 
 class Kernel:
-    """What outlives processes. Pins are symbolic links below `root`, to an object's number."""
+    """What outlives processes. `pins`: numbers of objects by path, and None of directories: a file system that costs no time."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
+        self.pins: dict[str, int | None] = {}
         self._objects: dict[int, object] = {}
         self._held: dict[int, int] = {}  # by descriptor, of the only process that there is
         self._next = itertools.count(FIRST)
@@ -77,19 +77,18 @@ class Kernel:
     def ended(self) -> None:
         """The process is gone, and what it alone held."""
         self._held.clear()
-        self._objects = {number: self._objects[number] for number in self._pinned()}
+        self._objects = {number: self._objects[number] for number in set(self.pinned().values())}
 
     # --- for tests
 
-    def _pinned(self) -> set[int]:
-        paths = (os.path.join(folder, name) for folder, _, names in os.walk(self.root) for name in names)
-        return {int(os.readlink(path)) for path in paths}
+    def pinned(self) -> dict[str, int]:
+        return {path: number for path, number in self.pins.items() if number is not None}
 
     def pin_at(self, path: str) -> Any:
-        return self._objects[int(os.readlink(path))]
+        return self._objects[self.pinned()[path]]
 
     def _links(self, cgroup: int) -> list[Link]:
-        alive = self._pinned() | set(self._held.values())
+        alive = {*self.pinned().values()} | set(self._held.values())
         found = (made for number, made in self._objects.items() if number in alive and isinstance(made, Link))
         return [link for link in found if link.cgroup in (0, cgroup)]
 
@@ -111,11 +110,14 @@ class Kernel:
 class Process:
     """One loader: what it calls instead of the kernel and of os. Ends before step `dies_before` (the first is 0)."""
 
-    def __init__(self, kernel_: Kernel, before_step: Callable[[], None] = lambda: None, dies_before: int | None = None) -> None:
+    def __init__(
+        self, kernel_: Kernel, before_step: Callable[[], None] = lambda: None, dies_before: int | None = None, refused: bool = False
+    ) -> None:
         self.kernel = kernel_
         self.steps = 0
         self._before_step = before_step
         self._dies_before = dies_before
+        self._refused = refused
         self._files: list[int] = []
 
     def step(self) -> None:
@@ -138,37 +140,47 @@ class Process:
         return getattr(os, name)
 
     def open(self, path: str, flags: int) -> int:
-        self._files.append(os.open(path, flags))
+        self._files.append(os.open("/" if path in self.kernel.pins else path, flags))
         return self._files[-1]
 
     def close(self, fd: int) -> None:
         self.kernel.close(fd)
 
+    def listdir(self, path: str | Path) -> list[str]:
+        if str(path) not in self.kernel.pins:
+            raise FileNotFoundError(errno.ENOENT, str(path))
+        return [os.path.basename(each) for each in self.kernel.pins if os.path.dirname(each) == str(path)]
+
     def makedirs(self, path: str, mode: int, exist_ok: bool) -> None:
         self.step()
-        os.makedirs(path, mode, exist_ok)
+        self.kernel.pins |= {path: None, os.path.dirname(path): None}
 
     def unlink(self, path: str) -> None:
         self.step()
-        os.unlink(path)
+        if path not in self.kernel.pins:
+            raise FileNotFoundError(errno.ENOENT, path)
+        del self.kernel.pins[path]
 
     def rmdir(self, path: str) -> None:
         self.step()
-        os.rmdir(path)
+        if self.listdir(path):
+            raise OSError(errno.ENOTEMPTY, path)
+        del self.kernel.pins[path]
 
     # --- kernel.Bpf
 
     def get(self, path: str) -> int:
         self.step()
-        if not os.path.lexists(path):
+        number = self.kernel.pins.get(path)
+        if number is None:
             raise kernel.refusal(path, errno.ENOENT)
-        return self.kernel.hold_again(int(os.readlink(path)))
+        return self.kernel.hold_again(number)
 
     def pin(self, fd: int, path: str) -> None:
         self.step()
-        if os.path.lexists(path):
+        if path in self.kernel.pins:
             raise kernel.refusal(path, errno.EEXIST)
-        os.symlink(str(self.kernel.number(fd)), path)
+        self.kernel.pins[path] = self.kernel.number(fd)
 
     def info(self, fd: int, size: int) -> bytes:
         self.step()
@@ -217,6 +229,8 @@ class Process:
 
     def build(self, directory: str, fds: dict[str, int], generation: int) -> dict[str, int]:
         self.step()
+        if self._refused:
+            raise loader.Refused("down", "the verifier does not like it", "another kernel")
         names = [hook.program for hook in maps.HOOKS] + [maps.EXEC_PROGRAM]
         cfg, totals = self.kernel.at(fds["cfg"]), self.kernel.at(fds["totals"])
         return {name: self.kernel.hold(Program(name, generation, cfg, totals)) for name in names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,16 +23,16 @@ OLD, NEW = "11" * 32, "22" * 32
 class Machine:
     """A host with our directories on it. `load` runs a loader to its end, which may come early."""
 
-    root: Path
+    host: Path
     kernel: Kernel
     monkeypatch: pytest.MonkeyPatch
 
     @property
-    def pins(self) -> Path:
-        return Path(maps.pins("node1", str(self.root)))
+    def pins(self) -> str:
+        return maps.pins("node1")
 
     def parent(self, name: str = "hypermesh") -> Path:
-        path = self.root.with_name(name)
+        path = self.host / name
         path.mkdir(exist_ok=True)
         return path
 
@@ -47,15 +46,16 @@ class Machine:
         digest: str = NEW,
         before_step: Callable[[], None] = lambda: None,
         dies_before: int | None = None,
+        refused: bool = False,
     ) -> int | None:
         """How many steps it took; None when it was ended."""
-        process = Process(self.kernel, before_step, dies_before)
+        process = Process(self.kernel, before_step, dies_before, refused)
         self.monkeypatch.setattr(loader, "Bpf", lambda: process)
         self.monkeypatch.setattr(loader, "os", process)
         self.monkeypatch.setattr(loader, "build", process.build)
         request: dict[str, Any] = {"node": "node1", "cgroup": str(self.parent(parent)), "mode": "audit", "digest": digest}
         try:
-            assert loader.load({**request, "programs": "", "root": str(self.root)})["ok"]
+            assert loader.load({**request, "programs": "", "root": maps.ROOT})["ok"]
         except Killed:
             return None
         finally:
@@ -81,31 +81,32 @@ class Machine:
         assert self.counted() - before == EACH
         generation = maps.parse_cfg(self.cfg()).generation
         names = {spec.name for spec in maps.specs(1)} | {maps.link_name(hook.program) for hook in maps.HOOKS}
-        assert {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_symlink()} == {
-            f"node1/v{maps.LAYOUT}/{name}" for name in names | {maps.exec_link_name(generation)}
-        }
-        assert os.listdir(self.root / "node1") == [f"v{maps.LAYOUT}"]
+        directories = {self.pins, os.path.dirname(self.pins)}
+        assert set(self.kernel.pins) == {f"{self.pins}/{name}" for name in names | {maps.exec_link_name(generation)}} | directories
+        for spec in maps.specs(maps.possible_cpus()):
+            assert self.kernel.pin_at(f"{self.pins}/{spec.name}").spec == (spec.kind, spec.key, spec.value, spec.entries)
+        assert self.shortcoming(parent) is None
+
+    def shortcoming(self, parent: str = "hypermesh") -> str | None:
+        """Why the agent would run the loader."""
         agent = Process(self.kernel)
         self.monkeypatch.setattr(links, "os", agent)
-        observed = links.observe(agent, self.pins)  # type: ignore[arg-type]
+        observed = links.observe(agent, Path(self.pins))  # type: ignore[arg-type]
         agent.end()
-        assert links.shortcoming(observed, self.inode(parent), bytes.fromhex(NEW)) is None
+        return links.shortcoming(observed, self.inode(parent), bytes.fromhex(NEW))
+
+    def lose(self, name: str) -> None:
+        del self.kernel.pins[f"{self.pins}/{name}"]
+        self.kernel.ended()
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Machine]:
-    """A fresh one each time, in the place of the one before."""
+    """A fresh one each time."""
     (tmp_path / "tracing" / loader.TRACEPOINT).parent.mkdir(parents=True)
     (tmp_path / "tracing" / loader.TRACEPOINT).write_text("300\n")
     monkeypatch.setattr(loader, "TRACEFS", (str(tmp_path / "tracing"),))
-
-    def make() -> Machine:
-        shutil.rmtree(tmp_path / "host", ignore_errors=True)
-        root = tmp_path / "host" / "pins"
-        root.mkdir(parents=True)
-        return Machine(root, Kernel(root), monkeypatch)
-
-    return make
+    return lambda: Machine(tmp_path, Kernel(), monkeypatch)
 
 
 def nothing(machine: Machine) -> None:
@@ -123,14 +124,12 @@ def often_loaded(machine: Machine) -> None:
 
 def a_map_is_gone(machine: Machine) -> None:
     machine.load(digest=OLD)
-    (machine.pins / "flows").unlink()
-    machine.kernel.ended()
+    machine.lose("flows")
 
 
 def the_settings_are_gone(machine: Machine) -> None:
     machine.load(digest=OLD)
-    (machine.pins / "cfg").unlink()
-    machine.kernel.ended()
+    machine.lose("cfg")
 
 
 def a_map_of_another_size(machine: Machine) -> None:
@@ -141,13 +140,13 @@ def a_map_of_another_size(machine: Machine) -> None:
 
 def a_link_is_gone(machine: Machine) -> None:
     machine.load(digest=OLD)
-    (machine.pins / "link_hm_egress").unlink()
-    machine.kernel.ended()
+    machine.lose("link_hm_egress")
 
 
 def another_layout(machine: Machine) -> None:
     machine.load(digest=OLD)
-    machine.pins.rename(machine.pins.with_name("v1"))
+    before = f"{os.path.dirname(machine.pins)}/v1"
+    machine.kernel.pins = {path.replace(machine.pins, before): number for path, number in machine.kernel.pins.items()}
 
 
 STATES = [nothing, loaded, often_loaded, a_map_is_gone, the_settings_are_gone, a_map_of_another_size, a_link_is_gone, another_layout]
@@ -172,13 +171,26 @@ def test_whatever_a_load_that_is_ended_leaves_the_next_makes_good(
         broken = machine()
         state(broken)
         assert broken.load(parent=parent, dies_before=step) is None
+        assert broken.shortcoming(parent) is not None  # there will be a next one
         broken.load(parent=parent)
         broken.assert_whole(parent)
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_programs_that_are_refused_change_nothing(machine: Callable[[], Machine], state: Callable[[Machine], None]) -> None:
+    same = machine()
+    state(same)
+    pins = same.kernel.pinned()
+    cfg = same.cfg() if f"{same.pins}/cfg" in pins else b""
+    with pytest.raises(loader.Refused):
+        same.load(parent="another", refused=True)
+    assert same.kernel.pinned() == pins
+    assert not cfg or same.cfg() == cfg
+
+
 def test_two_loads_that_are_ended_one_after_the_other_are_made_good(machine: Callable[[], Machine]) -> None:
     for first in deaths(machine, loaded):
-        for second in range(first % 5, 40, 5):  # with all of them over the first ones
+        for second in range(40):
             broken = machine()
             loaded(broken)
             broken.load(dies_before=first)
@@ -205,6 +217,32 @@ def test_while_programs_are_replaced_each_event_counts_once_also_when_the_load_i
         assert busy.counted() == Counter(dict.fromkeys(PROGRAMS, happened))
 
 
+@pytest.mark.parametrize("state", [a_map_is_gone, a_map_of_another_size, another_layout])
+def test_what_works_is_not_taken_away_before_its_successor_works(machine: Callable[[], Machine], state: Callable[[Machine], None]) -> None:
+    for step in deaths(machine, state):
+        broken = machine()
+        state(broken)
+
+        def look(broken: Machine = broken) -> None:
+            assert broken.kernel.happens(broken.inode()) >= EACH
+
+        broken.load(before_step=look, dies_before=step)
+        look()
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state is not another_layout])  # which has counters of its own
+def test_nothing_is_counted_twice_whatever_state_programs_are_loaded_in(
+    machine: Callable[[], Machine], state: Callable[[Machine], None]
+) -> None:
+    watched = machine()
+    state(watched)
+
+    def look() -> None:
+        assert watched.kernel.happens(watched.inode()) <= EACH
+
+    watched.load(before_step=look)
+
+
 def test_settings_change_in_one_step_with_all_programs_in_their_places(machine: Callable[[], Machine]) -> None:
     """And not before: a load that is ended earlier leaves the old programs with the settings and the digest that they were loaded with."""
     watched = machine()
@@ -216,11 +254,11 @@ def test_settings_change_in_one_step_with_all_programs_in_their_places(machine: 
         seen.append(watched.cfg())
         if seen[-1] != before:
             assert watched.kernel.attached(watched.inode()) >= EACH
-            assert (watched.pins / maps.exec_link_name(2)).is_symlink()
+            assert f"{watched.pins}/{maps.exec_link_name(2)}" in watched.kernel.pins
 
     watched.load(before_step=look)
-    after = replace(maps.parse_cfg(before), generation=2, digest=bytes.fromhex(NEW))
-    assert list(dict.fromkeys(seen)) == [before, after.encode()]
+    assert list(dict.fromkeys(seen)) == [before, replace(maps.parse_cfg(before), generation=2, digest=bytes(32)).encode()]
+    assert maps.parse_cfg(watched.cfg()) == replace(maps.parse_cfg(before), generation=2, digest=bytes.fromhex(NEW))
 
 
 def test_below_a_new_parent_everything_counts_as_soon_as_it_is_attached(machine: Callable[[], Machine]) -> None:

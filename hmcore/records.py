@@ -82,12 +82,15 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     feature_level: int = 1
 
 
+UNWATCHED = "unwatched"  # the attribute of an instance that the kernel's programs do not see: why not
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """Something that answers under a service's name: a component of a node's agent, or a container of ours.
 
     `id` is unique in the cluster and begins with its node: `node1/consensus`, `node1/web-1`. Components' services are named
-    `hypermesh/<component>`. `port` 0: it does not listen. `weight`: its share of the traffic among its equals, 0 gets none. Of all
-    priorities, the lowest with a fit instance takes the traffic.
+    `hypermesh/<component>`. `address` empty: it has none. `port` 0: it does not listen. `weight`: its share of the traffic
+    among its equals, 0 gets none. Of all priorities, the lowest with a fit instance takes the traffic.
     """
 
     id: str

@@ -29,8 +29,9 @@ class ContainerInfo:
 
     `service`: its label, else its name. `state`: Docker's word (created, running, paused, restarting, exited ...). `health`: healthy,
     unhealthy or starting; empty when it has no health check. `address`: on its own network, which only its node may be able to reach;
-    empty when it has none (it uses its node's). `gateway`: how its node looks from there. `port`: its label, else the lowest TCP port that
-    its image exposes; 0 when it says nothing. `started`: seconds since 1970 when Docker made it (the list does not tell later starts).
+    empty when it has none. `network`: Docker's mode, such as bridge, host (it uses its node's), none, or container:ID (another one's).
+    `gateway`: how its node looks from there. `port`: its label, else the lowest TCP port that its image exposes; 0 when it says nothing.
+    `started`: seconds since 1970 when Docker made it (the list does not tell later starts).
     """
 
     id: str
@@ -40,6 +41,7 @@ class ContainerInfo:
     state: str = "running"
     health: str = ""
     address: str = ""
+    network: str = ""
     gateway: str = ""
     port: int = 0
     version: str = ""
@@ -74,6 +76,7 @@ def container_of(entry: object) -> ContainerInfo | None:
         state=_text(entry.get("State")),
         health=_health(_text(entry.get("Status"))),
         address=address,
+        network=_text(_dict(entry.get("HostConfig")).get("NetworkMode")),
         gateway=gateway,
         port=_number(labels.get(PORT), 65_535, _exposed(entry)),
         version=labels.get(VERSION, ""),

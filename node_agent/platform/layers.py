@@ -73,7 +73,11 @@ class Layers:
             config.docker_socket, config.cluster_id, timeout=settings.health.timeout, on_change=self._containers_changed
         )
         self.security = SecurityLayer(
-            settings.security, node=config.node, on_records=self._security_records, running=self._running_containers
+            settings.security,
+            node=config.node,
+            on_records=self._security_records,
+            running=self._running_containers,
+            on_unwatched=lambda: self.registry.changed(),  # made later
         )
         self.chronicle = Chronicle(
             config.node,
@@ -201,6 +205,7 @@ class Layers:
             cluster=self.cluster,
             components=self.reports,
             containers=lambda: None if self.container.running is None else self.container.containers(),
+            unwatched=self.security.unwatched,
             incarnation=lambda: self.incarnation.value,
             latency_ms=self.directory.latency_ms,
             failures=self.directory.failures,

@@ -43,19 +43,21 @@ class RegistryLayer:
         cluster: ClusterView,
         components: Callable[[], Mapping[str, ComponentReport]],
         containers: Callable[[], Mapping[str, ContainerInfo] | None],
+        unwatched: Callable[[], Mapping[str, str]] = dict,
         incarnation: Callable[[], int],
         latency_ms: Callable[[], dict[str, float]],
         failures: Callable[[], dict[str, int]],
         replication: Replication | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`containers` gives None while Docker does not answer. `latency_ms` and `failures` are of this node's own calls.
-        `replication`: what a control node does when it leads."""
+        """`containers` gives None while Docker does not answer. `unwatched`: see own.py. `latency_ms` and `failures` are of this
+        node's own calls. `replication`: what a control node does when it leads."""
         self._place = place
         self._refresh = refresh
         self._cluster = cluster
         self._components = components
         self._containers = containers
+        self._unwatched = unwatched
         self._incarnation = incarnation
         self._latency_ms = latency_ms
         self._failures = failures
@@ -196,7 +198,7 @@ class RegistryLayer:
     def _of_containers(self, taken: set[str]) -> list[Instance]:
         containers = self._containers()
         if containers is not None:
-            return own.container_instances(self._place, containers.values(), taken)
+            return own.container_instances(self._place, containers.values(), taken, self._unwatched())
         known = self._cluster.registrations.get(self._place.node)
         last = self._told if self._told is not None else known.instances if known is not None else ()
         return own.unanswered(instance for instance in last if not instance.service.startswith(PLATFORM))

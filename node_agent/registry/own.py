@@ -14,7 +14,7 @@ from hashlib import blake2b
 import msgspec
 from msgspec.structs import replace
 
-from hmcore.records import ComponentReport, ComponentState, Instance, InstanceHealth
+from hmcore.records import UNWATCHED, ComponentReport, ComponentState, Instance, InstanceHealth
 from node_agent.container.info import ContainerInfo
 
 PLATFORM = "hypermesh/"  # begins the names of the components' services
@@ -23,11 +23,16 @@ MOST_BYTES = 900_000  # of a node's encoded list: with the command round it, it 
 MOST_TAGS = 16
 REASON_LENGTH = 200
 
+_HOST = "host"  # Docker's word for a container that has its node's network
+_OF_ANOTHER = "container:"  # and what begins it for one that has another container's
+
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}(/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})?")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 _TAG = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:=-]{0,62}")
 _VERSION_LENGTH = 128
 _IMAGE_LENGTH = 256
+
+_ALL_WATCHED: Mapping[str, str] = {}
 
 _deterministic = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -71,29 +76,38 @@ def _component_health(state: ComponentState) -> InstanceHealth:
             return InstanceHealth.UNHEALTHY
 
 
-def container_instances(place: Place, containers: Iterable[ContainerInfo], taken: Iterable[str]) -> list[Instance]:
-    """One for each container. `taken`: ids that are others' already; a container that is called so is told apart by its own id."""
+def container_instances(
+    place: Place, containers: Iterable[ContainerInfo], taken: Iterable[str], unwatched: Mapping[str, str] = _ALL_WATCHED
+) -> list[Instance]:
+    """One for each container. `taken`: ids that are others' already; a container that is called so is told apart by its own id.
+    `unwatched`: why a container, by its own id, is not watched. It is as well as any other; its operator has to know all the same."""
     ids = set(taken)
     found = []
-    for info in sorted(containers, key=lambda info: (info.name, info.id)):
+    ordered = sorted(containers, key=lambda info: (info.name, info.id))
+    known = {info.id: info for info in ordered}
+    for info in ordered:
         name = info.name if _NAME.fullmatch(info.name) else info.id[:12]
         id = f"{place.node}/{name}"
         if id in ids:
             id = f"{id[:242]}-{info.id[:12]}"
         ids.add(id)
-        health, reason = _container_health(info)
+        address = _address(info, known, place)
+        health, reason = _container_health(info, address)
+        attributes = {"container": info.id[:12], "image": info.image[:_IMAGE_LENGTH]}
+        if info.id in unwatched:
+            attributes[UNWATCHED] = unwatched[info.id]
         found.append(
             Instance(
                 id=id,
                 service=_service(info, name),
                 node=place.node,
-                address=info.address or place.address,
+                address=address,
                 port=info.port,
                 version=info.version[:_VERSION_LENGTH],
                 weight=info.weight,
                 priority=info.priority,
                 tags=_tags(info.labels.get(TAGS, "")),
-                attributes={"container": info.id[:12], "image": info.image[:_IMAGE_LENGTH]},
+                attributes=attributes,
                 health=health,
                 reason=reason,
             )
@@ -112,8 +126,28 @@ def _tags(label: str) -> list[str]:
     return sorted(tag for tag in tags if _TAG.fullmatch(tag))[:MOST_TAGS]
 
 
-def _container_health(info: ContainerInfo) -> tuple[InstanceHealth, str]:
+def _address(info: ContainerInfo, known: Mapping[str, ContainerInfo], place: Place) -> str:
+    """Where it answers; empty where nobody does. Docker may still tell the address of one that has ended, which is another's by now."""
+    if not _is_up(info):
+        return ""
+    mode = info.network
+    if mode.startswith(_OF_ANOTHER):
+        other = known.get(mode.removeprefix(_OF_ANOTHER))
+        if other is None or not _is_up(other):
+            return ""
+        info, mode = other, other.network  # Docker lets nobody join one that has joined another itself
+    return place.address if mode == _HOST else info.address
+
+
+def _is_up(info: ContainerInfo) -> bool:
+    return info.state in ("running", "paused")
+
+
+def _container_health(info: ContainerInfo, address: str) -> tuple[InstanceHealth, str]:
+    """A running one that is to be called at a port, and has no address where that would be, is not to get calls."""
     match info.state, info.health:
+        case "running", "" | "healthy" if info.port and not address:
+            return InstanceHealth.UNKNOWN, f"it has no address that is known (its network: {info.network[:32] or 'none'})"
         case "running", "" | "healthy":
             return InstanceHealth.HEALTHY, ""
         case "running", "starting":

@@ -48,11 +48,12 @@ class SecurityLayer:
         node: str,
         on_records: Callable[[list[Record]], None] = lambda records: None,
         running: Callable[[], frozenset[str]] = frozenset,
+        on_unwatched: Callable[[], None] = lambda: None,
         root: Path = Path(maps.ROOT),
         programs: Path = PROGRAMS,
     ) -> None:
-        """`on_records` gets what the ring buffer brought. `running`: our running containers by id, as Docker told last. `root`: where the
-        pins lie."""
+        """`on_records` gets what the ring buffer brought. `running`: our running containers by id, as Docker told last. `on_unwatched` is
+        called when `unwatched` says something else. `root`: where the pins lie."""
         self._mode = settings.mode
         self._node = node
         self._root = root
@@ -61,7 +62,9 @@ class SecurityLayer:
         self._monitor = Monitor(self._received)
         self._on_records = on_records
         self._running = running
+        self._on_unwatched = on_unwatched
         self._outside: frozenset[str] = frozenset()
+        self._unwatched: Mapping[str, str] = {}
         self._bpf: Bpf | None = None
         self._parent: Path | None = None
         self._digest = b""
@@ -128,6 +131,10 @@ class SecurityLayer:
         running = self._running()
         outside = running - set(self.cgroups().values())
         lasting, self._outside = outside & self._outside, outside
+        before, why = self._unwatched, f"outside {placement.option(self._parent)} (--cgroup-parent)"
+        self._unwatched = dict.fromkeys(sorted(lasting), why)
+        if self._unwatched != before:
+            self._on_unwatched()
         if not lasting:
             return None
         return LayerDown(
@@ -161,6 +168,10 @@ class SecurityLayer:
             events_lost=totals.events_lost,
             events_overrun=totals.events_overrun,
         )
+
+    def unwatched(self) -> Mapping[str, str]:
+        """Our running containers, by id, that the programs do not see, and why; as the last checks found."""
+        return self._unwatched
 
     async def flows(self) -> list[RawFlow]:
         """What the kernel keeps: the flows that had packets lately, some thousands. Raises LayerDown while nothing is loaded."""

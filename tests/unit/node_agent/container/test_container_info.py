@@ -28,6 +28,7 @@ WEB = {
     },
     "State": "running",
     "Status": "Up 5 minutes (healthy)",
+    "HostConfig": {"NetworkMode": "bridge"},
     "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2", "Gateway": "172.17.0.1"}}},
 }
 
@@ -41,6 +42,7 @@ def test_everything_comes_from_the_list() -> None:
         state="running",
         health="healthy",
         address="172.17.0.2",
+        network="bridge",
         gateway="172.17.0.1",
         port=8080,
         version="1.4",

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from hmcore.pool import Candidate, cells, share_out
 from hmcore.records import ComponentReport, ComponentState, InstanceHealth
 from node_agent.consensus.commands import PutInstances, encode
 from node_agent.consensus.limits import MAX_COMMAND
@@ -57,8 +58,42 @@ def test_a_container_is_an_instance_of_the_service_that_its_label_names():
     assert (one.id, one.service, one.address, one.port, one.version) == ("node1/web-1", "shop/web", "172.17.0.2", 80, "v1")
     assert (one.weight, one.priority, one.tags, one.health) == (10, 2, ["blue", "edge"], H.HEALTHY)
     assert one.attributes == {"container": "c" * 12, "image": "shop:1"}
-    (bare,) = container_instances(PLACE, [web(service="web-1")], ())
+    (bare,) = container_instances(PLACE, [web(service="web-1", network="host")], ())
     assert (bare.service, bare.address) == ("web-1", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("given", "address", "health"),
+    [
+        ({"state": "created"}, "", H.UNKNOWN),
+        ({"state": "created", "network": "host"}, "", H.UNKNOWN),
+        ({"state": "exited", "address": "172.17.0.3"}, "", H.UNHEALTHY),
+        ({"state": "restarting", "address": "172.17.0.3"}, "", H.UNHEALTHY),
+        ({"state": "paused", "address": "172.17.0.3"}, "172.17.0.3", H.UNHEALTHY),
+        ({"network": "none"}, "", H.UNKNOWN),
+        ({"network": "none", "port": 0}, "", H.HEALTHY),
+        ({"network": "none", "health": "unhealthy"}, "", H.UNHEALTHY),
+        ({"network": "host"}, "10.0.0.1", H.HEALTHY),
+        ({"network": f"container:{'e' * 64}"}, "172.17.0.9", H.HEALTHY),
+        ({"network": f"container:{'f' * 64}"}, "", H.UNKNOWN),
+        ({"network": "container:gone"}, "", H.UNKNOWN),
+    ],
+)
+def test_no_address_is_told_where_nobody_answers_and_none_such_gets_calls(given, address, health):
+    others = [web(id="e" * 64, name="proxy", address="172.17.0.9"), web(id="f" * 64, name="ended", address="172.17.0.9", state="exited")]
+    found = {one.id: one for one in container_instances(PLACE, [web(**({"port": 80} | given)), *others], ())}
+    one = found["node1/web-1"]
+    assert (one.address, one.health) == (address, health)
+    assert one.port == given.get("port", 80)
+    assert share_out(cells([Candidate(one)])).members == ((Candidate(one),) if health is H.HEALTHY else ())
+
+
+def test_a_container_that_is_not_watched_is_as_well_as_before_and_says_why():
+    (seen,) = container_instances(PLACE, [web()], ())
+    (one,) = container_instances(PLACE, [web()], (), {"c" * 64: "outside hypermesh.slice (--cgroup-parent)"})
+    assert one.attributes == {**seen.attributes, "unwatched": "outside hypermesh.slice (--cgroup-parent)"}
+    assert replace(one, attributes=seen.attributes) == seen
+    assert differ([seen], [one])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +134,7 @@ infos = st.builds(
     service=anything,
     image=anything,
     state=anything,
+    network=anything,
     health=anything,
     version=anything,
     labels=st.dictionaries(st.just("hypermesh.tags"), anything),

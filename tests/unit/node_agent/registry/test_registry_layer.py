@@ -57,6 +57,7 @@ class Bench:
         self.log = Log()
         self.components = {"transport": S.RUNNING, "registry": S.RUNNING}
         self.containers: dict[str, ContainerInfo] | None = {}
+        self.unwatched: dict[str, str] = {}
         self.other: InstancesReply | Exception = PeerUnreachable("no route")
         self.pulls = 0
         self.replication = Replication(
@@ -73,6 +74,7 @@ class Bench:
             cluster=self.log,  # type: ignore[arg-type]
             components=lambda: {name: ComponentReport(state=state) for name, state in self.components.items()},
             containers=lambda: self.containers,
+            unwatched=lambda: self.unwatched,
             incarnation=lambda: 1,
             latency_ms=dict,
             failures=dict,
@@ -316,3 +318,20 @@ def test_a_list_that_is_too_long_is_cut_and_said(play, caplog):
 
     play(scenario)
     assert "more than the registry can carry" in caplog.text
+
+
+def test_that_a_container_is_not_watched_is_told_when_it_is_found(play):
+    def attributes(bench: Bench) -> dict[str, str]:
+        return {one.id: one.attributes for one in bench.log.registrations["node1"].instances}["node1/a"]
+
+    async def scenario(bench: Bench) -> None:
+        bench.start("a")
+        await bench.beats(3)
+        assert "unwatched" not in attributes(bench)
+        bench.unwatched = {"a" * 12: "outside hypermesh.slice (--cgroup-parent)"}
+        bench.layer.changed()
+        await bench.beats(3)
+        assert attributes(bench)["unwatched"] == "outside hypermesh.slice (--cgroup-parent)"
+        assert bench.told()["node1/a"] is H.HEALTHY
+
+    play(scenario)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from hmcore.errors import Interrupted, UsageError
-from hmctl.columns import Column, affordable, paint, simple_table
+from hmctl.columns import Column, affordable, fits, left_out, paint, simple_table, stacked_table
 from hmctl.document import Format, dump
 from hmctl.failure import explain
 from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
@@ -36,6 +36,8 @@ FEW = 20  # hosts, up to which a log gets each step of each
 SUM_EVERY = 2.0  # seconds
 WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _STOPPED = "stopped as you asked; nothing was changed"
+_ROOM = 20  # columns: with fewer of them, a text is not continued under its own beginning,
+_HANGING = 4  # but this far from the left
 _UNBOUNDED = 100_000  # columns of a table that no terminal shows: never wrapped, never cut
 
 
@@ -103,22 +105,32 @@ class Output:
         import textwrap
 
         indent = sum(len(plain(cell)) for cell in head)
-        width = max(20, shutil.get_terminal_size().columns - indent)
-        wrapped = textwrap.wrap(printable(plain(text)), width, break_long_words=False, break_on_hyphens=False) or [""]
-        for number, part in enumerate(wrapped):
-            self.line(*(head if number == 0 else (" " * indent,)), Styled(part, style_of(text)))
+        hanging = indent if self.width - indent >= _ROOM else min(indent, _HANGING)
+        wrapper = textwrap.TextWrapper(self.width, " " * indent, " " * hanging, break_long_words=False, break_on_hyphens=False)
+        for number, part in enumerate(wrapper.wrap(printable(plain(text))) or [" " * indent]):
+            self.line(*(head if number == 0 else (" " * hanging,)), Styled(part[indent if number == 0 else hanging :], style_of(text)))
 
     def table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
-        """A table of the human result. On a terminal it fits the width; elsewhere every row is one line, for grep and awk."""
+        """A table of the human result. On a terminal it fits the width, and says what it had no room for; elsewhere every row is one line
+        with all, for grep and awk."""
         for line in self.table_lines(columns, rows, indent=indent):
             self._stdout.write(line + "\n")
         self._stdout.flush()
+        if missing := left_out(columns, affordable(columns, rows, self.width - indent)[0]):
+            self.paragraph(" " * indent, text=Styled(f"no room for {', '.join(missing)}", "dim"))
 
     def table_lines(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, indent: int = 0) -> list[str]:
-        width = shutil.get_terminal_size().columns if self.terminal else _UNBOUNDED
+        width = self.width
         columns, rows = affordable(columns, rows, width - indent)
+        if not fits(columns, rows, width - indent):
+            return stacked_table(columns, rows, indent, width, self._stdout_colour)
         lines = simple_table(columns, rows, indent, width, self._stdout_colour)
         return self._fitted_table(columns, rows, indent) if lines is None else lines
+
+    @property
+    def width(self) -> int:
+        """Columns that a result has."""
+        return shutil.get_terminal_size().columns if self.terminal else _UNBOUNDED
 
     def _fitted_table(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], indent: int) -> list[str]:
         from rich.padding import Padding
@@ -151,9 +163,10 @@ class Output:
             lines = self._stdout.getvalue().splitlines()
         finally:
             self._stdout = screen
-        height = max(1, shutil.get_terminal_size().lines - 1)
-        # Home, each line erased behind its end, then all below: nothing flickers as it would if the screen were cleared first.
-        screen.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines[:height]) + "\x1b[J")
+        from hmctl.frame import over_the_last
+
+        size = shutil.get_terminal_size()
+        screen.write(over_the_last(lines, size.columns, max(1, size.lines - 1), self._stdout_colour))
         screen.flush()
 
     # What goes on

@@ -61,6 +61,14 @@ def list_(ctx: typer.Context) -> None:
         )
         for release in releases
     ]
-    columns: list[Column | str] = ["RELEASE", "VERSION", "PYTHON", "ARCH", Column("SIZE", right=True), "BUILT", ""]
+    columns: list[Column | str] = [
+        "RELEASE",
+        Column("VERSION", spared=5),
+        Column("PYTHON", spared=1),
+        Column("ARCH", spared=2),
+        Column("SIZE", right=True, spared=4),
+        Column("BUILT", spared=3),
+        "",
+    ]
     document = [{"release": release, "current": release.digest in present} for release in releases]
     context.output.result(document, lambda: context.output.table(columns, rows))

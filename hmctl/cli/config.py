@@ -98,13 +98,16 @@ def _show_presets(context: Context) -> None:
     from hmcore.config.presets import PRESETS
     from hmcore.config.settings import catalogue
     from hmctl.actions.explain import EFFECTS, preset_rows
-    from hmctl.columns import Column
+    from hmctl.columns import abreast
 
     output, settings = context.output, list(catalogue())
     for preset in PRESETS.values():
-        output.line(Styled(f"{preset.name}: ", "strong"), preset.summary)
+        output.paragraph(Styled(f"{preset.name}: ", "strong"), text=preset.summary)
     output.line()
-    output.table(["SETTING", *(Column(name.upper(), right=True) for name in PRESETS)], preset_rows())
+    for number, (columns, rows) in enumerate(abreast(["SETTING", *map(str.upper, PRESETS)], preset_rows(), output.width)):
+        if number:
+            output.line()
+        output.table(columns, rows)
     if context.verbose:
         output.line()
         for setting in settings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -22,7 +21,6 @@ from hmctl.output import Output
 from hmctl.text import Cell, Styled, plural, rate, size
 
 DEFAULT_LIMIT = 50
-WIDE = 100  # columns of a terminal
 
 NodesOption = Annotated[
     list[str] | None, typer.Option("--node", metavar="NODE", help="Only these nodes.", show_default=False, autocompletion=inventory_nodes)
@@ -48,7 +46,7 @@ def command(
     """Show who talks to whom: bytes, packets and connections of every container and peer, counted since the node started.
 
     IN and OUT are seen from the container.
-    A terminal narrower than 100 columns is spared the column SERVICE.
+    A narrow terminal is spared columns: SERVICE first, then PACKETS, PROTO and CONNECTIONS.
     Connections are those that peers opened and those that the container began, each once, answered or not.
     Exit code 3: a node could not be asked; 4: none could.
     """
@@ -161,27 +159,25 @@ def _show(output: Output, found: FlowList, wanted: Wanted, *, answered: bool) ->
             narrowed = wanted.container is not None or wanted.service is not None
             output.note("no flows: nothing that was asked for has talked yet" if narrowed else f"no flows yet; {COUNTED}")
         return
-    # A narrow terminal would break every name for it; into a pipe it always goes, so that columns stay where they are.
-    services = not output.terminal or shutil.get_terminal_size().columns >= WIDE
     columns: list[Column | str] = [
-        Column("CONTAINER", wraps=True),
-        *([Column("SERVICE", wraps=True)] if services else []),
-        Column("PEER", wraps=True),
-        "PROTO",
+        "CONTAINER",
+        Column("SERVICE", spared=4),
+        "PEER",
+        Column("PROTO", spared=2),
         Column("IN", right=True),
         Column("OUT", right=True),
-        Column("PACKETS", right=True),
-        "CONNECTIONS",
+        Column("PACKETS", right=True, spared=3),
+        Column("CONNECTIONS", spared=1),
     ]
-    output.table(columns, [_row(flow, services) for flow in found.flows])
+    output.table(columns, [_row(flow) for flow in found.flows])
     if found.omitted:
         output.note(f"{plural(found.omitted, 'more flow')}; --limit 0 shows all")
 
 
-def _row(flow: FlowView, services: bool) -> list[Cell]:
+def _row(flow: FlowView) -> list[Cell]:
     return [
         f"{flow.node}/{flow.container}",
-        *([flow.service] if services else []),
+        flow.service,
         _peer(flow.peer, flow.peer_name),
         flow.protocol,
         size(flow.bytes_in),

@@ -23,6 +23,8 @@ from hmctl.text import Cell, Style, Styled, bar, duration, listed, plural
 app = group("List the nodes, and look into one.")
 
 BAR = 30  # columns of the start-up picture
+NARROW_BAR = 10
+BESIDE_BAR = 50  # columns, of what is said of a phase
 
 
 class NodeList(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +37,10 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True):
 
 @app.command("ls")
 def ls(ctx: typer.Context, via: ViaOption = Via.AUTO, timeout: TimeoutOption = None) -> int:
-    """List the nodes: role, state, health, containers, uptime, round-trip time."""
+    """List the nodes: role, state, health, containers, uptime, round-trip time.
+
+    A narrow terminal is spared columns: RTT first, never NODE, STATE and HEALTH.
+    """
     from hmctl.actions.survey import survey
 
     context = current(ctx)
@@ -72,10 +77,11 @@ def inspect(
 
 
 def show(output: Output, node: Inspection) -> None:
-    output.line(
+    output.paragraph(
         Styled(f"{node.name}: ", "strong"),
         Styled(str(node.state), STATE_STYLE[node.state]),
-        Styled(f"   {node.role} at {node.address}, up {duration(node.uptime_seconds)}, release {node.release[:12]}", "dim"),
+        "   ",
+        text=Styled(f"{node.role} at {node.address}, up {duration(node.uptime_seconds)}, release {node.release[:12]}", "dim"),
     )
     for reason in node.reasons:
         output.paragraph(Styled("  ! ", "warning"), text=reason)
@@ -90,7 +96,8 @@ def show(output: Output, node: Inspection) -> None:
     if node.peers:
         output.line()
         output.table(
-            ["PEER", "ADDRESS", "LINK", Column("RTT", right=True), Column("WHY", wraps=True)], [_peer(peer) for peer in node.peers]
+            ["PEER", Column("ADDRESS", spared=1), "LINK", Column("RTT", right=True, spared=2), Column("WHY", wraps=True)],
+            [_peer(peer) for peer in node.peers],
         )
 
 
@@ -98,8 +105,8 @@ def _show_components(output: Output, node: Inspection) -> None:
     columns: list[Column | str] = [
         "COMPONENT",
         "STATE",
-        Column("STARTED IN", right=True),
-        Column("RESTARTS", right=True),
+        Column("STARTED IN", right=True, spared=2),
+        Column("RESTARTS", right=True, spared=1),
         Column("WHY", wraps=True),
     ]
     muted = {check.name.removeprefix(COMPONENT) for check in node.checks if check.muted}
@@ -123,11 +130,12 @@ def _show_components(output: Output, node: Inspection) -> None:
 def _show_phases(output: Output, phases: list[PhaseReport]) -> None:
     """The start-up as a picture: what ran beside what, and what everything waited for."""
     total = max(phase.began_seconds + phase.seconds for phase in phases)
+    width = max(NARROW_BAR, min(BAR, output.width - BESIDE_BAR))
     styles: dict[str, Style] = {"ok": "good", "degraded": "warning", "failed": "bad"}
     rows: list[list[Cell]] = [
         [
             phase.name,
-            Styled(bar(phase.began_seconds, phase.seconds, total, BAR), styles.get(phase.outcome)),
+            Styled(bar(phase.began_seconds, phase.seconds, total, width), styles.get(phase.outcome)),
             duration(phase.seconds),
             Styled(phase.outcome if phase.outcome != "ok" else "", styles.get(phase.outcome)),
             phase.error or "",
@@ -136,14 +144,14 @@ def _show_phases(output: Output, phases: list[PhaseReport]) -> None:
     ]
     if phases[0].began_seconds > 0:  # before the agent's own code is in charge
         first = phases[0].began_seconds
-        rows.insert(0, ["(Python starts)", Styled(bar(0.0, first, total, BAR), "dim"), duration(first), "", ""])
+        rows.insert(0, ["(Python starts)", Styled(bar(0.0, first, total, width), "dim"), duration(first), "", ""])
     output.table(["PHASE", f"START-UP, {duration(total)}", Column("TOOK", right=True), "", Column("", wraps=True)], rows)
 
 
 def _show_raft(output: Output, node: Inspection) -> None:
     raft = node.raft
     words = f"{raft.role}, leader {raft.leader or 'none'}, term {raft.term}, committed {raft.commit_index}, applied {raft.applied_index}"
-    output.line(Styled("consensus ", "dim"), words)
+    output.paragraph(Styled("consensus ", "dim"), text=words)
     if raft.voters:
         reached = f"; reaches {listed(raft.reachable_voters)}" if raft.reachable_voters else ""
         output.line(Styled("voters    ", "dim"), listed(raft.voters), Styled(reached, "dim"))

@@ -212,7 +212,13 @@ def _show_change(output: Output, change: MaintenanceChange, kept: list[str]) -> 
 
 
 def _show_services(output: Output, document: ServiceList) -> None:
-    columns: list[Column | str] = ["SERVICE", Column("FIT", right=True), "VERSION", "WHERE", Column("", wraps=True)]
+    columns: list[Column | str] = [
+        "SERVICE",
+        Column("FIT", right=True),
+        Column("VERSION", spared=2),
+        Column("WHERE", wraps=True, spared=1),
+        Column("", wraps=True),
+    ]
     rows: list[list[Cell]] = []
     for service in document.services:
         style: Style = "good" if service.fit == service.total else "warning" if service.fit else "bad"

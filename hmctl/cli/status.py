@@ -54,6 +54,7 @@ def command(
 ) -> int:
     """Ask every agent, and say whether the cluster is healthy.
 
+    A narrow terminal is spared columns: RTT first, never NODE, STATE and HEALTH.
     Exit code 0: healthy; 3: a warning, such as an unreachable node; 4: critical, no quorum or nobody answers.
     """
     context = current(ctx)
@@ -80,20 +81,21 @@ async def _status(context: Context, *, watch: bool, interval: float, via: Via, t
 def _draw(output: Output, found: Status, interval: float, every: bool) -> None:
     with output.frame():
         if output.format is Format.TABLE:
-            output.line(Styled(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, every {interval:g} s; Ctrl-C ends", "dim"))
+            output.paragraph(text=Styled(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, every {interval:g} s; Ctrl-C ends", "dim"))
         output.result(found, lambda: show(output, found, every=every))
 
 
 def show(output: Output, status: Status, *, every: bool = True) -> None:
     """The whole picture for people. Without `every`, a terminal is spared the rows of many nodes that are well; a pipe gets them all, for
     grep and awk."""
-    output.line(
+    output.paragraph(
         Styled(f"{status.cluster}: ", "strong"),
         Styled(str(status.health), HEALTH_STYLE[status.health]),
         "  ",
         score(status.health_score),
-        Styled(
-            f"   leader {status.leader or 'none'}, term {status.term}" + (f", release {status.release[:12]}" if status.release else ""),
+        "   ",
+        text=Styled(
+            f"leader {status.leader or 'none'}, term {status.term}" + (f", release {status.release[:12]}" if status.release else ""),
             "dim",
         ),
     )
@@ -152,14 +154,14 @@ def show_nodes(output: Output, status: Status) -> None:
     mixed = len({node.release for node in status.nodes if node.release}) > 1
     columns: list[Column | str] = [
         "NODE",
-        "ADDRESS",
-        "ROLE",
+        Column("ADDRESS", spared=2),
+        Column("ROLE", spared=3),
         "STATE",
         Column("HEALTH", right=True),
-        Column("CONTAINERS", right=True),
-        Column("UPTIME", right=True),
-        Column("RTT", right=True),
-        *(["RELEASE"] if mixed else []),
+        Column("CONTAINERS", right=True, spared=4),
+        Column("UPTIME", right=True, spared=5),
+        Column("RTT", right=True, spared=6),
+        *([Column("RELEASE", spared=1)] if mixed else []),
     ]
     output.table(columns, [_row(node, status.leader, mixed) for node in status.nodes])
 

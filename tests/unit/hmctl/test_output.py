@@ -287,6 +287,13 @@ def test_a_long_text_is_continued_under_its_beginning(monkeypatch: pytest.Monkey
     assert piped.out.getvalue().count("\n") == 1
 
 
+def test_where_too_little_room_is_left_under_its_beginning_a_text_is_continued_at_the_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "26")
+    made = make(terminal=True, environ={"NO_COLOR": "1"})
+    made.output.paragraph("! quorum  ", text="two of three voters are connected, and no more")
+    assert made.out.getvalue() == "! quorum  two of three\n    voters are connected,\n    and no more\n"
+
+
 def picture(board: Board, now: float, height: int) -> list[str]:
     return [" ".join(plain(cell) for cell in line).strip() for line in board.picture(now, height)]
 

@@ -1,6 +1,7 @@
 """How soon all nodes know what one of them runs: containers that start are found in the registry of the other nodes' agents.
 
-Beside it, in the same run: how long Docker takes to start one.
+It waits on timers, hardly on the processor: it took as long on a machine so busy that Docker took thrice as long to start the containers.
+Hence it is compared with itself in seconds, and what Docker took is only told.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from figures import Figure, Kind
 CONTAINERS = 20
 ROUNDS = 3
 
-KNOWN = Kind("registry: containers known to all", "s", 3, f"docker run of {CONTAINERS}", tolerance=1.8)
+KNOWN = Kind("registry: containers known to all", "s", 3, "a second by the clock", tolerance=1.8)
 FIGURES = (KNOWN,)
 
 IMAGE = """
@@ -37,7 +38,8 @@ def measure(bed: Bed) -> list[Figure]:
     bed.on("node1", "bash", "-c", IMAGE)
     lag, took = (statistics.median(times) for times in zip(*[_round(bed, cluster, f"bench/reg{n}") for n in range(ROUNDS)], strict=True))
     how = f"{CONTAINERS} containers started one after the other, median of {ROUNDS}"
-    return [KNOWN.of(lag, took, f"{how}; from the last one's start until `hmctl service` lists all as fit")]
+    docker = f"starting them took Docker {took:.1f} s"
+    return [KNOWN.of(lag, 1.0, f"{how}; from the last one's start until `hmctl service` lists all as fit; {docker}")]
 
 
 def _round(bed: Bed, cluster: str, service: str) -> tuple[float, float]:

@@ -16,6 +16,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── PeerUnreachable        no connection to the peer, or its circuit is open
 │   │   └── NothingListens     its host is up and says that nobody listens there
 │   ├── HandshakeRefused       TLS or hello: the peer does not accept us, or we do not accept it
+│   │   └── AnotherNode        of the same cluster, but not the node that was called
 │   ├── ConnectionLost         the connection ended under a call
 │   ├── CallTimeout            no answer within the deadline; whether it was carried out is unknown
 │   ├── Backpressure           the peer reads too slowly: the high-water mark is reached
@@ -144,6 +145,14 @@ class NothingListens(PeerUnreachable):
 
 class HandshakeRefused(TransportError):
     pass
+
+
+class AnotherNode(HandshakeRefused):
+    """A node of this cluster is there, but not the one that was called: `found` is its name."""
+
+    def __init__(self, message: str, *, found: str, host: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, host=host, fix=fix)
+        self.found = found
 
 
 class ConnectionLost(TransportError):

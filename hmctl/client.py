@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore import api
-from hmcore.errors import CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, PkiError, RemoteError
+from hmcore.errors import AnotherNode, CommandFailed, HandshakeRefused, HyperMeshError, PeerUnreachable, PkiError, RemoteError
 from hmcore.pki import Identity, KeyPair, Kind, read_identity
 from hmcore.records import NodeReport
 from hmctl import lateness
@@ -204,6 +204,8 @@ async def connect_remote(
     if there != wanted:  # over QUIC its certificate would have said so
         await connection.close()
         process.kill()
+        if there.cluster == cluster and there.kind == Kind.NODE:
+            raise AnotherNode(f"the host runs {there.name}, not {name}", found=there.name, host=name)
         raise HandshakeRefused(f"the host runs {there.name} of cluster {there.cluster}, not {name} of {cluster}", host=name)
 
     async def close() -> None:

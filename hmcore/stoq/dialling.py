@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
+from hmcore.errors import AnotherNode, ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
 from hmcore.pki import Identity
 from hmcore.stoq.connection import HIGH_WATER, Connection
 from hmcore.stoq.greeting import Dialer, Local
@@ -80,6 +80,8 @@ async def dial(
     match failure:
         case None:
             return made[0]
+        case AnotherNode(message=message, found=found):
+            raise AnotherNode(message, found=found, host=server.name) from failure
         case HandshakeRefused(message=message) | FrameError(message=message):
             raise HandshakeRefused(message, host=server.name) from failure
         case NothingListens():

@@ -41,10 +41,12 @@ class Credentials:
 
 
 class Verdict(msgspec.Struct):
-    """What the handshake found out. `identity` is set once the certificate was accepted, `refused` if it was not."""
+    """What the handshake found out. `identity` is set once the certificate was accepted, `refused` if it was not; `instead` if that was
+    because it is a good one, of another."""
 
     identity: Identity | None = None
     refused: str | None = None
+    instead: Identity | None = None
 
 
 def configuration(credentials: Credentials, *, server: Identity | None) -> QuicConfiguration:
@@ -79,6 +81,7 @@ def judge(quic: QuicConnection, authority: bytes, *, cluster: str, server: Ident
                 raise PkiError("a certificate of the cluster is required")
             identity = pki.verify(certificate, authority, datetime.now(UTC), cluster=cluster, serving=server is not None)
             if server is not None and identity != server:
+                verdict.instead = identity
                 raise PkiError(f"the certificate belongs to {identity}, not to {server}")
             tls.verify_certificate(certificate, cadata=authority)  # a second opinion, OpenSSL's, on the chain and the dates
         except (PkiError, tls.Alert) as error:

@@ -22,7 +22,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
 
-from hmcore.errors import ConnectionLost, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
+from hmcore.errors import AnotherNode, ConnectionLost, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
 from hmcore.pki import Identity
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.mtls import ALPN, IDLE_TIMEOUT, Verdict, brief, judge
@@ -204,7 +204,9 @@ class QuicWire:
     def _why(self, event: events.ConnectionTerminated, *, ours: bool) -> HyperMeshError:
         reason = brief(event.reason_phrase)
         if self._verdict.refused is not None:
-            return HandshakeRefused(f"its certificate is refused: {self._verdict.refused}")
+            message = f"its certificate is refused: {self._verdict.refused}"
+            other = self._verdict.instead
+            return AnotherNode(message, found=other.name) if other is not None else HandshakeRefused(message)
         if QuicErrorCode.CRYPTO_ERROR <= event.error_code <= QuicErrorCode.CRYPTO_ERROR + 0xFF:
             alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
             return HandshakeRefused(f"{'TLS failed' if ours else 'it refuses us'}: {reason or f'TLS alert {alert}'}")

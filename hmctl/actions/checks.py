@@ -46,7 +46,7 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
         check_leader(view, answers),
         check_nodes(nodes, answers),
         check_components(nodes),
-        check_members(expected, view),
+        check_members(expected, view, answers),
         check_releases(reports),
         check_clocks(answers, astray),
         check_certificate(certificate_ends, now),
@@ -136,6 +136,8 @@ def _bring_back(lost: Sequence[str], view: View, answers: Answers) -> str | None
     """What mends a lack of voters. hmctl can do nothing with a node that its inventory does not name."""
     names = [node for node in lost if node in answers]
     if not names:
+        if lost and (misnamed := _misnamed(answers, found=lost)):
+            return misnamed
         return f"add {listed(lost)} to the inventory: only then can hmctl look into it" if lost else None
     silent = {node: answer for node in names if isinstance(answer := answers[node], Silence)}
     gone = [node for node in lost if node in silent or node not in answers]  # who answers us is not to be brought back
@@ -145,6 +147,11 @@ def _bring_back(lost: Sequence[str], view: View, answers: Answers) -> str | None
     member = view.members.get(first)
     known = next((answer.fix for answer in silent.values() if answer.fix), None)
     return f"bring back {listed(gone)}: {known or _look_for(first, member.address if member else first)}"
+
+
+def _misnamed(answers: Answers, *, found: Sequence[str]) -> str | None:
+    """What mends an inventory that calls one of `found` by another name."""
+    return next((answer.fix for answer in answers.values() if isinstance(answer, Silence) and answer.found in found), None)
 
 
 def _does(nodes: Sequence[str]) -> str:
@@ -246,7 +253,7 @@ def _remedy(node: NodeStatus, check: CheckReport) -> str:
     return check.fix if check.fix.startswith("hmctl ") else f"on {node.name}: {check.fix}; then {look}"
 
 
-def check_members(expected: Sequence[Expected], view: View) -> Check:
+def check_members(expected: Sequence[Expected], view: View, answers: Answers) -> Check:
     """Whether the cluster's members are the inventory's hosts."""
     name = "members"
     if not view.members and view.leader is None:
@@ -255,7 +262,8 @@ def check_members(expected: Sequence[Expected], view: View) -> Check:
     missing = [host.name for host in expected if host.name not in view.members]
     if missing:
         message = f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} not joined"
-        return Check(name=name, status=Verdict.WARN, message=message, fix="hmctl deploy")
+        others = [answer.found for node in missing if isinstance(answer := answers.get(node), Silence) and answer.found is not None]
+        return Check(name=name, status=Verdict.WARN, message=message, fix=_misnamed(answers, found=others) or "hmctl deploy")
     strangers = sorted(set(view.members) - named)
     if strangers:
         message = f"{listed(strangers)} {'is a member' if len(strangers) == 1 else 'are members'}, but not in the inventory"

@@ -20,7 +20,7 @@ from hmctl import layout
 from hmctl.actions.refusal import Refusal, unsafe
 from hmctl.facts.agent import checksum
 from hmctl.facts.gather import HostFacts
-from hmctl.phases.configure import differences
+from hmctl.phases.configure import differences, spelled
 from hmctl.phases.ownership import cluster_of
 from hmctl.phases.reconfigure import Rewrite
 from hmctl.render import Renderer, edited
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
 
 DEPLOY = "hmctl deploy"
+VOTERS = "voters "  # how the words begin that say which control nodes a file names
 _TIMEOUT = re.compile(rb"^TimeoutStartSec=.*$", re.MULTILINE)
 
 
@@ -41,7 +42,7 @@ class Change:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.path} {_shown(self.old)} -> {_shown(self.new)}"
+        return f"{self.path} {spelled(self.old)} -> {spelled(self.new)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ def _elsewhere(present: AgentConfig, meant: AgentConfig) -> Iterator[str]:
         if old != new:
             yield f"{name} {old} -> {new}"
     if set(present.voters) != set(meant.voters):
-        yield f"voters {_voters(present)} -> {_voters(meant)}"
+        yield f"{VOTERS}{_voters(present)} -> {_voters(meant)}"
 
 
 def _voters(config: AgentConfig) -> str:
@@ -265,18 +266,6 @@ def _drift(facts: HostFacts, file: bytes) -> Iterator[str]:
     else:
         what = "what the inventory says, not with what" if started == checksum(file) else "other settings than"
         yield f"its agent runs with {what} its file says: the file was changed after the agent had started"
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "(none)"
-        case float():
-            return f"{value:g}"
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return str(value)
 
 
 def outside_common(node: NodeDiff, common: Iterable[Change]) -> tuple[Change, ...]:

@@ -6,12 +6,10 @@ in its agent's memory and may be many.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any
 
 import msgspec
 
@@ -197,21 +195,3 @@ def asked_kinds(words: Iterable[str]) -> tuple[str, ...]:
         known = f"kinds are {', '.join(of_family or [*NODE_KINDS, *FAMILIES])}"
         raise UsageError(f"--kind {kind}: there are no such events", fix=f"did you mean {' or '.join(close)}?" if close else known)
     return asked
-
-
-_UNITS: dict[str, Any] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SPAN = re.compile(r"(?:\d{1,6}\s*[smhdw]\s*)+")
-_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
-
-
-def since_time(text: str, now: datetime) -> float:
-    """Seconds since 1970 of 10m, 1h30m, 08:00 (today), 2026-11-22 08:00. Raises UsageError."""
-    try:
-        if _SPAN.fullmatch(text):
-            spans = re.findall(r"(\d+)\s*([smhdw])", text)
-            return (now - sum((timedelta(**{_UNITS[unit]: int(count)}) for count, unit in spans), timedelta())).timestamp()
-        at = datetime.fromisoformat(f"{now:%Y-%m-%d} {text.zfill(8 if text.count(':') == 2 else 5)}" if _CLOCK.fullmatch(text) else text)
-        return (at if at.tzinfo else at.replace(tzinfo=now.tzinfo)).timestamp()
-    except (ValueError, OverflowError) as error:
-        fix = "give it like 10m, 1h30m, 08:00 or '2026-11-22 08:00'"
-        raise UsageError(f"--since {text}: that is no time", fix=fix) from error

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from hmcore.errors import CommandFailed, HyperMeshError, Unreachable, UsageError
+from hmcore.errors import CommandFailed, HyperMeshError, Unreachable
+from hmctl.times import LATEST
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hmctl.remote.ssh import Connector
 
 UNIT = "hypermesh-agent.service"
+JOURNALCTL = ("journalctl", "-u", UNIT, "-o", "json", "--output-fields=MESSAGE,PRIORITY", "--no-pager", "--quiet")
 LONGEST = 1024 * 1024  # bytes of a line; a longer one is dropped rather than kept in memory
 QUEUED = 1000  # entries of all hosts together that wait to be shown
 HOLD = 0.3  # seconds that a followed entry waits for an older one of another host
@@ -67,30 +68,25 @@ def _text(message: object) -> str:
             return ""
 
 
-_SPAN = r"(\d+(\.\d+)?\s*(us|ms|s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|M|months?|y|years?)\s*)+"
-_DAY = r"((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d{4}-\d\d-\d\d"
-_CLOCK = r"\d\d?:\d\d(:\d\d(\.\d+)?)?"
-_TIME = re.compile(rf"now|today|yesterday|@\d+(\.\d+)?|-?{_SPAN}|{_SPAN}ago|({_DAY}|{_CLOCK}|{_DAY}[ T]{_CLOCK})(Z| ?UTC)?")
-
-
-def journal_time(text: str) -> str:
-    """`text` as every journalctl understands it; spans (10m, 1h 30min) lie in the past. Raises UsageError if it is no time."""
-    if not _TIME.fullmatch(text):
-        raise UsageError(f"--since {text}: that is no time", fix="give it like 10m, '2h ago', yesterday, 08:00 or '2026-11-22 08:00'")
-    if re.fullmatch(_SPAN, text):
-        return f"-{text}"
-    return re.sub(r"(?<=\d)T(?=\d)", " ", text).removesuffix("Z") + (" UTC" if text.endswith("Z") else "")
-
-
-def command(*, since: str | None, tail: int | None, cursor: str | None = None, follow: bool = False) -> list[str]:
-    """The journalctl call. `since`: see journal_time. Raises UsageError."""
-    argv = ["journalctl", "-u", UNIT, "-o", "json", "--output-fields=MESSAGE,PRIORITY", "--no-pager", "--quiet"]
+def command(*, since: float | None, tail: int | None) -> list[str]:
+    """The journalctl call for what is there already. `since`: seconds since 1970, so that no host's zone matters."""
+    argv = [*JOURNALCTL]
     if since is not None:
-        argv.append(f"--since={journal_time(since)}")
-    if cursor is not None:
-        argv.append(f"--after-cursor={cursor}")
-    argv.append(f"--lines={'all' if tail is None else tail}")
-    return [*argv, "--follow"] if follow else argv
+        argv.append(f"--since=@{since:.6f}")
+    if newest_first(since, tail):
+        argv += [f"--until=@{LATEST:.0f}", "--reverse"]
+    return [*argv, f"--lines={'all' if tail is None else tail}"]
+
+
+def newest_first(since: float | None, tail: int | None) -> bool:
+    """Whether entries come the newest first: with --since, journalctl takes the first lines, unless it goes backwards. That it begins at
+    the end then, older ones do only with --until."""
+    return since is not None and tail is not None
+
+
+def follow_command(cursor: str | None) -> list[str]:
+    """The journalctl call for what comes after `cursor`. Without one the journal was empty a moment ago: whatever came since is new."""
+    return [*JOURNALCTL, "--since=-5s" if cursor is None else f"--after-cursor={cursor}", "--lines=all", "--follow"]
 
 
 class Lines:
@@ -149,9 +145,9 @@ class Window(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be read. `tail`: so many of the latest entries of each host; None: all since `since`."""
+    """What is to be read. `since`: seconds since 1970. `tail`: so many of the latest entries of each host; None: all since then."""
 
-    since: str | None
+    since: float | None
     tail: int | None
 
 
@@ -163,14 +159,15 @@ async def history(hosts: Sequence[Host], connector: Connector, request: Request,
     """Shows what the journals hold, oldest first. `lost` hears of hosts that cannot be read; the others go on.
 
     All are read side by side, however long they are. `in_turns`: a host after the other, as connections get free, and kept until all have
-    been read; for requests with a tail.
+    been read; for requests with a tail. What comes the newest first is kept as well: its tail bounds it.
     """
-    if in_turns:
-        for kept in await _latest(hosts, connector, command(since=request.since, tail=request.tail), lost):
+    argv, backwards = command(since=request.since, tail=request.tail), newest_first(request.since, request.tail)
+    if in_turns or backwards:
+        for kept in await _latest(hosts, connector, argv, lost, backwards=backwards):
             show(kept)
         return
     async with AsyncExitStack() as stack:
-        opened = await _open_all(hosts, connector, command(since=request.since, tail=request.tail), lost)
+        opened = await _open_all(hosts, connector, argv, lost)
         streams = [await stack.enter_async_context(aclosing(_entries(host.name, process))) for host, process in opened]
 
         async def following_of(number: int) -> Entry | None:
@@ -215,10 +212,7 @@ async def _follow_one(
 ) -> None:
     while True:
         try:
-            cursor = cursors.get(host.name)
-            # Without a cursor the journal was empty a moment ago: whatever came since is new.
-            argv = command(since="5s" if cursor is None else None, tail=None, cursor=cursor, follow=True)
-            process = await _open(await connector.connect(host), argv)
+            process = await _open(await connector.connect(host), follow_command(cursors.get(host.name)))
             try:
                 told = False
                 async with aclosing(_entries(host.name, process)) as entries:
@@ -235,7 +229,8 @@ async def _follow_one(
         await asyncio.sleep(RETRY)
 
 
-async def _latest(hosts: Sequence[Host], connector: Connector, argv: list[str], lost: Lost) -> list[Entry]:
+async def _latest(hosts: Sequence[Host], connector: Connector, argv: list[str], lost: Lost, *, backwards: bool) -> list[Entry]:
+    """By time; what a host wrote in the same microsecond in its own order."""
     found: list[Entry] = []
 
     async def read(host: Host) -> None:
@@ -250,7 +245,7 @@ async def _latest(hosts: Sequence[Host], connector: Connector, argv: list[str], 
     async with asyncio.TaskGroup() as group:
         for host in hosts:
             group.create_task(read(host), name=f"journal of {host.name}")
-    return sorted(found)
+    return sorted(reversed(found) if backwards else found, key=lambda entry: entry.time)
 
 
 async def _open_all(hosts: Sequence[Host], connector: Connector, argv: list[str], lost: Lost) -> list[tuple[Host, Process]]:

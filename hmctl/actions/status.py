@@ -115,11 +115,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Silence(msgspec.Struct, frozen=True):
-    """Why a node did not answer, and what could be done about it. `reached`: it did answer, but would not talk to us."""
+    """Why a node did not answer, and what could be done about it. `reached`: it did answer, but would not talk to us. `found`: another
+    node of the cluster is there, this one."""
 
     reason: str
     fix: str | None = None
     reached: bool = False
+    found: str | None = None
 
 
 Answers = Mapping[str, Answer | Silence]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from hmcore.errors import HyperMeshError, NothingListens, PeerUnreachable, RemoteError
+from hmcore.errors import AnotherNode, HyperMeshError, NothingListens, PeerUnreachable, RemoteError
 from hmcore.pki import valid_until
 from hmcore.records import Role
 from hmctl.actions.checks import judge
@@ -58,7 +58,7 @@ async def survey(
             found, used = over_ssh, Via.SSH
         else:  # a host that we reached but whose agent does not run says so better than UDP's silence
             found = {name: over_ssh[name] if isinstance(over_ssh[name], PeerUnreachable) else answer for name, answer in found.items()}
-    answers = {name: _silence(answer) if isinstance(answer, HyperMeshError) else answer for name, answer in found.items()}
+    answers = {name: silence_of(answer) if isinstance(answer, HyperMeshError) else answer for name, answer in found.items()}
     status = judge(
         cluster=inventory.name,
         expected=[Expected(host.name, host.address, host.role) for host in inventory.hosts],
@@ -168,7 +168,10 @@ class _Asking:
                 await agent.close()
 
 
-def _silence(error: HyperMeshError) -> Silence:
+def silence_of(error: HyperMeshError) -> Silence:
     """A node that refused us, or failed to answer once we had reached it, is not out of reach: another way there helps nobody."""
     fix = f"hmctl deploy; why its agent is gone: hmctl logs {error.host}" if isinstance(error, NothingListens) else None
+    if isinstance(error, AnotherNode):
+        fix = f"the inventory calls {error.found} '{error.host}': set its name, or its address, back"
+        return Silence(error.message, fix, reached=True, found=error.found)
     return Silence(error.message, error.fix or fix, reached=not isinstance(error, PeerUnreachable | RemoteError))

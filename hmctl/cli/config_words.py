@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from hmctl.actions.config_diff import ConfigDiff, outside_common
+from hmctl.actions.config_diff import VOTERS, ConfigDiff, outside_common
 from hmctl.text import Cell, Styled, duration, listed, plural
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def show_diff(output: Output, diff: ConfigDiff) -> None:
     if diff.changed and not diff.refusals:
         _how_to_apply(output, diff)
     elif same and not diff.changed:
-        output.line(Styled("No changes.", "good") if len(same) == len(diff.nodes) else f"{listed(same)}: no changes")
+        where = "" if len(same) == len(diff.nodes) else f"{listed(same)}: "
+        if any(node.elsewhere for node in diff.nodes):
+            what = "the control nodes do: hmctl deploy" if any(map(_of_voters, _elsewhere_common(diff))) else "the rest is for hmctl deploy"
+            output.line(f"{where}no settings differ; {what}" if where else f"No settings differ; {what}")
+        else:
+            output.line(f"{where}no changes" if where else Styled("No changes.", "good"))
 
 
 def _how_to_apply(output: Output, diff: ConfigDiff) -> None:
@@ -54,15 +59,35 @@ def _how_to_apply(output: Output, diff: ConfigDiff) -> None:
 def show_changes(output: Output, diff: ConfigDiff, write: Write) -> None:
     """The differences."""
     compared = [node.name for node in diff.nodes if node.status in ("same", "differs")]
-    if diff.common:
+    shared = _elsewhere_common(diff)
+    said = [other for other in shared if not _of_voters(other)]  # long, and the same from every node: one sentence has it
+    if diff.common or said:
         write(text=Styled("all nodes" if len(compared) == len(diff.nodes) > 1 else listed(compared), "strong"))
         _lines(write, diff.common)
+        _for_deploy(write, said)
     for node in diff.nodes:
-        own = outside_common(node, diff.common)
-        if own or node.drift or node.elsewhere or node.error or (node.restart and not node.changes):
+        own, elsewhere = outside_common(node, diff.common), [other for other in node.elsewhere if other not in shared]
+        if own or node.drift or elsewhere or node.error or (node.restart and not node.changes):
             write(text=Styled(node.name, "strong"))
             _lines(write, own)
-            _remarks(write, node)
+            _remarks(write, node, elsewhere)
+    if diff.changed and len(said) < len(shared):
+        write(text="The control nodes differ, too: that is no setting, but for hmctl deploy.")
+
+
+def _elsewhere_common(diff: ConfigDiff) -> list[str]:
+    """What is deploy's business on every node that could be compared, in the same words."""
+    compared = [node.elsewhere for node in diff.nodes if node.status in ("same", "differs")]
+    return [other for other in compared[0] if all(other in each for each in compared)] if compared else []
+
+
+def _of_voters(other: str) -> bool:
+    return other.startswith(VOTERS)
+
+
+def _for_deploy(write: Write, elsewhere: Sequence[str]) -> None:
+    for other in elsewhere:
+        write(Styled("  - ", "dim"), text=f"{other}: no setting, that is for hmctl deploy")
 
 
 def _lines(write: Write, changes: Sequence[Change]) -> None:
@@ -70,13 +95,12 @@ def _lines(write: Write, changes: Sequence[Change]) -> None:
         write(Styled("  ~ ", "accent"), text=str(change))
 
 
-def _remarks(write: Write, node: NodeDiff) -> None:
+def _remarks(write: Write, node: NodeDiff, elsewhere: Sequence[str]) -> None:
     for drift in node.drift:
         write(Styled("  ! ", "warning"), text=drift)
     if node.restart and not node.changes:
         write(Styled("  ~ ", "accent"), text="restart the agent")
-    for other in node.elsewhere:
-        write(Styled("  - ", "dim"), text=f"{other}: no setting, that is for hmctl deploy")
+    _for_deploy(write, elsewhere)
     if node.error:
         write(Styled("  ✗ ", "bad"), text=node.error)
         if node.fix:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hmcore.errors import HyperMeshError
-from hmctl.actions.events import LOST, EventList, EventView, Happened, Wanted, asked_kinds, local_time, merged, since_time
+from hmctl.actions.events import LOST, EventList, EventView, Happened, Wanted, asked_kinds, local_time, merged
 from hmctl.actions.flows import Problem, exit_code
 from hmctl.cli.completing import event_kinds
 from hmctl.cli.containers import COUNTED, warn_of_unknown
@@ -20,6 +20,7 @@ from hmctl.client import Via
 from hmctl.document import Format
 from hmctl.output import Output
 from hmctl.text import Cell, Style, Styled
+from hmctl.times import since_time
 
 DEFAULT_LIMIT = 100
 FOLLOW_LIMIT = 10
@@ -49,7 +50,9 @@ def command(
             autocompletion=event_kinds,
         ),
     ] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 08:00, 2026-11-22 08:00.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, yesterday, 08:00, 2026-11-22 08:00.")
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -65,7 +68,7 @@ def command(
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
-    now = datetime.now().astimezone()
+    now = datetime.now()  # of no zone: every date has this machine's offset of its own day
     wanted = Wanted(
         frozenset(nodes or ()),
         container,

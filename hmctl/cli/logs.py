@@ -10,11 +10,12 @@ import msgspec
 import typer
 
 from hmcore.errors import HyperMeshError, UsageError
-from hmctl.actions.journal import Entry, Request, follow, history, journal_time
+from hmctl.actions.journal import Entry, Request, follow, history
 from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current
 from hmctl.client import AT_ONCE
 from hmctl.text import TINTS, Style, Styled
+from hmctl.times import since_time
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
@@ -39,7 +40,9 @@ def command(
         list[str] | None, typer.Argument(metavar="NODE", help="Only these nodes.", show_default=False, autocompletion=inventory_nodes)
     ] = None,
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the journals grow, until Ctrl-C.")] = False,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, 2026-11-22 08:00.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, yesterday, 08:00, 2026-11-22 08:00.")
+    ] = None,
     tail: Annotated[
         int | None,
         typer.Option(
@@ -49,11 +52,12 @@ def command(
 ) -> int:
     """Show the agents' journals, merged by time and marked with their node."""
     context = current(ctx)
-    if since is not None:
-        journal_time(since)  # a mistake in it is said before any host is asked
+    begin = None
+    if since is not None:  # a mistake in it is said before any host is asked
+        begin = since_time(since, datetime.now())  # of no zone: every date has this machine's offset of its own day
     elif tail is None:
         tail = FOLLOW_TAIL if following else DEFAULT_TAIL
-    logs = _logs(context, nodes or [], Request(since, tail), following=following)
+    logs = _logs(context, nodes or [], Request(begin, tail), following=following)
     return context.run_until_interrupted(logs) if following else context.run(logs)
 
 
@@ -64,7 +68,7 @@ def too_many(hosts: Sequence[Host], request: Request, *, following: bool) -> boo
     if len(hosts) + len(bastions) <= AT_ONCE:
         return False
     if following or request.tail is None:
-        what = "follow" if following else f"read all since {request.since} of"
+        what = "follow" if following else "read all since then of"
         fix = "name fewer nodes" if following else "name fewer nodes, or say how many lines of each: --tail N"
         raise UsageError(f"no more than {AT_ONCE} SSH connections are open at once: too few to {what} {len(hosts)} nodes", fix=fix)
     return True

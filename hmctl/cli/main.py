@@ -174,6 +174,7 @@ def _quieten_libraries(verbose: bool) -> None:
 
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        logging.getLogger("quic").setLevel(logging.WARNING)  # aioquic's own traces of every connection: nobody asked for those
     else:
         logging.getLogger().addHandler(logging.NullHandler())
 

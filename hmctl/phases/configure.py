@@ -26,10 +26,23 @@ def differences(old: bytes, new: bytes) -> list[str]:
         if key not in after:
             changes.append(f"{key} removed")
         elif key not in before:
-            changes.append(f"{key} = {after[key]}")
+            changes.append(f"{key} = {spelled(after[key])}")
         elif before[key] != after[key]:
-            changes.append(f"{key} {before[key]} -> {after[key]}")
+            changes.append(f"{key} {spelled(before[key])} -> {spelled(after[key])}")
     return changes
+
+
+def spelled(value: object) -> str:
+    """A value of a configuration for people: the same from whichever document and command it comes."""
+    match value:
+        case None:
+            return "(none)"
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case _:
+            return str(value)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

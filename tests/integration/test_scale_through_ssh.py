@@ -86,12 +86,13 @@ def test_as_many_nodes_as_there_may_be_connections_are_followed_with_one_each(ho
     until(lambda: counts(hosts)["open"] == 0)
 
 
-def test_the_latest_lines_of_more_journals_than_connections_are_read_in_turns(hosts: Fleet) -> None:
+@pytest.mark.parametrize("since", [pytest.param([], id="ever"), pytest.param(["--since", "@2"], id="since then")])
+def test_the_latest_lines_of_more_journals_than_connections_are_read_in_turns(hosts: Fleet, since: list[str]) -> None:
     hosts.hosts(counts="reset")
-    run = hosts.hmctl("-o", "json", "logs", "--tail", "3")
+    run = hosts.hmctl("-o", "json", "logs", "--tail", "3", *since)
     assert run.status == 0, run.stderr
     lines = [json.loads(line) for line in run.stdout.splitlines()]
-    assert sorted(line["message"] for line in lines) == sorted(f"{name} says {number}" for name in hosts.names for number in (1, 2, 3))
+    assert sorted(line["message"] for line in lines) == sorted(f"{name} says {number}" for name in hosts.names for number in (3, 4, 5))
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert counts(hosts)["total"] == COUNT
     assert counts(hosts)["peak"] <= AT_ONCE

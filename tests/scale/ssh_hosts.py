@@ -28,6 +28,7 @@ from hmctl import layout
 from hmctl.remote.fake import FakeRemote, Machine
 
 CHUNK = 1 << 20
+MESSAGES = 5  # in each journal
 
 
 @dataclass
@@ -55,13 +56,21 @@ class Counts:
     by_host: Counter[str] = field(default_factory=Counter)
 
 
-def journal(name: str, lines: int) -> bytes:
-    """The latest lines of an agent's journal, a second apart."""
-    return b"".join(
-        json.dumps({"__REALTIME_TIMESTAMP": str(number * 1_000_000), "__CURSOR": f"c{number}", "MESSAGE": f"{name} says {number}"}).encode()
-        + b"\n"
-        for number in range(1, lines + 1)
-    )
+def journalctl(name: str, options: list[str]) -> bytes:
+    """An agent's journal of MESSAGES lines, a second apart since 1970. As the real one: with --since the first lines, unless --reverse."""
+    since = max((float(option.partition("@")[2]) for option in options if option.startswith("--since=@")), default=None)
+    count = next(option.partition("=")[2] for option in options if option.startswith("--lines="))
+    numbers = [number for number in range(1, MESSAGES + 1) if since is None or number >= since]
+    if "--reverse" in options:
+        numbers.reverse()
+    if count != "all":
+        first = since is not None or "--reverse" in options
+        numbers = numbers[: int(count)] if first else numbers[len(numbers) - int(count) :]
+    lines = [
+        {"__REALTIME_TIMESTAMP": str(number * 1_000_000), "__CURSOR": f"c{number}", "MESSAGE": f"{name} says {number}"}
+        for number in numbers
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
 class Hosts:
@@ -93,8 +102,8 @@ class Hosts:
             case [*_, "/usr/local/bin/hypermesh-agent", "relay"]:
                 await self._relay(host, process)
                 return
-            case [*_, "journalctl", "-u", _, "-o", "json", _, _, _, lines] if lines.startswith("--lines="):
-                process.stdout.write(journal(host.name, int(lines.partition("=")[2])))
+            case _ if "journalctl" in argv:
+                process.stdout.write(journalctl(host.name, argv))
                 process.exit(0)
                 return
             case ["sh", "-c", _, "hm-lock", *_]:

@@ -16,7 +16,16 @@ import pytest
 from hmcore import api, pki
 from hmcore.config.inventory import Host, Inventory, SshTarget
 from hmcore.config.presets import settings_for
-from hmcore.errors import HandshakeRefused, HyperMeshError, PeerUnreachable, PermissionDenied, PkiError, Unreachable, UsageError
+from hmcore.errors import (
+    AnotherNode,
+    HandshakeRefused,
+    HyperMeshError,
+    PeerUnreachable,
+    PermissionDenied,
+    PkiError,
+    Unreachable,
+    UsageError,
+)
 from hmcore.pki import Identity, Kind
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmcore.stoq.endpoint import Listener, serve
@@ -129,8 +138,9 @@ async def test_typed_calls_over_quic(store: OperatorStore) -> None:
 
 async def test_another_node_at_the_address_is_refused(store: OperatorStore) -> None:
     async with agent(store, "node1") as listener:
-        with pytest.raises(HandshakeRefused):
+        with pytest.raises(AnotherNode) as refused:
             await connect(host("node2", listener.port), store, via=Via.QUIC)
+        assert (refused.value.found, refused.value.host) == ("node1", "node2")
 
 
 async def test_without_a_certificate_nobody_is_asked(tmp_path: Path) -> None:
@@ -474,10 +484,14 @@ async def test_the_same_calls_through_ssh(tmp_path: Path) -> None:
         assert remote.process.killed
 
 
-async def test_a_host_of_another_cluster_is_told_apart_through_ssh(tmp_path: Path) -> None:
+async def test_another_node_and_another_cluster_are_told_apart_through_ssh(tmp_path: Path) -> None:
     async with unix_agent(tmp_path, "node7") as path:
-        with pytest.raises(HandshakeRefused, match="runs node7"):
+        with pytest.raises(AnotherNode, match="runs node7, not node1") as refused:
             await connect_remote(RelayRemote(host("node1", 1), path), CLUSTER)
+        assert refused.value.found == "node7"
+        with pytest.raises(HandshakeRefused, match="runs node7 of cluster") as other:
+            await connect_remote(RelayRemote(host("node7", 1), path), "hm-zzzzzzzzzz")
+        assert not isinstance(other.value, AnotherNode)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmcore.errors import AnotherNode, HandshakeRefused
 from hmcore.health import CHECKS, component_check, score
 from hmcore.records import (
     CheckReport,
@@ -24,6 +25,7 @@ from hmcore.records import (
 )
 from hmctl.actions.checks import EXPIRES_SOON, judge
 from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
+from hmctl.actions.survey import silence_of
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 LATER = NOW + timedelta(days=300)
@@ -250,6 +252,14 @@ def test_the_moment_after_the_leaders_end_is_no_good_news() -> None:
     assert check(found, "leader").status is Verdict.WARN
     assert check(found, "leader").message == "node1 leads term 3 as the others have it, but does not answer us"
     assert check(found, "quorum").status is Verdict.WARN  # what the others still believe of a silent leader is no evidence
+
+
+def test_a_node_that_the_inventory_calls_by_another_name_is_mended_there() -> None:
+    renamed = silence_of(AnotherNode("the certificate belongs to node node3, not to node node4", found="node3", host="node4"))
+    found = status(report("node1", reachable=("node2",)), report("node2"), ("node4", renamed), hosts=("node1", "node2", "node4"))
+    fix = "the inventory calls node3 'node4': set its name, or its address, back"
+    assert {name: check(found, name).fix for name in ("nodes", "members", "quorum")} == dict.fromkeys(("nodes", "members", "quorum"), fix)
+    assert silence_of(HandshakeRefused("expired", host="node4")) == Silence("expired", reached=True)
 
 
 def test_a_quorum_that_is_lost_is_mended_as_the_silent_node_says() -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.errors import UsageError
 from hmcore.records import Event, NodeEvent
-from hmctl.actions.events import FAMILIES, Wanted, asked_kinds, local_time, lost, merged, of_cluster, of_node, rfc3339, since_time
+from hmctl.actions.events import FAMILIES, Wanted, asked_kinds, local_time, lost, merged, of_cluster, of_node, rfc3339
 
 NOW = datetime(2026, 11, 22, 18, 30, tzinfo=timezone(timedelta(hours=1)))
 
@@ -87,31 +85,6 @@ def test_a_gap_stands_before_what_came_after_it() -> None:
 
 def test_since_leaves_out_what_was_before() -> None:
     assert [event.number for event in of_node([own(1, 1.0), own(2, 2.0)], Wanted(since=2.0))] == [2]
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [
-        ("10m", "2026-11-22T17:20:00Z"),
-        ("1h30m", "2026-11-22T16:00:00Z"),
-        ("1h 30m", "2026-11-22T16:00:00Z"),
-        ("2d", "2026-11-20T17:30:00Z"),
-        ("08:00", "2026-11-22T07:00:00Z"),
-        ("8:00", "2026-11-22T07:00:00Z"),
-        ("8:00:30", "2026-11-22T07:00:30Z"),
-        ("2026-11-22 08:00", "2026-11-22T07:00:00Z"),
-        ("2026-11-22T08:00:00Z", "2026-11-22T08:00:00Z"),
-        ("2026-11-21", "2026-11-20T23:00:00Z"),
-    ],
-)
-def test_since_is_understood(text: str, at: str) -> None:
-    assert datetime.fromtimestamp(since_time(text, NOW), UTC) == datetime.fromisoformat(at)
-
-
-@given(st.text(max_size=12) | st.from_regex(r"[0-9: smhdwT-]{0,12}", fullmatch=True))
-def test_since_is_a_time_or_a_usage_error(text: str) -> None:
-    with contextlib.suppress(UsageError):
-        assert isinstance(since_time(text, NOW), float)
 
 
 def test_times_for_people_have_a_date_only_on_other_days() -> None:

@@ -60,11 +60,11 @@ def test_lines_bear_their_time_and_node(journals: Journals, capsys: pytest.Captu
 
 
 def test_json_is_a_document_a_line(journals: Journals, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["logs", "node2", "node1", "--since", "10m", "-o", "json"]) == 0
+    assert main.run(["logs", "node2", "node1", "--since", "@1795000000", "-o", "json"]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert documents[0] == {"time": "2026-11-18T11:06:40.000000Z", "node": "node1", "priority": 6, "message": "started"}
     assert documents[1]["message"] == "failed\n  at x"
-    assert journals.read == [(["node2", "node1"], Request("10m", None))]
+    assert journals.read == [(["node2", "node1"], Request(1_795_000_000.0, None))]
 
 
 def test_following_begins_where_the_history_ended(journals: Journals) -> None:
@@ -90,4 +90,11 @@ def test_hosts_that_cannot_be_read_are_named(lost: list[str], code: int, journal
 
 def test_an_unknown_node_is_a_usage_error(journals: Journals) -> None:
     assert main.run(["logs", "nod1"]) == 2
+    assert journals.read == []
+
+
+@pytest.mark.parametrize("words", [["logs"], ["events"]])
+def test_what_is_no_time_is_a_usage_error_in_one_way(words: list[str], journals: Journals, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*words, "--since", "yesterdy"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == "error: --since yesterdy: that is no time"
     assert journals.read == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -101,6 +102,17 @@ def test_a_bug_is_short_and_shows_its_place_only_on_request(probe: Callable[...,
     assert "Traceback" not in err
     assert main.run(["status", "--verbose"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_verbose_does_not_bring_in_the_traces_of_quic(probe: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: asked.append(options["level"]))
+    quic = logging.getLogger("quic")
+    monkeypatch.setattr(quic, "level", logging.NOTSET)
+    probe(lambda: None)
+    main.run(["status", "-v"])
+    assert asked == [logging.INFO]
+    assert quic.getEffectiveLevel() == logging.WARNING
 
 
 def test_task_groups_are_unpacked(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -87,11 +88,58 @@ def load(
     cluster: Cluster, programs: str, *, killed_after: float | None = None, release: str = "/opt/hypermesh/current"
 ) -> dict[str, Any] | None:
     """The loader, as the agent runs it; `killed_after` seconds: by SIGKILL, and without an answer."""
-    request = {"node": NODE, "cgroup": PARENT, "mode": "audit", "digest": "1" * 64, "programs": programs, "root": "/sys/fs/bpf/hypermesh"}
     limit = ["timeout", "-s", "KILL", str(killed_after)] if killed_after else []
     argv = [*limit, "/usr/bin/python3", "-I", f"{release}/node_agent/security/loader.py"]
-    done = cluster.lab.exec(NODE, argv, stdin=json.dumps(request).encode())
+    done = cluster.lab.exec(NODE, argv, stdin=_request(programs))
     return json.loads(done.stdout) if done.stdout else None
+
+
+# argv: the release, and before which of its steps it dies. A step: a call that changes what outlives it in the kernel.
+DYING = """
+import os, signal, sys
+sys.path.append(sys.argv[1])
+from node_agent.security import kernel, loader
+left = int(sys.argv[2])
+def step(call):
+    def stepped(*args):
+        global left
+        if call is not unlink or args[0].startswith("/sys/fs/bpf/") and os.path.lexists(args[0]):
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+        return call(*args)
+    return stepped
+unlink = os.unlink
+os.unlink, os.rmdir = step(unlink), step(os.rmdir)
+for name in ("pin", "update", "relink"):
+    setattr(kernel.Bpf, name, step(getattr(kernel.Bpf, name)))
+raise SystemExit(loader.main())
+"""
+
+
+def load_dying(cluster: Cluster, before_step: int) -> dict[str, Any] | None:
+    """The loader, as the agent runs it, but that it kills itself before the given one of its steps; None then."""
+    argv = ["/usr/bin/python3", "-I", "-c", DYING, "/opt/hypermesh/current", str(before_step)]
+    done = cluster.lab.exec(NODE, argv, stdin=_request(PROGRAMS))
+    assert done.stdout or done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr.decode()
+    return json.loads(done.stdout) if done.stdout else None
+
+
+def _request(programs: str) -> bytes:
+    request = {"node": NODE, "cgroup": PARENT, "mode": "audit", "digest": "1" * 64, "programs": programs, "root": "/sys/fs/bpf/hypermesh"}
+    return json.dumps(request).encode()
+
+
+def happens(cluster: Cluster) -> None:
+    """A program begins in a container's cgroup, after it has sent a datagram to this host."""
+    shell(cluster, f"mkdir -p {OURS}; (echo $BASHPID > {OURS}/cgroup.procs; echo > /dev/udp/127.0.0.1/5302; exec true); rmdir {OURS}")
+
+
+def happened(cluster: Cluster) -> tuple[int, int]:
+    """How many programs have begun in containers, and datagrams that they have sent to this host."""
+    found = counted(cluster)
+    sent = sum(flow["packets_out"] for flow in found["flows"] if flow["protocol"] == 17 and flow["peer"] == "127.0.0.1")
+    return found["totals"]["execs"], sent
 
 
 def restart(cluster: Cluster, node: str = NODE) -> None:

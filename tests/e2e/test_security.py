@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,10 @@ from kernels import (
     check,
     counted,
     exec_links,
+    happened,
+    happens,
     load,
+    load_dying,
     pinned,
     restart,
     running,
@@ -112,12 +116,37 @@ def test_what_the_verifier_refuses_or_a_kill_interrupts_changes_nothing(cluster:
             assert shell(cluster, state) == before
     assert (load(cluster, PROGRAMS, release="/tmp/other") or {}).get("ok")
     assert shell(cluster, state).split()[-1] != before.split()[-1]  # once they work, it does replace them
-    for tenths in range(1, 15):
+    for tenths in (2, 5, 8):  # while it compiles: see below for its steps
         load(cluster, PROGRAMS, killed_after=tenths / 10)
-        assert attached(cluster) == HOOKS  # old or new: never none, never two
+        assert attached(cluster) == HOOKS
     restart(cluster)
     eventually(running(cluster), within=20)
     assert sum(name.startswith("link_") for name in pinned(cluster)) == 4
+    cluster.until_healthy()
+
+
+def test_a_loader_that_dies_before_any_of_its_steps_misses_nothing_and_the_next_makes_it_good(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    eventually(running(cluster), within=20)
+    execs, sent = happened(cluster)
+    for step in itertools.count():
+        answer = load_dying(cluster, step)
+        assert attached(cluster) == HOOKS  # old or new: never none, never two
+        happens(cluster)
+        if answer is not None:
+            break
+        assert happened(cluster) == (execs := execs + 1, sent := sent + 1)
+        assert (load(cluster, PROGRAMS) or {}).get("ok")
+        assert attached(cluster) == HOOKS
+        assert exec_links(cluster) == 1
+        assert sum(name.startswith("link_") for name in pinned(cluster)) == sum(HOOKS.values()) + 1
+        happens(cluster)
+        assert happened(cluster) == (execs := execs + 1, sent := sent + 1)
+    assert answer["ok"]
+    assert step == 7  # three hooks' programs, the new link for what begins, the switch, the removal of the old link, the digest
+    restart(cluster)  # what this has loaded, the agent does not want
+    eventually(running(cluster), within=20)
     cluster.until_healthy()
 
 
@@ -125,6 +154,9 @@ def test_a_removed_parent_cgroup_is_made_again(cluster: Cluster, eventually: Cal
     eventually(running(cluster), within=20)
     shell(cluster, f"rmdir {PARENT}")
     eventually(running(cluster), within=30)  # by itself: nobody restarts the agent
+    execs, sent = happened(cluster)
+    happens(cluster)
+    assert happened(cluster) == (execs + 1, sent + 1)
     cluster.until_healthy()
 
 
@@ -137,6 +169,42 @@ def test_a_pin_that_is_gone_is_said_and_made_again(cluster: Cluster, eventually:
     eventually(lambda: "flows" in pinned(cluster) and running(cluster)(), within=30)  # by itself
     assert "cannot be read" not in cluster.run("flows", "--node", NODE).stderr
     assert "Traceback" not in cluster.inside(NODE, "journalctl", "-u", AGENT, "-o", "cat", "--no-pager", "--since", "-40s")
+    cluster.until_healthy()
+
+
+IMPORTS = """
+import subprocess, sys, time
+began = time.monotonic()
+program = "import node_agent.platform.platform, docker, pysyncobj, aioquic.quic.connection, uvloop"
+subprocess.run([sys.executable, "-P", "-c", program], check=True)
+print(time.monotonic() - began)
+"""
+QUIET_IMPORTS = 0.46  # seconds, where nothing else runs (docs/benchmarks.md)
+
+
+@pytest.mark.parametrize("unpin", ["", f"rm -rf /sys/fs/bpf/hypermesh/{NODE}; "], ids=["loaded", "compiled"])
+def test_all_components_run_within_three_seconds_or_as_much_later_as_imports_take_longer_on_a_busy_machine(
+    cluster: Cluster, eventually: Callable[..., None], unpin: str
+) -> None:
+    """The best of five restarts is to keep to three seconds. Only where none does, the machine's own slowness is allowed for."""
+    restart(cluster)  # what other tests have loaded, it does not want
+    eventually(running(cluster), within=20)
+    least, allowed = float("inf"), 3.0
+    for _ in range(5):
+        loaded = pinned(cluster)
+        shell(cluster, f"systemctl stop {AGENT}; {unpin}systemctl start {AGENT}")
+        eventually(running(cluster), within=30)
+        assert unpin or pinned(cluster) == loaded
+        report = json.loads(cluster.run("node", "inspect", NODE, "-o", "json").stdout)
+        assert {component["state"] for component in report["components"].values()} == {"running"}
+        assert {phase["outcome"] for phase in report["phases"]} == {"ok"}
+        assert "security" in {phase["name"] for phase in report["phases"]}
+        least = min(least, max(phase["began_seconds"] + phase["seconds"] for phase in report["phases"]))
+        if least <= 3.0:
+            break
+        allowed = max(allowed, 3.0 * float(cluster.inside(NODE, "env", RELEASE, "python3", "-c", IMPORTS)) / QUIET_IMPORTS)
+    print(f"all components ran {least:.2f} s after the agent's start; allowed: {allowed:.2f} s")
+    assert least <= allowed
     cluster.until_healthy()
 
 

@@ -106,7 +106,8 @@ async def test_ready_waits_for_the_layers_that_may_refuse(alone):
         docker.stop()
 
 
-async def test_all_six_components_run_within_three_seconds(lone, docker):
+async def test_all_components_run_within_a_few_times_what_their_imports_take(lone, docker):
+    """Without programs in the kernel, whose mode is off here. With them, and in seconds: tests/e2e/test_security.py."""
     docker.start()
     lone.start()
     await lone.until(lambda reports: "node1" in reports, what="it answers")

@@ -128,7 +128,7 @@ def a_map_is_gone(machine: Machine) -> None:
 
 
 def the_settings_are_gone(machine: Machine) -> None:
-    machine.load(digest=OLD)
+    often_loaded(machine)
     machine.lose("cfg")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from hmcore.errors import ConfigError, HyperMeshError
@@ -25,6 +26,24 @@ def exit_code(error: BaseException) -> int:
 def is_expected(error: BaseException) -> bool:
     """Whether all that failed is in our own tree: anything else is a bug, or a condition that nobody thought of."""
     return all(isinstance(leaf, HyperMeshError) for leaf in _leaves(error))
+
+
+def surroundings(error: BaseException) -> HyperMeshError | None:
+    """What is no mistake of ours, though nobody catches it: a disk without room, a terminal or file that cannot take our characters."""
+    leaves = list(_leaves(error))
+    full = [leaf for leaf in leaves if isinstance(leaf, OSError) and leaf.errno in (errno.ENOSPC, errno.EDQUOT)]
+    mute = [leaf for leaf in leaves if isinstance(leaf, UnicodeEncodeError)]
+    if full and len(full) == len(leaves):
+        where = f"{full[0].filename} cannot be written" if full[0].filename else "not everything could be written"
+        return HyperMeshError(
+            f"{where}: {(full[0].strerror or 'the disk is full').lower()}",
+            fix="make room where it goes (df -h says where), and run it again",
+        )
+    if mute and len(mute) == len(leaves):
+        said = mute[0].object[mute[0].start : mute[0].start + 1].encode("unicode_escape").decode()
+        message = f"the output's encoding, {mute[0].encoding}, has no {said}"
+        return HyperMeshError(message, fix="set PYTHONIOENCODING=utf-8, or a locale that has it: LC_ALL=C.UTF-8")
+    return None
 
 
 def is_broken_pipe(error: BaseException) -> bool:

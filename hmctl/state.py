@@ -211,7 +211,8 @@ class OperatorStore(msgspec.Struct, frozen=True):
             fix = "name the file that `hmctl ca export` wrote"
             raise UsageError(f"{path} cannot be read: {error.strerror}", fix=fix) from None
         except msgspec.DecodeError as error:
-            raise UsageError(f"{path} was not written by `hmctl ca export`: {error}") from error
+            fix = "name the file that it wrote; where the cluster was made: hmctl ca export FILE"
+            raise UsageError(f"{path} was not written by `hmctl ca export`: {error}", fix=fix) from None
         certificate, key = exported.certificate.encode(), exported.key.encode()
         store = cls.open(exported.cluster, root)
         _check_authority(certificate, key, store.cluster)

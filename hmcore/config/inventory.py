@@ -70,7 +70,7 @@ def load_inventory(path: str | Path, environment: Mapping[str, str]) -> tuple[In
             with open(path, "rb") as stream:
                 text = stream.read(yaml12.MAX_BYTES + 1)
         except OSError as error:
-            fix = "`hmctl init HOST...` writes an inventory; -i names another file"
+            fix = "`hmctl init HOST...` or `hmctl lab up` writes an inventory; -i names another file"
             raise ConfigError((Problem(file, None, "", f"cannot be read: {error.strerror}"),), fix=fix) from error
     places = Places(folder, home, ssh_config if ssh_config.is_file() else None)
     inventory, warnings = parse_inventory(text, file, environment, places)
@@ -79,7 +79,10 @@ def load_inventory(path: str | Path, environment: Mapping[str, str]) -> tuple[In
 
 def parse_inventory(text: str | bytes, file: str, environment: Mapping[str, str], places: Places) -> tuple[Inventory, tuple[Problem, ...]]:
     """The same without touching a file. `environment` is what `${NAME}` refers to, `places` what relative paths are relative to."""
-    document = yaml12.parse(text, file)
+    try:
+        document = yaml12.parse(text, file)
+    except ConfigError as error:
+        raise ConfigError(error.problems, fix="mend it there; or, if it is no inventory at all: -i FILE names another one") from None
     value, wrong = interpolate(document.value, environment)
     unset = {mistake.path for mistake in wrong}
     inventory, found = _inventory(value, file, places)

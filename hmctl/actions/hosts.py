@@ -34,6 +34,11 @@ class Options:
     timeout: float | None = None
 
 
+def union(limits: Sequence[str] | None) -> str | None:
+    """Of a --limit that may be repeated: whoever matches any of them. None: it was not given."""
+    return ",".join(limits) if limits else None
+
+
 def select(hosts: Sequence[Host], limit: str | None) -> list[Host]:
     """The hosts whose names match one of the comma-separated patterns. Raises UsageError when none does."""
     if limit is None:
@@ -41,5 +46,6 @@ def select(hosts: Sequence[Host], limit: str | None) -> list[Host]:
     patterns = [pattern.strip() for pattern in limit.split(",") if pattern.strip()]
     chosen = [host for host in hosts if any(fnmatchcase(host.name, pattern) for pattern in patterns)]
     if not chosen:
-        raise UsageError(f"--limit {limit} matches none of {listed([host.name for host in hosts])}")
+        message = f"--limit {limit} matches none of {listed([host.name for host in hosts])}"
+        raise UsageError(message, fix=f"name a host or a pattern, in quotes: --limit {hosts[0].name}, --limit '{hosts[0].name[:-1]}*'")
     return chosen

@@ -39,7 +39,7 @@ def plan_hosts(hosts: Sequence[str], *, preset: str, control: int | None) -> lis
         raise UsageError("a cluster needs at least one host", fix="hmctl init root@10.0.0.1, or a range: hmctl init 'root@10.0.0.[1-3]'")
     repeated = next((spec.address for index, spec in enumerate(specs) if spec.address in [s.address for s in specs[:index]]), None)
     if repeated is not None:
-        raise UsageError(f"{repeated} is given twice: one machine is one node")
+        raise UsageError(f"{repeated} is given twice: one machine is one node", fix=f"name {repeated} once")
     count = default_control_nodes(preset, len(specs)) if control is None else control
     if not 1 <= count <= len(specs):
         raise UsageError(f"{count} control nodes of {len(specs)} hosts is not possible", fix=f"--control from 1 to {len(specs)}, best odd")

@@ -6,11 +6,12 @@ Never an error: a shell shows none.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import typer
 
 from hmcore.errors import HyperMeshError
-from hmctl.cli.context import Context
+from hmctl.cli.context import DEFAULT_INVENTORY, VARIABLE, Context
 from hmctl.output import Output
 
 
@@ -55,10 +56,11 @@ def lab_names(incomplete: str) -> list[str]:
 def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:
     """The hosts of the lab that --name means."""
     from hmctl.lab import state
-    from hmctl.lab.home import directory
+    from hmctl.lab.home import chosen, directory, folder
 
+    named = ctx.find_root().params.get("inventory") or os.environ.get(VARIABLE) or DEFAULT_INVENTORY
     try:
-        lab = state.load(directory() / "labs" / ctx.params.get("name", "lab"))
+        lab = state.load(folder(directory(), chosen(directory(), ctx.params.get("name"), Path(named))))
     except (HyperMeshError, OSError):
         return []
     return [node for node in lab.nodes if node.startswith(incomplete)] if lab else []

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from hmctl.actions.config_report import ConfigReport
     from hmctl.output import Output
 
-Limit = Annotated[str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only nodes whose names match, e.g. 'node1' or 'web-*'.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", "-l", metavar="GLOB", help="Only nodes whose names match, e.g. 'node1' or 'web-*'. May be repeated."),
+]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts asked at the same time.")]
 
 app = group("Validate, show and render the configuration; compare it with a running cluster, and change that; list the presets.")
@@ -127,10 +130,11 @@ def diff(
     Reads every node's file over SSH; shows what was changed by hand, too. Exit code 3: a node could not be read.
     """
     from hmctl.actions.config_apply import Options
+    from hmctl.actions.hosts import union
     from hmctl.cli.config_words import show_diff
 
     context = current(ctx)
-    found = context.run(_diff(context, Options(limit=limit, at_once=concurrency)))
+    found = context.run(_diff(context, Options(limit=union(limit), at_once=concurrency)))
     context.output.result(found, lambda: show_diff(context.output, found))
     return found.exit_code(detailed=detailed_exitcode)
 
@@ -158,10 +162,11 @@ def apply(
     If a node does not come back healthy, everything is taken back. Exit code 1: failed, or taken back; 3: a node was left out.
     """
     from hmctl.actions.config_apply import Options
+    from hmctl.actions.hosts import union
     from hmctl.cli.config_words import planned_changes, show_report
 
     context = current(ctx)
-    options = Options(limit, dry_run, yes, concurrency, timeout, skip_unreachable)
+    options = Options(union(limit), dry_run, yes, concurrency, timeout, skip_unreachable)
     plans: list[tuple[ConfigDiff, Sequence[str]]] = []
     report = context.run(_apply(context, options, lambda diff, order: plans.append((diff, order))))
 

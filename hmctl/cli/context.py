@@ -7,13 +7,13 @@ Each takes `ctx: typer.Context` and asks `current(ctx)`. A command returns None,
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from hmcore.errors import UsageError
+from hmcore.errors import ConfigError, UsageError
 from hmctl.output import Output
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 EPILOG = "Also -i FILE, -o table|json|yaml, -q, -v: see hmctl --help."
 DEFAULT_INVENTORY = "cluster.yaml"
+VARIABLE = "HMCTL_INVENTORY"
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,20 @@ class Context:
         """
         from hmcore.config.inventory import load_inventory
 
-        inventory, warnings = load_inventory(self.inventory_file(), self.environ)
+        file = self.inventory_file()
+        try:
+            inventory, warnings = load_inventory(file, self.environ)
+        except ConfigError as error:
+            if self.inventory_path is None and file == self.environ.get(VARIABLE) and isinstance(error.__cause__, OSError):
+                raise _named_by_variable(error) from error.__cause__
+            raise
         for warning in warnings if warn or self.verbose else ():
             self.output.warn(str(warning))
         return inventory
 
     def inventory_file(self) -> str:
         """Its path, or "-" for stdin. Raises UsageError when none is named and there is no ./cluster.yaml."""
-        named = self.inventory_path or self.environ.get("HMCTL_INVENTORY")
+        named = self.inventory_path or self.environ.get(VARIABLE)
         if named is None and not Path(DEFAULT_INVENTORY).exists():
             raise UsageError(
                 f"which cluster? There is no {DEFAULT_INVENTORY} here, and neither -i nor $HMCTL_INVENTORY names an inventory",
@@ -96,6 +103,13 @@ class Context:
         except KeyboardInterrupt:
             self.output.note()  # the terminal has drawn ^C
             return 0
+
+
+def _named_by_variable(error: ConfigError) -> ConfigError:
+    """`error`, of a file that cannot be read, for somebody who may have forgotten what the shell still holds."""
+    problems = tuple(replace(problem, message=f"{problem.message} (named by ${VARIABLE})") for problem in error.problems)
+    fix = f"`hmctl init HOST...` or `hmctl lab up` writes one; -i names another file, and `unset {VARIABLE}` takes ./{DEFAULT_INVENTORY}"
+    return ConfigError(problems, fix=fix)
 
 
 def current(ctx: typer.Context) -> Context:

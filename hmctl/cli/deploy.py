@@ -26,7 +26,8 @@ def command(
         bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 10 when changes are pending.")
     ] = False,
     limit: Annotated[
-        str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match, e.g. 'node1' or 'web-*,db-*'.")
+        list[str] | None,
+        typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match, e.g. 'node1' or 'web-*,db-*'. May be repeated."),
     ] = None,
     yes: Annotated[
         bool,
@@ -45,10 +46,10 @@ def command(
 
     Shows its plan and asks first. Exit code 0: healthy; 1: failed; 3: partly done, with the hosts named; 10: see --detailed-exitcode.
     """
-    from hmctl.actions.hosts import Options
+    from hmctl.actions.hosts import Options, union
 
     context = current(ctx)
-    options = Options(limit=limit, dry_run=dry_run, yes=yes, at_once=concurrency, timeout=timeout)
+    options = Options(limit=union(limit), dry_run=dry_run, yes=yes, at_once=concurrency, timeout=timeout)
     report = context.run(_deploy(context, options))
     context.output.result(report, lambda: show(context.output, report, timings=timings))
     return report.exit_code(detailed=detailed_exitcode)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hmcore.errors import UsageError
-from hmctl.cli.context import DEFAULT_INVENTORY, current
+from hmctl.cli.context import DEFAULT_INVENTORY, VARIABLE, current
 from hmctl.text import plural
 
 
@@ -31,10 +31,11 @@ def command(
     from hmctl.actions import init
 
     context = current(ctx)
-    found_unasked = context.environ.get("HMCTL_INVENTORY") or DEFAULT_INVENTORY
+    found_unasked = context.environ.get(VARIABLE) or DEFAULT_INVENTORY
     file = context.inventory_path or found_unasked
+    by_variable = context.inventory_path is None and bool(context.environ.get(VARIABLE))
     if file != "-" and not force and Path(file).exists():  # known before anything about the hosts is said
-        raise _there_already(file)
+        raise _there_already(file, by_variable=by_variable)
     planned = init.plan_hosts(hosts, preset=preset, control=control)
     text = init.compose(planned, id=init.new_cluster_id(), name=name, preset=preset)
     inventory, warnings = init.check(text, file)
@@ -51,22 +52,28 @@ def command(
         else:
             files.create(path, text.encode(), mode=0o644)
     except UsageError:  # it appeared only now
-        raise _there_already(file) from None
+        raise _there_already(file, by_variable=by_variable) from None
+    except FileNotFoundError:
+        raise UsageError(f"there is no folder {path.parent} for {file}", fix=f"mkdir -p {quote(str(path.parent))}") from None
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{file} cannot be written: {error.strerror}", fix="-i FILE names one in a folder where you may write") from None
     if replaced is not None:
         context.output.warn(f"the file that was there had the id {replaced}: put it back if that cluster runs on these hosts")
 
     def human() -> None:
         roles = f"{len(inventory.control_hosts)} control, {plural(len(inventory.worker_hosts), 'worker')}"
-        context.output.line(f"Wrote {file}: {plural(len(inventory.hosts), 'host')} ({roles}), preset {preset}.")
+        named = f" (named by ${VARIABLE})" if by_variable else ""
+        context.output.line(f"Wrote {file}{named}: {plural(len(inventory.hosts), 'host')} ({roles}), preset {preset}.")
         context.output.line(f"Next: hmctl {f'-i {quote(file)} ' if file != found_unasked else ''}deploy")
 
     nodes = [{"name": host.name, "address": host.address, "role": str(host.role)} for host in inventory.hosts]
     context.output.result({"file": file, "id": inventory.id, "name": inventory.name, "preset": preset, "hosts": nodes}, human)
 
 
-def _there_already(file: str) -> UsageError:
+def _there_already(file: str, *, by_variable: bool) -> UsageError:
+    if by_variable:  # perhaps of another cluster, from hours ago: nothing that one should be invited to overwrite
+        fix = f"`unset {VARIABLE}` to write {DEFAULT_INVENTORY}, or -i FILE; --force overwrites {file}"
+        return UsageError(f"{file}, which ${VARIABLE} names, exists already; nothing was written", fix=fix)
     return UsageError(f"{file} exists already; nothing was written", fix="--force overwrites it, -i FILE writes another")
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -17,8 +19,9 @@ from typer.core import TyperGroup
 
 from hmcore.errors import UsageError
 from hmctl.cli.context import EPILOG, Context, group
+from hmctl.cli.repeats import refusing_repeats
 from hmctl.document import Format
-from hmctl.failure import exit_code, is_broken_pipe, is_expected
+from hmctl.failure import exit_code, is_broken_pipe, is_expected, surroundings
 from hmctl.output import Output
 
 PROGRAM = "hmctl"
@@ -59,6 +62,9 @@ COMMANDS = (
 class LazyGroup(TyperGroup):
     """The root command. Knows its subcommands by the table above, and imports one when it is asked for."""
 
+    def make_parser(self, ctx: Any) -> Any:
+        return refusing_repeats(super().make_parser(ctx), ctx)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return [entry.name for entry in COMMANDS if not entry.hidden]
 
@@ -96,10 +102,16 @@ def load(name: str) -> Any:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(name, epilog=EPILOG, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     command = typer.main.get_command(app)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        each.make_parser = partial(_careful_parser, each.make_parser)
     for inner in getattr(command, "commands", {}).values():
         inner.epilog = inner.epilog or EPILOG
         inner.short_help = inner.help.partition(".")[0]  # whole, where the parser would cut it to fit one line
     return command
+
+
+def _careful_parser(make: Callable[[Any], Any], ctx: Any) -> Any:
+    return refusing_repeats(make(ctx), ctx)
 
 
 def _version(wanted: bool) -> None:
@@ -190,6 +202,7 @@ def run(argv: Sequence[str]) -> int:
         completion_init()
     try:
         answer = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()  # where it is a full disk or a reader that left, that shows here
     except typer.TyperException as error:  # usage: the parser's own words
         return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -216,6 +229,11 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
         return 1
     output = Output()
+    if (condition := surroundings(error)) is not None:
+        with suppress(OSError):  # what could not be written would be tried, and complained about, once more when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.error(condition)
+        return exit_code(condition)
     output.error(error)
     if not is_expected(error):
         if {"--verbose", "-v"} & set(words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +11,19 @@ from hmctl.cli.context import Context, current
 from hmctl.text import Styled, duration, listed
 
 if TYPE_CHECKING:
+    from hmcore.config.inventory import Inventory
     from hmctl.actions.hosts import Options
     from hmctl.actions.report import Report
     from hmctl.output import Output
+    from hmctl.state import OperatorStore
 
 
 def command(
     ctx: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")] = False,
-    limit: Annotated[str | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", "-l", metavar="GLOB", help="Only hosts whose names match. May be repeated.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     packages: Annotated[bool, typer.Option("--packages", help="Also remove the packages that deploy installed.")] = False,
     concurrency: Annotated[
@@ -26,24 +31,34 @@ def command(
     ] = 32,
 ) -> int:
     """Remove everything that deploy put on the hosts: agent, releases, configuration, keys and state. It cannot be undone."""
-    from hmctl.actions.hosts import Options
+    from hmctl.actions.hosts import Options, union
 
     context = current(ctx)
-    options = Options(limit=limit, dry_run=dry_run, yes=yes, at_once=concurrency)
-    report = context.run(_reset(context, options, packages))
+    options = Options(limit=union(limit), dry_run=dry_run, yes=yes, at_once=concurrency)
+    inventory = context.inventory()
+    store = context.store(inventory)
+    report = context.run(_reset(context, inventory, store, options, packages))
     context.output.result(report, lambda: show(context.output, report))
+    if store.has_authority() and cleared(report, options):
+        context.output.note(
+            f"the cluster's CA with its key stays on this machine, in {store.folder}: nodes deployed anew from this inventory get their "
+            f"certificates of it. If there will be none: rm -r {quote(str(store.folder))}"
+        )
     return report.exit_code(detailed=False)
 
 
-async def _reset(context: Context, options: Options, packages: bool) -> Report:
+def cleared(report: Report, options: Options) -> bool:
+    """Whether nothing is left on any host of the inventory, as far as this run saw."""
+    return options.limit is None and not report.dry_run and all(host.status in ("changed", "unchanged") for host in report.hosts)
+
+
+async def _reset(context: Context, inventory: Inventory, store: OperatorStore, options: Options, packages: bool) -> Report:
     from contextlib import nullcontext
 
     from hmctl.actions.reset import Reset
     from hmctl.cli.deploy import show_plan
     from hmctl.remote.ssh import Connector
 
-    inventory = context.inventory()
-    store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("reset"):
         connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run, limit=options.at_once)
         reset = Reset(

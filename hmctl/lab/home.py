@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hmcore.errors import LabError, UsageError
 from hmctl.lab import state
+from hmctl.lab.plan import DEFAULT_NAME
 from hmctl.lab.state import LabState
 
 DIRECTORY_VARIABLE = "HYPERMESH_LAB_DIR"
@@ -38,6 +39,20 @@ def images(root: Path) -> Path:
 def all_labs(root: Path) -> list[str]:
     """The labs that have a directory under `root`, by name."""
     return sorted(file.parent.name for file in (root / "labs").glob(f"*/{state.FILE}"))
+
+
+def chosen(root: Path, named: str | None, file: Path | None) -> str:
+    """The lab that is meant: the named one; else the one that wrote `file`, the inventory in use; else the one of the default name."""
+    if named is not None:
+        return named
+    if file is not None and (wrote := next((lab.name for lab in designs(root) if str(file.absolute()) in lab.written), None)):
+        return wrote
+    return DEFAULT_NAME
+
+
+def others(root: Path) -> str:
+    """What names the labs that there are: for who named none, or another."""
+    return " or ".join(f"--name {name}" for name in all_labs(root))
 
 
 def designs(root: Path) -> list[LabState]:

@@ -16,7 +16,7 @@ from hmcore.errors import LabError
 from hmctl.lab import cgroups, network, shell
 from hmctl.lab.cgroups import Hierarchy, HostCgroup
 from hmctl.lab.disk import ENGINE_FOLDERS, Disk
-from hmctl.lab.plan import Cgroups, Names
+from hmctl.lab.plan import DEFAULT_NAME, Cgroups, Names
 from hmctl.lab.state import LabState
 
 READY_TIMEOUT = 60.0
@@ -126,9 +126,11 @@ class Machine:
         """Whether it runs, is cabled, and answers."""
         return self.init is not None and network.is_cabled(self.state, self.node) and self._ssh_answers() and self._docker_answers()
 
-    def crash(self) -> None:
-        """Power loss: process 1 dies, and with it, at once, all others. The disk stays."""
+    def crash(self) -> bool:
+        """Power loss: process 1 dies, and with it, at once, all others. The disk stays. False if it was down."""
+        ran = self.init is not None
         self.clear()
+        return ran
 
     def shut_down(self, timeout: float = STOP_TIMEOUT) -> bool:
         """Ask it to power off. False if it did not within `timeout` seconds and was cut off."""
@@ -170,7 +172,7 @@ class Machine:
         return _as_member(files, inside)
 
     def _not_running(self) -> LabError:
-        named = "" if self.state.name == "lab" else f" --name {self.state.name}"
+        named = "" if self.state.name == DEFAULT_NAME else f" --name {self.state.name}"
         return LabError("the host does not run", host=self.node, fix=f"hmctl lab start {self.node}{named}")
 
     def _signal(self, number: int) -> bool:

@@ -10,7 +10,7 @@ import string
 from pathlib import Path
 
 from hmcore.errors import LabError
-from hmctl.lab.plan import role
+from hmctl.lab.plan import DEFAULT_NAME, role
 from hmctl.lab.state import LabState
 
 MARK = "# Written by `hmctl lab up`"
@@ -25,8 +25,9 @@ def new_cluster_id() -> str:
 def render(state: LabState, key: Path, known_hosts: Path) -> str:
     """The inventory's text."""
     hosts = "".join(f"  - {{name: {node}, address: {state.address(node)}, role: {role(node, len(state.nodes))}}}\n" for node in state.nodes)
+    named = "" if state.name == DEFAULT_NAME else f" --name {state.name}"
     return (
-        f"{MARK} for the lab {state.name!r}; `hmctl lab down` removes it.\n"
+        f"{MARK} for the lab {state.name!r}; `hmctl lab down{named}` removes it.\n"
         f"name: {state.name}\n"
         f"id: {state.cluster_id}\n"
         "preset: balanced\n"

@@ -143,10 +143,10 @@ class Lab:
         shell.require_root_and_tools("exec")
         return self._machine(self._load(), node).enter(argv)
 
-    def kill(self, node: str) -> None:
-        """Crash the host: all its processes die at once. Its disk stays."""
+    def kill(self, node: str) -> bool:
+        """Crash the host: all its processes die at once. Its disk stays. False if it was down already."""
         with self._changing("kill") as design:
-            self._machine(design, node).crash()
+            return self._machine(design, node).crash()
 
     def stop(self, node: str, timeout: float = host.STOP_TIMEOUT) -> bool:
         """Shut the host down. False if it did not power off within `timeout` seconds and was cut off."""

@@ -17,6 +17,7 @@ from hmcore.records import Role
 SUBNETS = 512  # /24s in 198.18.0.0/15
 MAX_HOSTS = 100
 DEFAULT_HOSTS = 3
+DEFAULT_NAME = "lab"
 CONTROL_HOSTS = 3
 OPERATOR = 254  # last part of the address that this machine has in a lab
 GATEWAY = 253  # of the switch, which answers "no route" to whatever leads out
@@ -77,14 +78,17 @@ def uplink(subnet: int) -> str:
 def check_name(name: str) -> str:
     """The lab's name, or UsageError: it becomes part of interface, cgroup and file names."""
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be a lab's name: up to 20 of a-z, 0-9 and -, beginning with a letter, not ending in -")
+        message = f"{name!r} cannot be a lab's name: up to 20 of a-z, 0-9 and -, beginning with a letter, not ending in -"
+        raise UsageError(message, fix="choose such a name: --name lab2")
     return name
 
 
 def node_names(count: int) -> tuple[str, ...]:
     """node1 ... nodeN. Raises UsageError for a size that no lab can have."""
     if not 1 <= count <= MAX_HOSTS:
-        raise UsageError(f"a lab has 1 to {MAX_HOSTS} hosts, not {count}")
+        raise UsageError(
+            f"a lab has 1 to {MAX_HOSTS} hosts, not {count}", fix=f"--nodes {MAX_HOSTS if count > MAX_HOSTS else DEFAULT_HOSTS}"
+        )
     return tuple(f"node{index}" for index in range(1, count + 1))
 
 
@@ -92,7 +96,7 @@ def node_index(node: str) -> int:
     """1 for node1."""
     match = _NODE.fullmatch(node)
     if match is None:
-        raise UsageError(f"{node!r} is no host's name: they are called node1, node2 ...")
+        raise UsageError(f"{node!r} is no host's name: they are called node1, node2 ...", fix="hmctl lab ls shows them")
     return int(match[1])
 
 
@@ -135,5 +139,5 @@ def check_groups(groups: Sequence[Sequence[str]], nodes: Collection[str]) -> tup
             raise UsageError(f"there is no host {node!r} in this lab", fix=f"one of {', '.join(sorted(nodes, key=node_index))}")
     twice = sorted({node for node in named if named.count(node) > 1})
     if twice:
-        raise UsageError(f"{', '.join(twice)} cannot be on two sides of a partition")
+        raise UsageError(f"{', '.join(twice)} cannot be on two sides of a partition", fix="name every host on one side")
     return tuple(map(tuple, groups))

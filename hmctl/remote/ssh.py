@@ -300,7 +300,8 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except asyncssh.ChannelOpenError as error:
         raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name) from None
     except asyncssh.Error as error:
-        raise Unreachable(f"{where} ended the connection: {error.reason}", host=name) from error
+        fix = f"is sshd in trouble? ssh -v {target} shows more, and on its console: journalctl -u ssh"
+        raise Unreachable(f"{where} ended the connection: {error.reason}", host=name, fix=fix) from error
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio's own words name the call, not the cause
         raise Unreachable(f"{where} cannot be reached ({reason})", host=name, fix=f"is it up? ping {target.address}") from None

@@ -239,9 +239,20 @@ def test_a_viewers_certificate_is_for_looking_only_and_never_written_over(here, 
     assert (code, out) == (2, "")
     assert "prom/prometheus.key exists already" in err
     assert (here / "prom" / "prometheus.key").read_bytes() == key
+    assert "fix: --to DIR writes to another folder; to make it anew: rm prom/prometheus.key prom/prometheus.pem\n" in err
     code, _, err = hmctl(capsys, "ca", "viewer", "Prometheus 1")
-    assert code == 1
+    assert code == 2
     assert "is no name" in err
+    assert "fix: choose such a name" in err
+
+
+def test_what_is_no_exported_ca_is_refused_with_what_makes_one(here, capsys):
+    (here / "README.md").write_text("# A project")
+    code, _, err = hmctl(capsys, "ca", "import", "README.md")
+    assert code == 2
+    assert "README.md was not written by `hmctl ca export`" in err
+    assert "fix: name the file that it wrote" in err
+    assert "why:" not in err
 
 
 def test_show_says_what_is_here(here, capsys, authority):

@@ -152,9 +152,28 @@ def test_the_inventory_option_names_the_file(here, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[-1] == "Next: hmctl -i 'a b.yaml' deploy"
     monkeypatch.setenv("HMCTL_INVENTORY", "c.yaml")
     assert run(["init", "10.0.0.[1-3]"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "Next: hmctl deploy"
+    assert capsys.readouterr().out.splitlines() == [
+        "Wrote c.yaml (named by $HMCTL_INVENTORY): 3 hosts (3 control, 0 workers), preset balanced.",
+        "Next: hmctl deploy",
+    ]
     assert (here / "c.yaml").exists()
     assert not (here / "cluster.yaml").exists()
+
+
+def test_the_file_of_a_forgotten_variable_is_not_first_of_all_to_be_overwritten(here, capsys, monkeypatch):
+    monkeypatch.setenv("HMCTL_INVENTORY", "lab.yaml")
+    (here / "lab.yaml").write_text("id: hm-precious00\n")
+    assert run(["init", "10.0.0.1"]) == 2
+    err = capsys.readouterr().err
+    assert "lab.yaml, which $HMCTL_INVENTORY names, exists already; nothing was written" in err
+    assert "fix: `unset HMCTL_INVENTORY` to write cluster.yaml" in err
+    assert run(["init", "-i", "lab.yaml", "10.0.0.1"]) == 2
+    assert "HMCTL_INVENTORY" not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_to_be_made(here, capsys):
+    assert run(["init", "-i", "no such/cluster.yaml", "10.0.0.1"]) == 2
+    assert "error: there is no folder no such for no such/cluster.yaml\n  fix: mkdir -p 'no such'\n" in capsys.readouterr().err
 
 
 def test_a_dash_prints_it(here, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from hmcore.errors import HyperMeshError, Interrupted, Unreachable
 from hmctl.cli import completing, main
 from hmctl.cli.context import Context, current, group
 from hmctl.document import Format
+from hmctl.failure import explain, surroundings
 from hmctl.lab.state import LabState, save
 from hmctl.output import Output
 
@@ -187,6 +189,105 @@ def test_wrong_usage_is_2_and_says_what_would_be_right(
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "option", "command"),
+    [
+        ("deploy --timeout 3 --timeout=4", "--timeout", "hmctl deploy"),
+        ("lab kill node1 --name a --name b", "--name", "hmctl lab kill"),
+        ("lab exec --name a --name a node1 -- ls", "--name", "hmctl lab exec"),
+        ("-i a.yaml status -i b.yaml", "--inventory", "hmctl"),
+        ("status -ojson --output yaml", "--output", "hmctl"),
+        ("events -n5 -fn 6", "--limit", "hmctl events"),
+        ("health show --via ssh --via auto", "--via", "hmctl health show"),
+    ],
+)
+def test_an_option_of_one_value_that_is_given_twice_is_not_quietly_the_last(
+    typed: str, option: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(typed.split()) == 2
+    said = f"error: {option} is given twice, and takes one value\n  fix: give {option} once; {command} --help says more\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("argv", [["init", "--help"], ["status", "-q", "-q", "-v", "--watch", "--watch", "--help"]])
+def test_switches_may_be_repeated(argv: list[str]) -> None:
+    assert main.run(argv) == 0
+
+
+def test_what_belongs_to_another_program_may_repeat_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def enter(lab: object, node: str, words: list[str]) -> list[str]:
+        asked.append(words)
+        raise HyperMeshError("far enough")
+
+    monkeypatch.setattr("hmctl.lab.lab.Lab.enter", enter)
+    monkeypatch.setattr("hmctl.lab.home.directory", lambda: tmp_path)
+    assert main.run(["lab", "exec", "node1", "--", "curl", "--name", "a", "--name", "b"]) == 1
+    assert asked == [["curl", "--name", "a", "--name", "b"]]
+
+
+@pytest.mark.parametrize("command", ["deploy", "reset", "config apply", "config diff"])
+def test_limits_add_up(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("id: hm-abc123defg\nname: o\nhosts:\n  - {name: web, address: 10.0.0.9, role: control}\n")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    limits = "-l x1,x2 --limit x3"
+    assert main.run(["-i", str(tmp_path / "c.yaml"), *command.split(), *limits.split()]) == 2
+    assert "--limit x1,x2,x3 matches none of web\n  fix: name a host" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "not everything could be written: no space left on device\n  fix: make room"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/ca.pem"), "/x/ca.pem cannot be written: no space left on device"),
+        (
+            UnicodeEncodeError("ascii", "a✓", 1, 2, "ordinal not in range(128)"),
+            "the output's encoding, ascii, has no \\u2713\n  fix: set PYTHON",
+        ),
+        (ExceptionGroup("", [UnicodeEncodeError("ascii", "é", 0, 1, "")]), "the output's encoding, ascii, has no \\xe9"),
+    ],
+)
+def test_a_full_disk_and_a_poor_terminal_are_no_mistakes_of_ours(error: Exception, said: str) -> None:
+    found = surroundings(error)
+    assert found is not None
+    assert said in "\n".join(explain(found))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "no"), KeyError("x"), ExceptionGroup("", [OSError(errno.ENOSPC, ""), KeyError("x")])]
+)
+def test_what_is_a_mistake_stays_one(error: Exception) -> None:
+    assert surroundings(error) is None
+
+
+def test_output_that_a_full_disk_does_not_take_is_said_once_and_is_a_failure() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hmctl", "completion", "bash"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: not everything could be written: no space left on device\n  fix: ")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_an_inventory_that_a_forgotten_variable_names_is_said_to_be_named_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HMCTL_INVENTORY", "lab.yaml")
+    assert main.run(["config", "show"]) == 2
+    err = capsys.readouterr().err
+    assert "lab.yaml: cannot be read: No such file or directory (named by $HMCTL_INVENTORY)\n" in err
+    assert "hmctl lab up" in err
+    assert "unset HMCTL_INVENTORY" in err
+    assert main.run(["config", "show", "-i", "lab.yaml"]) == 2
+    assert "HMCTL_INVENTORY" not in capsys.readouterr().err
+    (tmp_path / "README.md").write_text("*bold*: [text\n")
+    assert main.run(["config", "show", "-i", "README.md"]) == 2
+    assert "if it is no inventory at all: -i FILE" in capsys.readouterr().err
+
+
 def test_no_inventory_names_the_ways_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,7 +337,7 @@ def test_help_of_groups_is_not_cut_and_that_of_their_commands_names_the_global_o
 
 def test_the_table_names_every_module_there_is() -> None:
     folder = Path(main.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "context", "usage", "completing"}
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "context", "usage", "completing", "repeats"}
     assert {entry.name for entry in main.COMMANDS} <= modules
 
 
@@ -248,7 +349,7 @@ def test_help_imports_no_command_and_no_heavy_library() -> None:
         "print(sorted(heavy), sorted(commands), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stderr.strip() == "[] ['hmctl.cli.context', 'hmctl.cli.main']"
+    assert done.stderr.strip() == "[] ['hmctl.cli.context', 'hmctl.cli.main', 'hmctl.cli.repeats']"
     for entry in main.COMMANDS:
         assert entry.help in done.stdout
 

@@ -110,6 +110,7 @@ def test_verbose_does_not_bring_in_the_traces_of_quic(probe: Callable[..., None]
     asked: list[object] = []
     monkeypatch.setattr(logging, "basicConfig", lambda **options: asked.append(options["level"]))
     quic = logging.getLogger("quic")
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)  # what basicConfig would do
     monkeypatch.setattr(quic, "level", logging.NOTSET)
     probe(lambda: None)
     main.run(["status", "-v"])

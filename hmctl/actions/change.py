@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore import api
 from hmcore.errors import CallTimeout, ConnectionLost, HyperMeshError, NoQuorum, NotLeader, PeerUnreachable
-from hmcore.records import Role
+from hmcore.records import Mute, Role
 from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ DEADLINE = 15.0  # seconds in all: a leader's death and an election fit in
 ASKING = 2.0  # seconds that a control node has to say who leads
 PATIENCE = 0.7  # and when most have said so
 PAUSE = 0.2  # seconds between two looks for a leader
+SILENCE = 2.0  # seconds of waiting without a word
 
 
 def request_id() -> str:
@@ -42,8 +43,9 @@ async def change(
     *,
     via: Via = Via.AUTO,
     timeout: float = DEADLINE,
+    say: Callable[[str], None] = lambda words: None,
 ) -> api.ChangeReply:
-    """Have the leader carry out `request`, which must hold an id (`request_id()`).
+    """Have the leader carry out `request`, which must hold an id (`request_id()`). `say` is told what is waited for, if that takes long.
 
     Raises CallRefused (no quorum, invalid, not permitted), PeerUnreachable when no control node answers, HyperMeshError when none leads.
     """
@@ -51,7 +53,7 @@ async def change(
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     if via is not Via.SSH:
         try:
-            return await _Change(controls, access, Via.QUIC, timeout, None).carry_out(method, request)
+            return await _Change(controls, access, Via.QUIC, timeout, None, say).carry_out(method, request)
         except _NobodyAnswers:
             if via is Via.QUIC:
                 raise
@@ -59,7 +61,7 @@ async def change(
 
     connector = Connector(access.known_hosts)
     try:
-        return await _Change(controls, access, Via.SSH, timeout, connector).carry_out(method, request)
+        return await _Change(controls, access, Via.SSH, timeout, connector, say).carry_out(method, request)
     finally:
         await connector.close()
 
@@ -69,14 +71,42 @@ class _NobodyAnswers(PeerUnreachable):
 
 
 class _Change:
-    def __init__(self, controls: Sequence[Host], access: Access, via: Via, timeout: float, connector: Connector | None) -> None:
+    def __init__(
+        self,
+        controls: Sequence[Host],
+        access: Access,
+        via: Via,
+        timeout: float,
+        connector: Connector | None,
+        say: Callable[[str], None],
+    ) -> None:
         self._hosts = {host.name: host for host in controls}
         self._access = access
         self._via = via
         self._timeout = timeout
         self._connector = connector
+        self._say = say
+        self._wait: str | None = None  # what for; None: it is not known yet
+        self._timer: asyncio.TimerHandle | None = None
 
     async def carry_out(self, method: api.Method[Req, api.ChangeReply], request: Req) -> api.ChangeReply:
+        self._speak_after(SILENCE)
+        try:
+            return await self._carry_out(method, request)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _speak_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._speak)
+
+    def _speak(self) -> None:
+        if self._wait is None:
+            self._speak_after(PAUSE)
+        else:
+            self._say(self._wait)
+
+    async def _carry_out(self, method: api.Method[Req, api.ChangeReply], request: Req) -> api.ChangeReply:
         deadline = asyncio.get_running_loop().time() + self._timeout
         named: str | None = None  # by the last that was asked and does not lead
         trouble: HyperMeshError | None = None
@@ -88,13 +118,16 @@ class _Change:
                 )
             leader = named or await self._find()
             named = None
+            self._wait = f"no leader; waiting up to {self._timeout:g} s for one"
             if leader is not None:
+                self._wait = f"{leader} leads; waiting up to {self._timeout:g} s for its answer"
                 try:
                     return await self._ask(self._host(leader), method, request, left)
                 except NotLeader as error:
                     named, trouble = error.leader if error.leader != leader else None, None
                 except (PeerUnreachable, ConnectionLost, CallTimeout) as error:
                     trouble = error
+                    self._wait = None  # until it has been looked who leads now
             await asyncio.sleep(PAUSE if named is None else 0)
 
     def _host(self, name: str) -> Host:
@@ -128,6 +161,19 @@ class _Change:
     async def _ask(self, host: Host, method: api.Method[Req, api.ChangeReply], request: Req, left: float) -> api.ChangeReply:
         async with await connect(host, self._access, via=self._via, timeout=min(left, ASKING), connector=self._connector) as agent:
             return await agent.call(method, request, timeout=left)
+
+
+async def known_mutes(inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO) -> Mapping[str, Mute]:
+    """What is muted, by key: by the control node that knows most. Raises PeerUnreachable, CallRefused."""
+    from hmctl.actions.agents import Agents
+
+    controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
+    async with Agents(controls, Access.of(store, via), via=via) as agents:
+        answers = await agents.ask_all(lambda agent: agent.state(), controls)
+    said = [answer for answer in answers.values() if isinstance(answer, api.StateReply)]
+    if not said:
+        raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
+    return {mute.key: mute for mute in max(said, key=lambda reply: reply.index).mutes}
 
 
 def newest_leader(said: Mapping[str, api.StateReply]) -> str | None:

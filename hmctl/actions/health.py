@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 import msgspec
@@ -98,6 +98,12 @@ def full_name(word: str, *, strict: bool) -> str:
         meant = list(dict.fromkeys(short.get(name, name) for name in close))
     fix = f"did you mean {' or '.join(meant)}?" if meant else "hmctl health --all lists them"
     raise UsageError(f"no check that can be muted is called {word}", fix=fix)
+
+
+def reason_of(check: str, node: str, mutes: Mapping[str, Mute]) -> str:
+    """Why just this is muted already: whoever mutes it again without a reason does not mean to erase it."""
+    known = mutes.get(Mute(check=check, node=node).key)
+    return known.reason if known is not None else ""
 
 
 def still_muted(mutes: Sequence[Mute], check: str, node: str) -> list[Mute]:

@@ -15,7 +15,7 @@ import msgspec
 from hmcore import api
 from hmcore.errors import HyperMeshError, UsageError
 from hmcore.pool import ANYWHERE, Candidate, Locality, gather
-from hmcore.records import InstanceHealth, Maintenance, Role
+from hmcore.records import UNWATCHED, InstanceHealth, Maintenance, Role
 from hmcore.selection import Filter, Strategy, choose, covering, matching, why_not
 from hmctl.actions.agents import Agents
 from hmctl.actions.change import nobody_answers
@@ -253,14 +253,18 @@ def resolution(
 
 def known_service(seen: Seen, service: str) -> None:
     """Raises UsageError, naming what is nearly so called, when there is no such service."""
-    _known("service", service, {instance.service for instance in seen.reply.instances})
+    known = {instance.service for instance in seen.reply.instances}
+    if service not in known:
+        near = _near(service, known)
+        young = "a container that has just started is known within a second"
+        fix = f"{near} A{young[1:]}" if near else f"hmctl service ls; {young}"
+        raise UsageError(f"no service is called {service}", fix=fix)
 
 
 def concerned(seen: Seen, target: str) -> list[Candidate]:
     """The instances that maintenance of `target` takes out of traffic. Raises UsageError when there is nothing called so."""
-    instances = {instance.id for instance in seen.reply.instances} | {f"{instance.node}/" for instance in seen.reply.instances}
     if target not in seen.maintenance:
-        _known("instance", target, instances)
+        _known_target(seen, target)
     return [each for each in seen.candidates if each.instance.id == target or f"{each.instance.node}/" == target]
 
 
@@ -280,13 +284,30 @@ def left_alone(seen: Seen, target: str) -> list[str]:
     return sorted({instance.service for instance in healthy if instance.id in out} - others)
 
 
-def _known(kind: str, name: str, known: set[str]) -> None:
-    if name in known:
-        return
+def _known_target(seen: Seen, target: str) -> None:
+    """Only instances are suggested, of the same node: a node, taken by mistake, would be out of traffic with all that it runs."""
+    node = target.partition("/")[0]
+    if node not in {instance.node for instance in seen.reply.instances} | seen.labels.keys():
+        raise UsageError(f"no node is called {node}", fix="hmctl node ls; an instance is NODE/NAME: hmctl service ls --all")
+    prefix = f"{node}/"
+    known = {instance.id.removeprefix(prefix) for instance in seen.reply.instances if instance.node == node}
+    name = target.removeprefix(prefix)
+    if name and name not in known:
+        raise UsageError(f"no instance is called {target}", fix=_near(name, known, prefix) or f"hmctl service ls --all --node {node}")
+
+
+def _near(name: str, known: set[str], prefix: str = "") -> str:
+    """Which of `known` may have been meant, each with `prefix`; empty when none is like it."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, known, n=3)
-    raise UsageError(f"no {kind} is called {name}", fix=f"did you mean {' or '.join(near)}?" if near else "hmctl service ls --all")
+    near = [f"{prefix}{close}" for close in get_close_matches(name, sorted(known), n=3)]
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def unwatched(view: InstanceView) -> str:
+    """Why the kernel's programs do not see it; empty when they do."""
+    why = view.attributes.get(UNWATCHED, "")
+    return f"not watched: {why}" if why else ""
 
 
 def as_target(word: str) -> str:

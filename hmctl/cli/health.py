@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hmcore.errors import InvalidRequest, UsageError
-from hmctl.actions.health import CRITICAL, CheckHealth, HealthReport, NodeHealth, full_name, health_report, still_muted
+from hmctl.actions.health import CRITICAL, CheckHealth, HealthReport, NodeHealth, full_name, health_report, reason_of, still_muted
 from hmctl.cli.completing import check_names, inventory_nodes
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import HEALTH_STYLE, STATE_STYLE, TimeoutOption, ViaOption, score
@@ -43,18 +43,19 @@ class _ShowByDefault(TyperGroup):
         return [*found, *(CompletionItem(name) for name in inventory_nodes(ctx, incomplete) if name not in known)]
 
 
-app = group("Show the health score and its checks: hmctl health [NODE]. Mute a check, or let it speak again.")
+app = group("Show the health score and its checks: hmctl health [NODE], or --all for every check. Mute a check, or let it speak again.")
 app.callback(cls=_ShowByDefault)(lambda: None)
 
 
 class Muting(msgspec.Struct, frozen=True, kw_only=True):
-    """`hmctl health mute -o json`. `node` empty: on all nodes."""
+    """`hmctl health mute -o json`. `node` empty: on all nodes. `reason`: what is told of it from now on; empty once it is unmuted."""
 
     check: str
     node: str
     muted: bool
     changed: bool
     index: int
+    reason: str
 
 
 CheckArgument = Annotated[
@@ -99,7 +100,10 @@ def mute(
     ctx: typer.Context,
     check: CheckArgument,
     node: NodeOption = "",
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: everybody who looks will read it.")] = "",
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why: everybody who looks will read it; '' erases it.  [default: as it was]", show_default=False),
+    ] = None,
     via: ViaOption = Via.AUTO,
 ) -> None:
     """Mute a check: it stays in sight, but lowers no score and warns nobody.
@@ -115,7 +119,7 @@ def unmute(ctx: typer.Context, check: CheckArgument, node: NodeOption = "", via:
     _change(ctx, check, node, "", via, on=False)
 
 
-def _change(ctx: typer.Context, check: str, node: str, reason: str, via: Via, *, on: bool) -> None:
+def _change(ctx: typer.Context, check: str, node: str, reason: str | None, via: Via, *, on: bool) -> None:
     context = current(ctx)
     inventory = context.inventory(warn=False)
     check = full_name(check, strict=on)
@@ -126,6 +130,8 @@ def _change(ctx: typer.Context, check: str, node: str, reason: str, via: Via, *,
     word = "muted" if on else "unmuted"
     said = f"{where} is {word}" if done.changed else f"{where} {'is muted already' if on else 'is not muted'}; nothing was changed"
     context.output.result(done, lambda: context.output.line(said))
+    if reason is None and done.reason:
+        context.output.note(f"its reason stays: {done.reason} (--reason '' erases it)")
     if on and check in CRITICAL:
         context.output.note(f"its warnings are silent; an error of {check} is told all the same, and makes the cluster critical")
     if not on:
@@ -138,16 +144,19 @@ def _change(ctx: typer.Context, check: str, node: str, reason: str, via: Via, *,
             context.output.warn(f"{check} {'stays' if done.changed else 'is'} muted {where}", fix=fix)
 
 
-async def _ask(context: Context, inventory: Inventory, check: str, node: str, reason: str, via: Via, *, on: bool) -> Muting:
+async def _ask(context: Context, inventory: Inventory, check: str, node: str, reason: str | None, via: Via, *, on: bool) -> Muting:
     from hmcore import api
-    from hmctl.actions.change import change, request_id
+    from hmctl.actions.change import change, known_mutes, request_id
 
+    store = context.store(inventory)
+    if reason is None:
+        reason = reason_of(check, node, await known_mutes(inventory, store, via=via))
     request = api.MuteRequest(id=request_id(), check=check, node=node, on=on, reason=reason)
     try:
-        reply = await change(inventory, context.store(inventory), api.MUTE, request, via=via)
+        reply = await change(inventory, store, api.MUTE, request, via=via, say=context.output.note)
     except InvalidRequest as error:  # whoever happened to answer has no part in it
         raise UsageError(error.message, fix=error.fix) from error
-    return Muting(check=check, node=node, muted=on, changed=reply.changed, index=reply.index)
+    return Muting(check=check, node=node, muted=on, changed=reply.changed, index=reply.index, reason=reason)
 
 
 def show(output: Output, report: HealthReport, *, every: bool) -> None:
@@ -159,41 +168,44 @@ def show(output: Output, report: HealthReport, *, every: bool) -> None:
             "  ",
             Styled(str(report.health), HEALTH_STYLE[report.health]),
         )
-        _show_checks(output, report.checks, width)
-    for node in report.nodes:
+        _show_checks(output, report.checks, width, headed=True)
+    for number, node in enumerate(report.nodes):
         if report.checks:
             output.line()
-        _show_node(output, node, width, every=every)
+        _show_node(output, node, width, every=every, headed=number == 0 and not report.checks)
     stray = [mute for mute in report.mutes if mute.node and mute.node not in {node.name for node in report.nodes}]
     for mute in stray if report.checks else ():
         output.line(Styled(f"also muted: {mute.key}", "dim"))
 
 
-def _show_node(output: Output, node: NodeHealth, width: int, *, every: bool) -> None:
+def _show_node(output: Output, node: NodeHealth, width: int, *, every: bool, headed: bool) -> None:
     output.line(Styled(f"{node.name}: ", "strong"), score(node.health_score), "  ", Styled(str(node.state), STATE_STYLE[node.state]))
     told = {check.reason for check in node.checks}
     for reason in node.reasons:
         if reason not in told:
             output.paragraph(Styled("  ! ", "warning"), text=reason)
     shown = node.checks if every else [check for check in node.checks if check.worth < 1.0 or check.muted]
-    _show_checks(output, shown, width, node.name)
+    _show_checks(output, shown, width, node.name, headed=headed and bool(shown))
     if rest := len(node.checks) - len(shown):
         output.line(Styled(f"  ✓ {'the other ' if shown else ''}{plural(rest, 'check')} well", "dim"))
 
 
-def _show_checks(output: Output, checks: Sequence[CheckHealth], width: int, node: str = "") -> None:
-    """A line a check: what it is worth, of which weight, and why; below it what mends it, and who muted it."""
+def _show_checks(output: Output, checks: Sequence[CheckHealth], width: int, node: str = "", *, headed: bool) -> None:
+    """A line a check: what it is worth, its weight, and why; below it what mends it, and who muted it. `headed`: with what the numbers
+    are above them."""
+    if headed:
+        output.line(Styled(f"    {'CHECK':<{width}}  WORTH  WEIGHT", "strong"))
     for check in checks:
         well = check.worth >= 1.0
         mark = Styled("-", "dim") if check.muted else Styled("✓", "good") if well else Styled("!", "warning")
-        worth = Styled(f"{check.worth:>4.0%}", "dim") if check.muted or well else score(check.worth, width=4)
+        worth = Styled(f"{check.worth:>5.0%}", "dim") if check.muted or well else score(check.worth, width=5)
         text = check.reason or "well"
         output.paragraph(
             "  ",
             mark,
             f" {check.name:<{width}}  ",
             worth,
-            Styled(f" of {check.weight:<4g} ", "dim"),
+            Styled(f"  {check.weight:>6g}  ", "dim"),
             text=Styled(text, "dim" if well or check.muted else None),
         )
         indent = " " * (width + 6)

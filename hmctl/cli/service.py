@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -143,7 +143,7 @@ def maintain(
         document = _changed(target, ids, on=on, changed=False, index=seen.reply.index)
     else:
         _show_plan(context.output, seen, target, ids, reason, kept, on=on)
-        context.output.confirm("Do this?", yes=yes)
+        context.output.confirm(_question(target, ids, on=on, kept=kept), yes=yes)
         document = context.run(_maintain(context, target, ids, reason, via, on=on))
     context.output.result(document, lambda: _show_change(context.output, document, kept))
 
@@ -165,7 +165,7 @@ async def _maintain(context: Context, target: str, ids: list[str], reason: str, 
 
     inventory = context.inventory(warn=False)
     request = MaintainRequest(id=request_id(), target=target, on=on, reason=reason)
-    reply = await change(inventory, context.store(inventory), MAINTAIN, request, via=via)
+    reply = await change(inventory, context.store(inventory), MAINTAIN, request, via=via, say=context.output.note)
     return _changed(target, ids, on=on, changed=reply.changed, index=reply.index)
 
 
@@ -173,6 +173,13 @@ def _changed(target: str, ids: list[str], *, on: bool, changed: bool, index: int
     from hmctl.actions.service import MaintenanceChange
 
     return MaintenanceChange(target=target, on=on, changed=changed, index=index, instances=ids)
+
+
+def _question(target: str, ids: Sequence[str], *, on: bool, kept: Sequence[str]) -> str:
+    what = f"{target} ({plural(len(ids), 'instance')})" if target.endswith("/") else target
+    if on:
+        return f"Take {what} out of traffic?"
+    return f"Give {what} back to traffic?" if ids or not kept else f"End the maintenance of {target}?"
 
 
 def _show_plan(output: Output, seen: Seen, target: str, ids: list[str], reason: str, kept: list[str], *, on: bool) -> None:
@@ -279,9 +286,11 @@ def _show_instances(output: Output, document: ServiceList, nodes: Collection[str
 
 
 def _why(view: InstanceView, told_by: str) -> list[str]:
+    from hmctl.actions.service import unwatched
+
     maintenance = f"in maintenance: {view.maintenance}" if view.maintenance is not None else ""
     failures = f"{plural(view.failures, 'call')} from {told_by} failed in a row" if view.failures else ""
-    return [words for words in (view.reason, maintenance, failures) if words]
+    return [words for words in (view.reason, maintenance, failures, unwatched(view)) if words]
 
 
 def _addresses(context: Context) -> set[str]:
@@ -295,11 +304,15 @@ def _is_inner(view: InstanceView, nodes: Collection[str]) -> bool:
 
 
 def _address(view: InstanceView) -> str:
+    if not view.address:
+        return "-"
     host = f"[{view.address}]" if ":" in view.address else view.address
     return f"{host}:{view.port}" if view.port else view.address
 
 
 def _show_resolution(output: Output, document: Resolution, nodes: Collection[str]) -> None:
+    from hmctl.actions.service import unwatched
+
     if not document.chosen:
         output.line(Styled(f"no instance of {document.service} is fit", "bad"))
     elif len(document.chosen) == 1:
@@ -311,7 +324,11 @@ def _show_resolution(output: Output, document: Resolution, nodes: Collection[str
             output.line(Styled(id, "strong"), f"  {number} of {len(document.chosen)}")
     output.line()
     rows: list[list[Cell]] = [
-        [each.instance.id, Styled(str(each.instance.health), HEALTH_STYLE[each.instance.health]), each.why_not or "shares the traffic"]
+        [
+            each.instance.id,
+            Styled(str(each.instance.health), HEALTH_STYLE[each.instance.health]),
+            "; ".join(filter(None, (each.why_not or "shares the traffic", unwatched(each.instance)))),
+        ]
         for each in document.candidates
     ]
     output.table(["INSTANCE", "HEALTH", Column("", wraps=True)], rows)

@@ -12,8 +12,10 @@ import pytest
 from hmcore import api
 from hmcore.config.inventory import Inventory, load_inventory
 from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NotLeader, PeerUnreachable
+from hmcore.records import Mute
+from hmctl.actions import agents
 from hmctl.actions import change as module
-from hmctl.actions.change import change, newest_leader
+from hmctl.actions.change import change, known_mutes, newest_leader
 from hmctl.client import Via
 
 ROOT = Path(__file__).parents[4]
@@ -30,6 +32,13 @@ class Cluster:
         self.loses = 0  # so many answers
         self.asked: list[tuple[str, str]] = []
         self.elected_after: int | None = None
+        self.said: list[str] = []
+        self.spoken = asyncio.Event()
+        self.mutes: dict[str, tuple[int, list[Mute]]] = {}
+
+    def say(self, words: str) -> None:
+        self.said.append(words)
+        self.spoken.set()
 
     async def connect(self, host: Any, access: Any, **given: Any) -> Client:
         if host.name in self.dead:
@@ -48,8 +57,12 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         return None
 
+    async def close(self) -> None:
+        return None
+
     async def state(self) -> api.StateReply:
-        return api.StateReply(index=1, leader=self.cluster.says[self.name], term=self.cluster.term, nodes=[])
+        index, mutes = self.cluster.mutes.get(self.name, (1, []))
+        return api.StateReply(index=index, leader=self.cluster.says[self.name], term=self.cluster.term, nodes=[], mutes=mutes)
 
     async def call(self, method: Any, request: api.MaintainRequest, *, timeout: float) -> api.ChangeReply:
         self.cluster.asked.append((self.name, request.id))
@@ -68,6 +81,7 @@ class Client:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     monkeypatch.setattr(module, "connect", cluster.connect)
+    monkeypatch.setattr(agents, "connect", cluster.connect)
     monkeypatch.setattr(module, "PAUSE", 0.001)
     monkeypatch.setattr(module.Access, "of", lambda store, via: None)
     return cluster
@@ -81,7 +95,9 @@ def ask(cluster: Cluster) -> Callable[..., api.ChangeReply]:
     request = api.MaintainRequest(id="request-1", target="node1/", on=True)
 
     def run(timeout: float = 5.0) -> api.ChangeReply:
-        return asyncio.run(change(inventory, None, api.MAINTAIN, request, via=Via.QUIC, timeout=timeout))  # type: ignore[arg-type]
+        return asyncio.run(
+            change(inventory, None, api.MAINTAIN, request, via=Via.QUIC, timeout=timeout, say=cluster.say)  # type: ignore[arg-type]
+        )
 
     return run
 
@@ -119,6 +135,39 @@ def test_without_a_leader_it_gives_up_in_time(cluster, ask):
     with pytest.raises(HyperMeshError, match="the cluster has no leader"):
         ask(timeout=0.05)
     assert cluster.asked == []
+
+
+def test_a_wait_for_a_leader_is_said_once_it_lasts(cluster, ask, monkeypatch):
+    assert ask().changed
+    assert cluster.said == []
+    monkeypatch.setattr(module, "SILENCE", 0.01)
+    cluster.says = dict.fromkeys(cluster.says, None)
+    with pytest.raises(HyperMeshError, match="the cluster has no leader"):
+        ask(timeout=0.3)
+    assert cluster.said == ["no leader; waiting up to 0.3 s for one"]
+
+
+def test_a_leader_that_takes_its_time_is_named(cluster, ask, monkeypatch):
+    monkeypatch.setattr(module, "SILENCE", 0.01)
+    answer = Client.call
+
+    async def slowly(self: Client, method: Any, request: Any, *, timeout: float) -> api.ChangeReply:
+        async with asyncio.timeout(5):
+            await cluster.spoken.wait()
+        return await answer(self, method, request, timeout=timeout)
+
+    monkeypatch.setattr(Client, "call", slowly)
+    assert ask().changed
+    assert cluster.said == ["node2 leads; waiting up to 5 s for its answer"]
+
+
+def test_what_is_muted_is_told_by_who_knows_most(cluster):
+    inventory: Inventory = load_inventory(ROOT / "inventories/three-nodes.yaml", {"HOME": "/root"})[0]
+    cluster.mutes = {"node1": (7, [Mute(check="disk", reason="new")]), "node2": (6, [Mute(check="disk", reason="old")])}
+    assert asyncio.run(known_mutes(inventory, None, via=Via.QUIC))["disk"].reason == "new"  # type: ignore[arg-type]
+    cluster.dead = set(cluster.says)
+    with pytest.raises(PeerUnreachable, match="no control node answers"):
+        asyncio.run(known_mutes(inventory, None, via=Via.QUIC))  # type: ignore[arg-type]
 
 
 def test_when_nobody_answers_it_says_so(cluster, ask):

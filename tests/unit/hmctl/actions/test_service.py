@@ -61,7 +61,10 @@ def test_listings_are_narrowed():
     assert [view.id for view in listing(found, health=H.UNHEALTHY).instances] == ["node2/web"]
     with pytest.raises(UsageError, match="no service is called shop/wed") as caught:
         listing(found, service="shop/wed")
-    assert "shop/web" in (caught.value.fix or "")
+    assert caught.value.fix == "did you mean shop/web or shop/db? A container that has just started is known within a second"
+    with pytest.raises(UsageError) as caught:
+        listing(found, service="zzz")
+    assert caught.value.fix == "hmctl service ls; a container that has just started is known within a second"
 
 
 def test_a_choice_comes_with_reasons_for_everybody_else():
@@ -109,9 +112,28 @@ def test_maintenance_concerns_an_instance_or_a_node_and_says_what_is_left():
     assert left_alone(found, "node1/") == ["shop/db"]
     assert left_alone(found, "node1/web") == []
     assert left_alone(seen(WEBS[0], WEBS[2], out="node3/"), "node1/") == ["shop/web"]
-    with pytest.raises(UsageError, match="no instance is called node9/"):
-        concerned(found, "node9/")
     assert concerned(seen(DB, out="node9/"), "node9/") == []  # given back after it has gone
+
+
+@pytest.mark.parametrize(
+    ("target", "message", "fix"),
+    [
+        ("node9/", "no node is called node9", "hmctl node ls; an instance is NODE/NAME: hmctl service ls --all"),
+        ("node9/web", "no node is called node9", "hmctl node ls; an instance is NODE/NAME: hmctl service ls --all"),
+        ("node1/nix", "no instance is called node1/nix", "hmctl service ls --all --node node1"),
+        ("node1/weg", "no instance is called node1/weg", "did you mean node1/web?"),
+        ("node2/dbs", "no instance is called node2/dbs", "hmctl service ls --all --node node2"),  # the db is on node1
+    ],
+)
+def test_a_mistyped_target_suggests_no_node(target: str, message: str, fix: str):
+    with pytest.raises(UsageError) as caught:
+        concerned(seen(*WEBS, DB), target)
+    assert (caught.value.message, caught.value.fix) == (message, fix)
+
+
+def test_a_member_without_instances_is_a_node():
+    found = msgspec.structs.replace(seen(DB), labels={"node1": {}, "node4": {}})
+    assert concerned(found, "node4/") == []
 
 
 def test_the_leaders_own_word_counts_most_and_else_the_newest():

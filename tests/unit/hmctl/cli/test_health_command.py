@@ -52,7 +52,10 @@ def test_what_lowers_a_score_is_told_with_its_fix(cluster: Cluster, capsys: pyte
     out = shown(capsys)
     assert "lab: 97%  warning" in out
     assert "node2: 75%  degraded" in out
-    assert f"50% of 2    {DISK}" in out
+    heading, *_, disk = (line.split() for line in out.splitlines() if "WORTH" in line or DISK in line)
+    assert heading == ["CHECK", "WORTH", "WEIGHT"]
+    assert disk[:4] == ["!", "disk", "50%", "2"]
+    assert out.count("WORTH") == 1
     assert "fix: on node2: make room" in out
     assert "fix: hmctl deploy" in out
     assert "the other 1 check well" in out
@@ -65,6 +68,7 @@ def test_a_node_with_all_its_checks(cluster: Cluster, capsys: pytest.CaptureFixt
     out = shown(capsys)
     assert "component.transport" in out
     assert "node1" not in out
+    assert out.splitlines()[1].split() == ["CHECK", "WORTH", "WEIGHT"]
     assert main.run(["health", "show", "node1"]) == 0
 
 
@@ -118,6 +122,11 @@ def test_mute_and_unmute_ask_the_leader(
     requests: list[api.MuteRequest] = []
     answers = iter((True, False))
 
+    async def known_mutes(*given: object, **more: object) -> dict[str, Mute]:
+        return {}
+
+    monkeypatch.setattr(changes, "known_mutes", known_mutes)
+
     async def change(inventory: object, store: object, method: object, request: api.MuteRequest, **more: object) -> api.ChangeReply:
         assert method is api.MUTE
         requests.append(request)
@@ -164,8 +173,33 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[api.MuteRequest]:
             raise InvalidRequest("no node is called 'node9'", host="node1", fix="hmctl node ls")
         return api.ChangeReply(index=7, changed=False)
 
+    async def known_mutes(*given: object, **more: object) -> dict[str, Mute]:
+        mutes = [Mute(check="disk", reason="on its way"), Mute(check="memory", node="node1", reason="known")]
+        return {mute.key: mute for mute in mutes}
+
     monkeypatch.setattr(changes, "change", change)
+    monkeypatch.setattr(changes, "known_mutes", known_mutes)
     return requests
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "told"),
+    [
+        (["disk"], "on its way", "its reason stays: on its way (--reason '' erases it)\n"),
+        (["disk", "--reason", ""], "", ""),
+        (["disk", "--reason", "other"], "other", ""),
+        (["disk", "--node", "node1"], "", ""),  # another mute than that of all nodes
+        (["memory", "--node", "node1"], "known", "its reason stays: known (--reason '' erases it)\n"),
+    ],
+)
+def test_who_mutes_again_without_a_reason_erases_none(
+    words: list[str], reason: str, told: str, cluster: Cluster, asked: list[api.MuteRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["health", "mute", *words]) == 0
+    assert asked[0].reason == reason
+    assert capsys.readouterr().err == told
+    assert main.run(["health", "mute", *words, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == reason
 
 
 @pytest.mark.parametrize(
@@ -225,6 +259,8 @@ def test_who_answered_has_no_part_in_a_refusal(cluster: Cluster, asked: list[api
 
 def test_all_names_are_listed(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     ailing(cluster)
+    assert main.run(["health", "--help"]) == 0
+    assert "--all" in shown(capsys)  # what the errors and the help of mute name
     assert main.run(["health", "--all"]) == 3
     out = shown(capsys)
     for name in ("cluster.quorum", "cluster.clocks", "component.transport", "certificate"):

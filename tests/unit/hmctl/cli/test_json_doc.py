@@ -111,7 +111,7 @@ def sample_health() -> object:
 
 
 def sample_mute() -> object:
-    return Muting(check="disk", node="node1", muted=True, changed=True, index=7)
+    return Muting(check="disk", node="node1", muted=True, changed=True, index=7, reason="known")
 
 
 def inventory() -> Inventory:

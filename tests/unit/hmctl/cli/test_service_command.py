@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from answering import Cluster
+from msgspec.structs import replace
 
 from hmcore import api
 from hmcore.records import Instance, InstanceHealth, Maintenance
@@ -76,3 +79,62 @@ def test_a_containers_address_is_said_to_be_its_nodes_affair(maintained: list[Ma
     assert "node2/a 172.17.0.2:80, on node2 only" in said(capsys)
     assert main.run(["service", "ls", "shop/a"]) == 0
     assert "reachable on its node only" in said(capsys)
+
+
+def test_what_the_kernel_does_not_see_and_what_has_no_address_is_said(
+    maintained: list[Maintenance], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = [
+        replace(INSTANCES[0], attributes={"unwatched": "outside hypermesh.slice (--cgroup-parent)"}),
+        replace(INSTANCES[3], address="", health=InstanceHealth.UNHEALTHY, reason="it is exited"),
+    ]
+    monkeypatch.setattr(sys.modules[__name__], "INSTANCES", strange)
+    assert main.run(["service", "ls", "shop/a"]) == 0
+    lines = {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert lines["node1/a"].endswith("172.17.0.2:80 - 100 0 not watched: outside hypermesh.slice (--cgroup-parent)")
+    assert lines["node2/a"] == "node2/a unhealthy - - 100 0 it is exited"
+    assert main.run(["service", "resolve", "shop/a"]) == 0
+    words = said(capsys)
+    assert "healthy shares the traffic; not watched: outside hypermesh.slice (--cgroup-parent)" in words
+    assert main.run(["service", "ls", "shop/a", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["instances"]
+    assert [(each["address"], each["port"]) for each in found] == [("172.17.0.2", 80), ("", 80)]
+
+
+@pytest.mark.parametrize(
+    ("words", "question"),
+    [
+        (["node1/a", "--on"], "Take node1/a out of traffic?"),
+        (["node1", "--on"], "Take node1/ (3 instances) out of traffic?"),
+        (["node2/a", "--off"], "Give node2/a back to traffic?"),
+        (["node3/a", "--off"], "Give node3/a back to traffic?"),
+    ],
+)
+def test_a_question_says_what_it_is_about(
+    words: list[str], question: str, maintained: list[Maintenance], capsys: pytest.CaptureFixture[str]
+) -> None:
+    maintained += [Maintenance(target="node2/a"), Maintenance(target="node3/a")]
+    assert main.run(["service", "maintain", *words]) == 2
+    assert f"nobody can answer, for stdin is no terminal: {question}" in said(capsys)
+
+
+def test_the_end_of_a_maintenance_that_frees_nothing_is_called_so(
+    maintained: list[Maintenance], capsys: pytest.CaptureFixture[str]
+) -> None:
+    maintained += [Maintenance(target="node2/"), Maintenance(target="node2/a")]
+    assert main.run(["service", "maintain", "node2/a", "--off"]) == 2
+    assert "End the maintenance of node2/a?" in said(capsys)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_a_change_waits_for_is_said_but_not_with_quiet(
+    quiet: bool, maintained: list[Maintenance], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def change(*given: Any, say: Callable[[str], None], **more: Any) -> api.ChangeReply:
+        say("no leader; waiting up to 15 s for one")
+        return api.ChangeReply(index=7, changed=True)
+
+    monkeypatch.setattr(changes, "change", change)
+    for command in (["service", "maintain", "node1/a", "--on", "--yes"], ["health", "mute", "disk", "--reason", "known"]):
+        assert main.run([*(["-q"] if quiet else []), *command]) == 0
+        assert ("no leader; waiting up to 15 s for one" in capsys.readouterr().err) is not quiet

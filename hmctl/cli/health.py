@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hmcore.errors import InvalidRequest, UsageError
+from hmcore.records import NodeState
 from hmctl.actions.health import CRITICAL, CheckHealth, HealthReport, NodeHealth, full_name, health_report, reason_of, still_muted
 from hmctl.cli.completing import check_names, inventory_nodes
 from hmctl.cli.context import Context, current, group
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hmcore.config.inventory import Inventory
 
 SHOW = "show"
+_SILENT = (NodeState.DOWN, NodeState.UNREACHABLE)
 _OWN = ("-h", "--help")  # of the group itself
 
 
@@ -89,7 +91,9 @@ def show_command(
         inventory.host(node)  # says so when there is none, before anybody is asked
     status = context.run(survey(inventory, context.store(inventory), via=via, timeout=timeout)).status
     document = health_report(status, node)
-    context.output.result(document, lambda: show(context.output, document, every=every or node is not None))
+    address = inventory.host(node).address if node is not None else ""
+    fixes = {node: f"is the host up? ping {address}; if it is: hmctl logs {node}"} if node is not None else {}  # else a check has it
+    context.output.result(document, lambda: show(context.output, document, every=every or node is not None, fixes=fixes))
     if node is None:
         return status.exit_code
     return 0 if all(found.health_score >= 1.0 for found in document.nodes) else 3
@@ -159,7 +163,8 @@ async def _ask(context: Context, inventory: Inventory, check: str, node: str, re
     return Muting(check=check, node=node, muted=on, changed=reply.changed, index=reply.index, reason=reason)
 
 
-def show(output: Output, report: HealthReport, *, every: bool) -> None:
+def show(output: Output, report: HealthReport, *, every: bool, fixes: Mapping[str, str]) -> None:
+    """`fixes`: by node, what mends that it is silent, unless a check of the cluster says so."""
     width = max((len(check.name) for checks in (report.checks, *(node.checks for node in report.nodes)) for check in checks), default=0)
     if report.checks:
         output.line(
@@ -172,18 +177,27 @@ def show(output: Output, report: HealthReport, *, every: bool) -> None:
     for number, node in enumerate(report.nodes):
         if report.checks:
             output.line()
-        _show_node(output, node, width, every=every, headed=number == 0 and not report.checks)
+        _show_node(
+            output,
+            node,
+            width,
+            every=every,
+            headed=number == 0 and not report.checks,
+            fix=fixes.get(node.name) if node.state in _SILENT else None,
+        )
     stray = [mute for mute in report.mutes if mute.node and mute.node not in {node.name for node in report.nodes}]
     for mute in stray if report.checks else ():
         output.line(Styled(f"also muted: {mute.key}", "dim"))
 
 
-def _show_node(output: Output, node: NodeHealth, width: int, *, every: bool, headed: bool) -> None:
+def _show_node(output: Output, node: NodeHealth, width: int, *, every: bool, headed: bool, fix: str | None) -> None:
     output.line(Styled(f"{node.name}: ", "strong"), score(node.health_score), "  ", Styled(str(node.state), STATE_STYLE[node.state]))
     told = {check.reason for check in node.checks}
     for reason in node.reasons:
         if reason not in told:
             output.paragraph(Styled("  ! ", "warning"), text=reason)
+    if fix:
+        output.paragraph(Styled("    fix: ", "accent"), text=fix)
     shown = node.checks if every else [check for check in node.checks if check.worth < 1.0 or check.muted]
     _show_checks(output, shown, width, node.name, headed=headed and bool(shown))
     if rest := len(node.checks) - len(shown):

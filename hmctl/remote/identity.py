@@ -59,6 +59,12 @@ def _copy_key(target: SshTarget) -> str:
     return join([*words, f"{target.user}@{target.address}" if target.user else target.address])
 
 
+def by_hand(target: SshTarget) -> str:
+    """The command that shows how far SSH by itself gets, for a terminal: OpenSSH takes no host:port."""
+    words = ["ssh", "-v", *(("-p", str(target.port)) if target.port else ()), *(("-J", str(target.bastion)) if target.bastion else ())]
+    return join([*words, f"{target.user}@{target.address}" if target.user else target.address])
+
+
 def offered(target: SshTarget, environ: Mapping[str, str], own_keys: bool) -> str:
     """What we would prove our identity with, for the message that says that it was not enough."""
     agent = bool(environ.get("SSH_AUTH_SOCK"))

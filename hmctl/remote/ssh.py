@@ -21,7 +21,7 @@ from asyncssh.public_key import get_default_certificate_algs, get_default_public
 from hmcore.errors import AuthenticationFailed, HostKeyMismatch, RemoteError, Unreachable
 from hmctl.remote import hostkeys
 from hmctl.remote.base import FirstContact
-from hmctl.remote.identity import login_options, mend, offered, own_keys
+from hmctl.remote.identity import by_hand, login_options, mend, offered, own_keys
 from hmctl.remote.pool import Pool
 from hmctl.remote.ssh_commands import SshRemote
 
@@ -288,7 +288,9 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except TimeoutError as error:
         said = f"{where} accepts connections, but login did not end in time" if visit.reached else f"no answer from {where}"
         fix = (
-            f"is sshd in trouble? ssh {target} shows more" if visit.reached else f"is the host up, and the port open? ping {target.address}"
+            f"is sshd in trouble? {by_hand(target)} shows more"
+            if visit.reached
+            else f"is the host up, and the port open? ping {target.address}"
         )
         raise Unreachable(said, host=name, fix=fix) from error
     except ConnectionRefusedError:
@@ -300,7 +302,7 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except asyncssh.ChannelOpenError as error:
         raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name) from None
     except asyncssh.Error as error:
-        fix = f"is sshd in trouble? ssh -v {target} shows more, and on its console: journalctl -u ssh"
+        fix = f"is sshd in trouble? {by_hand(target)} shows more, and on its console: journalctl -u ssh"
         raise Unreachable(f"{where} ended the connection: {error.reason}", host=name, fix=fix) from error
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio's own words name the call, not the cause

@@ -105,6 +105,10 @@ def test_a_silent_nodes_reason_is_told(cluster: Cluster, capsys: pytest.CaptureF
     out = shown(capsys)
     assert "node3: 0%  unreachable" in out
     assert "! no answer within 2 s" in out
+    assert main.run(["health", "node3"]) == 3
+    assert "fix: is the host up? ping 10.0.0.3; if it is: hmctl logs node3" in shown(capsys)
+    assert main.run(["health", "node2"]) == 0
+    assert "fix:" not in shown(capsys)
 
 
 @pytest.mark.parametrize(

@@ -262,11 +262,19 @@ def test_what_is_a_mistake_stays_one(error: Exception) -> None:
     assert surroundings(error) is None
 
 
-def test_output_that_a_full_disk_does_not_take_is_said_once_and_is_a_failure() -> None:
+@pytest.mark.parametrize("flushes", [True, False])
+def test_output_that_a_full_disk_does_not_take_is_said_once_and_is_a_failure(flushes: bool) -> None:
+    program = (
+        "import sys, types, typer\nfrom hmctl.__main__ import main\n"
+        f"def command(ctx: typer.Context) -> None:\n    print('lost', flush={flushes})\n"
+        "module = types.ModuleType('hmctl.cli.status')\nmodule.command = command\nsys.modules['hmctl.cli.status'] = module\n"
+        "sys.argv[1:] = ['status']\nmain()\n"
+    )
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "hmctl", "completion", "bash"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
-        )
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": ""},
+            text=True, timeout=30, check=False,
+        )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: not everything could be written: no space left on device\n  fix: ")
     assert len(done.stderr.splitlines()) == 2

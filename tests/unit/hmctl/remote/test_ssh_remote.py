@@ -273,6 +273,37 @@ async def test_a_wrong_key_says_what_was_offered(tmp_path: Path) -> None:
         assert caught.value.fix == f"ssh-copy-id -p {box.port} -i {wrong} {USER}@127.0.0.1"
 
 
+def test_ssh_by_hand_is_a_command_that_openssh_understands() -> None:
+    gate = SshTarget("gate", user="jump", port=2222)
+    assert identity.by_hand(SshTarget("10.0.0.1")) == "ssh -v 10.0.0.1"
+    assert identity.by_hand(SshTarget("10.0.0.1", user="root", port=2200, bastion=gate)) == "ssh -v -p 2200 -J jump@gate:2222 root@10.0.0.1"
+
+
+def test_a_host_that_hangs_up_is_named_with_what_shows_more(tmp_path: Path) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-any\r\n")
+        writer.write_eof()
+        await reader.read()  # all of it: unread words would make it a reset
+        writer.close()
+
+    async def attempt() -> list[str]:
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            host = Host("web", SshTarget("127.0.0.1", port=port, agent=False), "127.0.0.1", 7443, Role.CONTROL)
+            connector = Connector(tmp_path / "known_hosts")
+            try:
+                await connector.connect(host)
+            except Unreachable as error:
+                return [str(port), *explain(error)]
+            finally:
+                await connector.close()
+        raise AssertionError("it connected")
+
+    port, said, *more = asyncio.run(attempt())
+    assert said.startswith(f"web: [127.0.0.1]:{port} ended the connection")
+    assert f"ssh -v -p {port} 127.0.0.1 shows more" in more[-1]
+
+
 def test_without_any_key_the_message_says_so(tmp_path: Path) -> None:
     target = SshTarget("10.0.0.1", user="root", key=None, agent=True)
     assert not identity.own_keys(tmp_path)

@@ -134,6 +134,9 @@ def test_only_a_container_outside_the_slice_is_complained_of(unified: Cluster, e
         said = check(unified, NODE)
         assert said["reason"] == "1 of 3 containers run outside hypermesh.slice and are not counted"
         assert "--cgroup-parent=hypermesh.slice" in said["fix"]
+        why = "not watched: outside hypermesh.slice (--cgroup-parent)"
+        eventually(lambda: why in unified.run("service", "ls", "astray").stdout, within=5)
+        assert why not in unified.run("service", "ls", "shop/web").stdout
         unified.inside(NODE, "docker", "rm", "--force", "astray")
         unified.until_healthy()
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from answering import Cluster
-from fleet import NAMES, Fleet, event, replicated
+from memory_fleet import NAMES, Fleet, event, replicated
 
 from hmcore.records import Instance
 from hmctl import client

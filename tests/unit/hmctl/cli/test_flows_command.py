@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from answering import Cluster
-from fleet import NAMES, Fleet, flow
+from memory_fleet import NAMES, Fleet, flow
 
 from hmctl import client
 from hmctl.actions import agents

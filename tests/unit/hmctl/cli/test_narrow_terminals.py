@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from answering import NAMES, Cluster
-from fleet import Fleet, flow
+from memory_fleet import Fleet, flow
 
 from hmcore import api
 from hmcore.records import Instance, InstanceHealth

@@ -72,6 +72,8 @@ class DockerSocket:
             "Labels": self.containers[number],
             "State": "running",
             "Status": "Up 2 seconds",
+            "HostConfig": {"NetworkMode": "default"},
+            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": f"172.17.0.{number + 2}", "Gateway": "172.17.0.1"}}},
         } | self.said.get(number, {})
 
     def wait_for_news(self, server: _Server, seen: int) -> None:

@@ -37,13 +37,13 @@ def shortcoming(found: Standing, parent: int, digest: bytes) -> str | None:
             return f"{hook.program} is not attached"
         if link.cgroup != parent:
             return f"{hook.program} is attached to a cgroup that is gone"
-    if found.links.get(maps.EXEC_PROGRAM) is None:
-        return f"{maps.EXEC_PROGRAM} is not attached"
+    if found.links.get(maps.TRACEPOINT_PROGRAM) is None:
+        return f"{maps.TRACEPOINT_PROGRAM} is not attached"
     missing = {spec.name for spec in maps.specs(1)} - found.names
     if missing:
         return f"the map {min(missing)} is gone"
-    if any(maps.strays(sorted(found.names), found.cfg.generation)):
-        return "a loader was stopped half way"
+    if any(maps.strays(sorted(found.names))):
+        return "something that is not ours is pinned beside it"
     return None
 
 
@@ -52,7 +52,7 @@ def working(found: Standing, parent: int) -> int:
     if found.cfg is None or found.cfg.parent != parent:
         return 0
     hooks = sum(link is not None and link.cgroup == parent for link in (found.links.get(hook.program) for hook in maps.HOOKS))
-    return hooks + (found.links.get(maps.EXEC_PROGRAM) is not None)
+    return hooks + (found.links.get(maps.TRACEPOINT_PROGRAM) is not None)
 
 
 def observe(bpf: Bpf, directory: Path) -> Standing:
@@ -62,9 +62,7 @@ def observe(bpf: Bpf, directory: Path) -> Standing:
     except FileNotFoundError:
         names = frozenset()
     cfg = _cfg(bpf, directory / "cfg") if "cfg" in names else None
-    pins = {hook.program: maps.link_name(hook.program) for hook in maps.HOOKS}
-    if cfg is not None:
-        pins[maps.EXEC_PROGRAM] = maps.exec_link_name(cfg.generation)
+    pins = {program: maps.link_name(program) for program in [*(hook.program for hook in maps.HOOKS), maps.TRACEPOINT_PROGRAM]}
     return Standing(cfg, names, {program: _link(bpf, directory / name) for program, name in pins.items() if name in names})
 
 

@@ -6,8 +6,8 @@ stdout): either {"ok": true, ...}, or {"missing"|"down": why, "fix": command}.
 It may be killed at any moment. Until everything is compiled and verified, nothing that works is touched. Then each cgroup link gets its new
 program in one step, and nothing is ever detached before its successor works. What a killed one left is made good by the next.
 
-A tracepoint's link cannot change its program. There, old and new are attached side by side for a moment, and the generation in the map
-`cfg` says which of them acts: that one word is the switch.
+A tracepoint's link cannot change its program. What is attached there does nothing but go on with the program that the map `acting` holds:
+it is never replaced, and writing that one entry is the switch.
 """
 
 from __future__ import annotations
@@ -65,29 +65,30 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     fcntl.flock(lock, fcntl.LOCK_EX)  # until we end: two at once would take each other's new links for leftovers
     fds, new = make_maps(bpf, directory)
     old = maps.parse_cfg(bpf.lookup(fds["cfg"], bytes(4), maps.CFG.size))
-    generation = old.generation + 1
-    programs = build(request["programs"], fds, generation)
+    programs = build(request["programs"], fds)
     # From here on: pins and attachments. Everything above may fail without a trace.
+    begins = maps.link_name(maps.TRACEPOINT_PROGRAM)
+    if "acting" in new:  # the kernel has emptied the one that the link goes by, when the last of its pins was removed
+        remove(directory, [begins])
     for name in new:
         pin(bpf, fds[name], f"{directory}/{name}")
-    remove(directory, maps.strays(os.listdir(directory), old.generation))
     parent = os.stat(request["cgroup"]).st_ino
     cpus = os.cpu_count() or 1
-    cfg = maps.Cfg(parent, 0, generation, maps.MODES[request["mode"]], max(1, maps.RATE // cpus), max(1, maps.BURST // cpus), bytes(32))
+    cfg = maps.Cfg(parent, 0, maps.MODES[request["mode"]], max(1, maps.RATE // cpus), max(1, maps.BURST // cpus), bytes(32))
     if old.parent != parent:  # the programs that run now count nothing below another parent, whichever order this is done in
-        bpf.update(fds["cfg"], bytes(4), maps.Cfg(**{**vars(cfg), "generation": old.generation}).encode())
+        bpf.update(fds["cfg"], bytes(4), cfg.encode())
     cgroup = os.open(request["cgroup"], os.O_RDONLY | os.O_DIRECTORY)
     for hook in maps.HOOKS:
         attach(bpf, f"{directory}/{maps.link_name(hook.program)}", programs[hook.program], cgroup, hook.attach, parent)
-    event = bpf.tracepoint(tracepoint)
-    path = f"{directory}/{maps.exec_link_name(generation)}"
-    pin(bpf, bpf.link(programs[maps.EXEC_PROGRAM], event, kernel.PERF_EVENT), path)
-    bpf.update(fds["cfg"], bytes(4), cfg.encode())  # the switch
-    remove(directory, maps.strays(os.listdir(directory), generation))
+    bpf.update(fds["acting"], bytes(4), programs[maps.EXEC_PROGRAM].to_bytes(4, "little"))
+    if begins not in os.listdir(directory):
+        pin(bpf, bpf.link(programs[maps.TRACEPOINT_PROGRAM], bpf.tracepoint(tracepoint), kernel.PERF_EVENT), f"{directory}/{begins}")
+    bpf.update(fds["cfg"], bytes(4), cfg.encode())
+    remove(directory, maps.strays(os.listdir(directory)))
     remove_other_layouts(os.path.dirname(directory), os.path.basename(directory))
     # With the digest last, that all of this need not be done again: nothing else tells the agent what another layout has left.
     bpf.update(fds["cfg"], bytes(4), maps.Cfg(**{**vars(cfg), "digest": bytes.fromhex(request["digest"])}).encode())
-    return {"ok": True, "generation": generation}
+    return {"ok": True}
 
 
 # --- maps
@@ -123,16 +124,16 @@ _FIVE = struct.Struct("<IIIII")
 # --- programs
 
 
-def build(directory: str, fds: dict[str, int], generation: int) -> dict[str, int]:
+def build(directory: str, fds: dict[str, int]) -> dict[str, int]:
     """Descriptors of the compiled, loaded and verified programs, by name."""
     try:
         import bcc  # noqa: PLC0415 -- its absence is an answer, not a crash
     except ImportError as error:
         raise Refused("missing", f"the system's Python cannot load bcc: {error}", "hmctl deploy") from error
     flags = [f"-DHM_{name.upper()}_FD={fd}" for name, fd in fds.items()]
-    flags += [f"-DHM_GENERATION={generation}", "-Wno-macro-redefined", *header_flags()]
+    flags += ["-Wno-macro-redefined", *header_flags()]
     kinds = {hook.program: bcc.BPF.CGROUP_SKB for hook in maps.HOOKS}
-    kinds.update({"hm_tcp": bcc.BPF.SOCK_OPS, maps.EXEC_PROGRAM: bcc.BPF.TRACEPOINT})
+    kinds.update({"hm_tcp": bcc.BPF.SOCK_OPS, maps.TRACEPOINT_PROGRAM: bcc.BPF.TRACEPOINT, maps.EXEC_PROGRAM: bcc.BPF.TRACEPOINT})
     with words() as said:
         try:
             module = bcc.BPF(text=maps.sources(directory).encode(), cflags=flags)

@@ -14,7 +14,9 @@ from typing import Union
 
 from node_agent.security import kernel
 
-LAYOUT = 2  # of the maps' contents: another one gets maps of its own
+LAYOUT = (
+    3  # of the maps' contents, and of the program at the tracepoint, which is never replaced: another one gets maps and links of its own
+)
 ROOT = "/sys/fs/bpf/hypermesh"
 MODES = {"audit": 1, "enforce": 2}
 
@@ -41,6 +43,7 @@ def specs(cpus: int) -> tuple[MapSpec, ...]:
     flows = max(FLOWS_LEAST, min(FLOWS_MOST, FLOWS_MEMORY // (FLOW.size * cpus)))
     return (
         MapSpec("cfg", kernel.ARRAY, 4, CFG.size, 1),
+        MapSpec("acting", kernel.PROG_ARRAY, 4, 4, 1),
         MapSpec("totals", kernel.PERCPU_ARRAY, 4, TOTALS.size, 1),
         MapSpec("buckets", kernel.PERCPU_ARRAY, 4, 16, 2),
         MapSpec("flows", kernel.LRU_PERCPU_HASH, KEY.size, FLOW.size, flows),
@@ -71,7 +74,7 @@ def owners_btf() -> bytes:
 
 # --- what lies in them
 
-CFG = struct.Struct("<QIIIIII32s")
+CFG = struct.Struct("<QIIII32s")
 KEY = struct.Struct("<Q16sII")
 FLOW = struct.Struct("<6Q")
 TOTALS = struct.Struct("<10Q")
@@ -86,19 +89,17 @@ class Cfg:
 
     parent: int
     level: int
-    generation: int
     mode: int
     rate: int
     burst: int
     digest: bytes
 
     def encode(self) -> bytes:
-        return CFG.pack(self.parent, self.level, self.generation, self.mode, self.rate, self.burst, 0, self.digest)
+        return CFG.pack(self.parent, self.level, self.mode, self.rate, self.burst, self.digest)
 
 
 def parse_cfg(raw: bytes) -> Cfg:
-    parent, level, generation, mode, rate, burst, _, digest = CFG.unpack(raw)
-    return Cfg(parent, level, generation, mode, rate, burst, digest)
+    return Cfg(*CFG.unpack(raw))
 
 
 @dataclass(frozen=True)
@@ -240,21 +241,22 @@ HOOKS = (
     Hook("hm_egress", kernel.CGROUP_EGRESS),
     Hook("hm_tcp", kernel.CGROUP_SOCK_OPS),
 )
-EXEC_PROGRAM = "hm_exec"
+TRACEPOINT_PROGRAM = "hm_exec"  # attached once, and stays; it goes on with whatever program `acting` holds
+EXEC_PROGRAM = "hm_exec_acts"
 
 
 def link_name(program: str) -> str:
-    return f"link_{program}"
+    return f"link_{program}"  # bpffs allows no dots
 
 
-def exec_link_name(generation: int) -> str:
-    """A tracepoint's link cannot be given another program: each generation has a link of its own (see loader.py)."""
-    return f"link_{EXEC_PROGRAM}_{generation}"  # bpffs allows no dots
+def pinned_names() -> set[str]:
+    """All that is pinned in our directory when everything works."""
+    return {spec.name for spec in specs(1)} | {link_name(hook.program) for hook in HOOKS} | {link_name(TRACEPOINT_PROGRAM)}
 
 
-def strays(names: Sequence[str], generation: int) -> Iterator[str]:
-    """Of the names in our directory, those that belong to no map or link of this generation: left by a loader that was killed."""
-    kept = {spec.name for spec in specs(1)} | {link_name(hook.program) for hook in HOOKS} | {exec_link_name(generation)}
+def strays(names: Sequence[str]) -> Iterator[str]:
+    """Of the names in our directory, those that belong to no map or link of ours."""
+    kept = pinned_names()
     return (name for name in names if name not in kept)
 
 

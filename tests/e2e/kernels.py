@@ -49,7 +49,7 @@ def attached(cluster: Cluster, node: str = NODE) -> Counter[str]:
 EXECS = """
 import json, subprocess, sys
 ask = lambda *what: json.loads(subprocess.run(["bpftool", "-j", *what], capture_output=True, check=True).stdout)
-ours = ask("map", "show", "pinned", sys.argv[1] + "/totals")["id"]
+ours = ask("map", "show", "pinned", sys.argv[1] + "/acting")["id"]
 programs = {each["id"] for each in ask("prog") if each.get("name") == "hm_exec" and ours in each.get("map_ids", [])}
 print(sum(link["type"] == "perf_event" and link["prog_id"] in programs for link in ask("link")))
 """

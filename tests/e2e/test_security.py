@@ -72,7 +72,11 @@ def test_containers_are_counted_and_watched_also_while_the_agent_is_away(cluster
         def total(key: str) -> int:
             return int(counted(cluster)["totals"][key] - before[key])
 
-        assert 5_000_000 <= total("bytes_out") < 5_400_000
+        def sent_all(payload: int) -> bool:
+            """Each byte once: the payload, a header for each packet at most, and little that had to be sent again."""
+            return payload <= total("bytes_out") <= payload * 1.05 + 60 * total("packets_out")
+
+        assert sent_all(5_000_000)
         assert total("bytes_in") == total("bytes_out")  # one machine's container sends what the other's receives
         assert total("connections_out") >= 1
         assert total("execs") >= 4
@@ -86,7 +90,7 @@ def test_containers_are_counted_and_watched_also_while_the_agent_is_away(cluster
         eventually(told, within=10)
         cluster.inside(NODE, "systemctl", "stop", AGENT)
         shell(cluster, send)
-        assert 10_000_000 <= total("bytes_out") < 10_800_000
+        assert sent_all(10_000_000)
     finally:
         cluster.inside(NODE, "systemctl", "start", AGENT)
         shell(cluster, "docker rm -f cli srv")
@@ -144,7 +148,7 @@ def test_a_loader_that_dies_before_any_of_its_steps_misses_nothing_and_the_next_
         happens(cluster)
         assert happened(cluster) == (execs := execs + 1, sent := sent + 1)
     assert answer["ok"]
-    assert step == 7  # three hooks' programs, the new link for what begins, the switch, the removal of the old link, the digest
+    assert step == 6  # three hooks' programs, the one for what begins, the settings, the digest
     restart(cluster)  # what this has loaded, the agent does not want
     eventually(running(cluster), within=20)
     cluster.until_healthy()

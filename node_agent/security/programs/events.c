@@ -22,12 +22,19 @@ static __always_inline u64 hm_task_owner(struct hm_cfg *cfg) {
   return bpf_get_current_ancestor_cgroup_id(level + 1);
 }
 
+/* What is attached to the tracepoint. It stays when everything else is replaced, for such a link takes no other program: two of them would see
+ * what begins while one takes over from the other. Change it, and LAYOUT must change, too. */
+int hm_exec(struct hm_exec_args *args) {
+  bpf_tail_call_(HM_MAP(ACTING), args, 0);
+  return 0;
+}
+
 /* The task's name is that of the file by now, so applets which busybox starts by way of /proc/self/exe are all called `exe`: what they are is in
  * argv[0], which is to be had only by a second hook (sys_enter_execve) or through the kernel's own structures. Neither is worth it. */
-int hm_exec(struct hm_exec_args *args) {
+int hm_exec_acts(struct hm_exec_args *args) {
   struct hm_cfg *cfg = hm_cfg();
   struct hm_totals *totals = hm_totals();
-  if (!cfg || !totals || cfg->generation != HM_GENERATION)
+  if (!cfg || !totals)
     return 0;
   u64 cgroup = hm_task_owner(cfg);
   if (!cgroup)

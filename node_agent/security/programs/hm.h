@@ -18,11 +18,9 @@ enum { HM_EXEC = 1, HM_TCP = 2 };
 struct hm_cfg {
   u64 parent;     /* id of the cgroup above all of our containers */
   u32 level;      /* its depth in the kernel's tree; 0: not found yet */
-  u32 generation; /* tracepoints cannot be replaced in one step: only the programs of this generation act */
   u32 mode;       /* 1 audit, 2 enforce */
   u32 rate;       /* events a second that one CPU may send, of each kind */
   u32 burst;
-  u32 unused;
   u8 digest[32];  /* of what was loaded */
 };
 

@@ -26,15 +26,16 @@ class Killed(BaseException):
 class Map:
     spec: tuple[int, int, int, int]  # kind, key, value, entries
     value: bytes = b""  # of the only entry of an array
+    acting: Program | None = None  # of an array of programs: its only entry, which goes when nobody has the array pinned or open
     counted: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Program:
     name: str
-    generation: int
     cfg: Map
     totals: Map
+    goes_on_with: Map | None = None  # the array of programs; of what is attached to the tracepoint
 
 
 @dataclass
@@ -77,7 +78,11 @@ class Kernel:
     def ended(self) -> None:
         """The process is gone, and what it alone held."""
         self._held.clear()
-        self._objects = {number: self._objects[number] for number in set(self.pinned().values())}
+        kept = {number: self._objects[number] for number in set(self.pinned().values())}
+        for number, made in self._objects.items():
+            if isinstance(made, Map) and number not in kept:
+                made.acting = None
+        self._objects = kept
 
     # --- for tests
 
@@ -93,17 +98,17 @@ class Kernel:
         return [link for link in found if link.cgroup in (0, cgroup)]
 
     def attached(self, cgroup: int) -> Counter[str]:
-        """Programs at this cgroup's hooks and at the tracepoint, however they come to be held."""
+        """Programs at this cgroup's hooks and at the tracepoint, however they come to be held there."""
         return Counter(link.program.name for link in self._links(cgroup))
 
     def happens(self, cgroup: int) -> Counter[str]:
         """A packet goes each way, a connection changes and a program begins, of a container below this cgroup. Who counted it."""
         acting = []
         for link in self._links(cgroup):
-            cfg = maps.parse_cfg(link.program.cfg.value)
-            if cfg.parent == cgroup and (link.cgroup or cfg.generation == link.program.generation):
-                link.program.totals.counted[link.program.name] += 1
-                acting.append(link.program.name)
+            program = link.program.goes_on_with.acting if link.program.goes_on_with else link.program
+            if program is not None and maps.parse_cfg(program.cfg.value).parent == cgroup:
+                program.totals.counted[program.name] += 1
+                acting.append(program.name)
         return Counter(acting)
 
 
@@ -185,7 +190,7 @@ class Process:
     def info(self, fd: int, size: int) -> bytes:
         self.step()
         match self.kernel.at(fd):
-            case Map(spec):
+            case Map(spec=spec):
                 kind, *rest = spec
                 raw = struct.pack("<IIIII", kind, self.kernel.number(fd), *rest)
             case Link(_, cgroup, attach):
@@ -207,7 +212,11 @@ class Process:
 
     def update(self, fd: int, key: bytes, value: bytes) -> None:
         self.step()
-        self.kernel.at(fd).value = value
+        there: Map = self.kernel.at(fd)
+        if there.spec[0] == kernel.PROG_ARRAY:
+            there.acting = self.kernel.at(int.from_bytes(value, "little"))
+        else:
+            there.value = value
 
     def tracepoint(self, number: int) -> int:
         self.step()
@@ -227,10 +236,11 @@ class Process:
 
     # --- instead of the compiler
 
-    def build(self, directory: str, fds: dict[str, int], generation: int) -> dict[str, int]:
+    def build(self, directory: str, fds: dict[str, int]) -> dict[str, int]:
         self.step()
         if self._refused:
             raise loader.Refused("down", "the verifier does not like it", "another kernel")
         names = [hook.program for hook in maps.HOOKS] + [maps.EXEC_PROGRAM]
-        cfg, totals = self.kernel.at(fds["cfg"]), self.kernel.at(fds["totals"])
-        return {name: self.kernel.hold(Program(name, generation, cfg, totals)) for name in names}
+        cfg, totals, acting = (self.kernel.at(fds[name]) for name in ("cfg", "totals", "acting"))
+        programs = [Program(name, cfg, totals) for name in names] + [Program(maps.TRACEPOINT_PROGRAM, cfg, totals, acting)]
+        return {program.name: self.kernel.hold(program) for program in programs}

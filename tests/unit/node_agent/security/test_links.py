@@ -14,12 +14,10 @@ from node_agent.security.layer import PROGRAMS
 from node_agent.security.links import Standing, shortcoming, working
 
 PARENT, DIGEST = 4711, b"d" * 32
-CFG = maps.Cfg(PARENT, 3, 5, 1, 1000, 1000, DIGEST)
+CFG = maps.Cfg(PARENT, 3, 1, 1000, 1000, DIGEST)
 LINKS: dict[str, LinkInfo | None] = {hook.program: LinkInfo(kernel.LINK_CGROUP, 9, PARENT, hook.attach) for hook in maps.HOOKS}
-LINKS[maps.EXEC_PROGRAM] = LinkInfo(kernel.LINK_PERF_EVENT, 9, 0, 0)
-NAMES = frozenset(
-    {spec.name for spec in maps.specs(1)} | {maps.link_name(hook.program) for hook in maps.HOOKS} | {maps.exec_link_name(CFG.generation)}
-)
+LINKS[maps.TRACEPOINT_PROGRAM] = LinkInfo(kernel.LINK_PERF_EVENT, 9, 0, 0)
+NAMES = frozenset(maps.pinned_names())
 GOOD = Standing(CFG, NAMES, LINKS)
 
 
@@ -37,7 +35,7 @@ def test_what_works_is_left_alone() -> None:
         (replace(GOOD, links={**LINKS, "hm_egress": None}), "hm_egress is not attached"),
         (replace(GOOD, links={**LINKS, "hm_tcp": LinkInfo(kernel.LINK_CGROUP, 9, 0, 3)}), "gone"),
         (replace(GOOD, links={**LINKS, "hm_exec": None}), "hm_exec is not attached"),
-        (replace(GOOD, names=NAMES | {"link_hm_exec_4"}), "half way"),
+        (replace(GOOD, names=NAMES | {"link_hm_exec_4"}), "not ours"),
         (replace(GOOD, names=NAMES - {"events"}), "the map events is gone"),
     ],
 )

@@ -15,7 +15,8 @@ from pinning_kernel import Kernel, Killed, Map, Process
 from node_agent.security import links, loader, maps
 
 PROGRAMS = [hook.program for hook in maps.HOOKS] + [maps.EXEC_PROGRAM]
-EACH = Counter(PROGRAMS)
+EACH = Counter(PROGRAMS)  # counts an event
+HOOKED = Counter([hook.program for hook in maps.HOOKS] + [maps.TRACEPOINT_PROGRAM])
 OLD, NEW = "11" * 32, "22" * 32
 
 
@@ -75,14 +76,12 @@ class Machine:
 
     def assert_whole(self, parent: str = "hypermesh") -> None:
         """Nothing but one program per hook, that counts; and the agent finds nothing to be done."""
-        assert self.kernel.attached(self.inode(parent)) == EACH
+        assert self.kernel.attached(self.inode(parent)) == HOOKED
         before = Counter(self.counted())
         assert self.kernel.happens(self.inode(parent)) == EACH
         assert self.counted() - before == EACH
-        generation = maps.parse_cfg(self.cfg()).generation
-        names = {spec.name for spec in maps.specs(1)} | {maps.link_name(hook.program) for hook in maps.HOOKS}
         directories = {self.pins, os.path.dirname(self.pins)}
-        assert set(self.kernel.pins) == {f"{self.pins}/{name}" for name in names | {maps.exec_link_name(generation)}} | directories
+        assert set(self.kernel.pins) == {f"{self.pins}/{name}" for name in maps.pinned_names()} | directories
         for spec in maps.specs(maps.possible_cpus()):
             assert self.kernel.pin_at(f"{self.pins}/{spec.name}").spec == (spec.kind, spec.key, spec.value, spec.entries)
         assert self.shortcoming(parent) is None
@@ -132,6 +131,16 @@ def the_settings_are_gone(machine: Machine) -> None:
     machine.lose("cfg")
 
 
+def the_acting_program_is_gone(machine: Machine) -> None:
+    machine.load(digest=OLD)
+    machine.lose("acting")
+
+
+def the_tracepoints_link_is_gone(machine: Machine) -> None:
+    machine.load(digest=OLD)
+    machine.lose("link_hm_exec")
+
+
 def a_map_of_another_size(machine: Machine) -> None:
     machine.load(digest=OLD)
     flows = machine.kernel.pin_at(f"{machine.pins}/flows")
@@ -150,6 +159,7 @@ def another_layout(machine: Machine) -> None:
 
 
 STATES = [nothing, loaded, often_loaded, a_map_is_gone, the_settings_are_gone, a_map_of_another_size, a_link_is_gone, another_layout]
+STATES += [the_acting_program_is_gone, the_tracepoints_link_is_gone]
 
 
 def deaths(machine: Callable[[], Machine], state: Callable[[Machine], None], **load: Any) -> list[int]:
@@ -247,18 +257,18 @@ def test_settings_change_in_one_step_with_all_programs_in_their_places(machine: 
     """And not before: a load that is ended earlier leaves the old programs with the settings and the digest that they were loaded with."""
     watched = machine()
     loaded(watched)
-    before = watched.cfg()
+    before, acting = watched.cfg(), watched.kernel.pin_at(f"{watched.pins}/acting").acting
     seen = []
 
     def look() -> None:
         seen.append(watched.cfg())
         if seen[-1] != before:
-            assert watched.kernel.attached(watched.inode()) >= EACH
-            assert f"{watched.pins}/{maps.exec_link_name(2)}" in watched.kernel.pins
+            assert watched.kernel.attached(watched.inode()) == HOOKED
+            assert watched.kernel.pin_at(f"{watched.pins}/acting").acting is not acting
 
     watched.load(before_step=look)
-    assert list(dict.fromkeys(seen)) == [before, replace(maps.parse_cfg(before), generation=2, digest=bytes(32)).encode()]
-    assert maps.parse_cfg(watched.cfg()) == replace(maps.parse_cfg(before), generation=2, digest=bytes.fromhex(NEW))
+    assert list(dict.fromkeys(seen)) == [before, replace(maps.parse_cfg(before), digest=bytes(32)).encode()]
+    assert maps.parse_cfg(watched.cfg()) == replace(maps.parse_cfg(before), digest=bytes.fromhex(NEW))
 
 
 def test_below_a_new_parent_everything_counts_as_soon_as_it_is_attached(machine: Callable[[], Machine]) -> None:
@@ -273,7 +283,7 @@ def test_below_a_new_parent_everything_counts_as_soon_as_it_is_attached(machine:
         attached = moved.kernel.attached(new)
         if attached["hm_ingress"]:
             hooks += 1
-            assert moved.kernel.happens(new) == Counter({**attached, maps.EXEC_PROGRAM: 1})
+            assert moved.kernel.happens(new) == attached - Counter([maps.TRACEPOINT_PROGRAM]) + Counter([maps.EXEC_PROGRAM])
 
     moved.load(parent="another", before_step=look)
     assert hooks > 5

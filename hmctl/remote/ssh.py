@@ -269,7 +269,8 @@ def _explained(visit: _Visit) -> Iterator[None]:
     except asyncssh.HostKeyNotVerifiable as error:
         raise visit.refused or HostKeyMismatch(f"{where} offers a key that is not acceptable: {error.reason}", host=name) from None
     except asyncssh.KeyExchangeFailed as error:
-        raise Unreachable(f"{where} and hmctl have no algorithm in common", host=name) from error
+        fix = f"update its OpenSSH, or allow newer algorithms in its sshd_config; {by_hand(target)} shows what it offers"
+        raise Unreachable(f"{where} and hmctl have no algorithm in common", host=name, fix=fix) from error
     except asyncssh.PermissionDenied as error:
         keys = own_keys(Path.home())
         raise AuthenticationFailed(
@@ -300,7 +301,8 @@ def _explained(visit: _Visit) -> Iterator[None]:
         fix = "correct its address in the inventory, or the name server's answer"
         raise Unreachable(f"no address is known for {target.address}: {error.strerror}", host=name, fix=fix) from None
     except asyncssh.ChannelOpenError as error:
-        raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name) from None
+        fix = f"is the host up, and does the bastion's sshd allow forwarding (AllowTcpForwarding)? {by_hand(target)} shows more"
+        raise Unreachable(f"the bastion cannot reach {where}: {error.reason}", host=name, fix=fix) from None
     except asyncssh.Error as error:
         fix = f"is sshd in trouble? {by_hand(target)} shows more, and on its console: journalctl -u ssh"
         raise Unreachable(f"{where} ended the connection: {error.reason}", host=name, fix=fix) from error

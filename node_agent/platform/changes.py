@@ -124,7 +124,12 @@ def checked_target(target: str, view: ClusterView, *, on: bool) -> str:
     }
     if target in known or (not on and target in view.maintenance):
         return target
-    raise InvalidRequest(f"nothing is called {target}{near(target, known)}", fix="hmctl service ls --all")
+    # Only instances of the same node are suggested: another node, taken by mistake, would be out of traffic with all that it runs.
+    node = found[1]
+    if node not in view.nodes:
+        raise InvalidRequest(f"no node is called {node}", fix="hmctl node ls")
+    beside = {each for each in known if each.startswith(f"{node}/") and each != f"{node}/"}
+    raise InvalidRequest(f"nothing is called {target}{near(target, beside)}", fix="hmctl service ls --all")
 
 
 def near(word: str, known: Collection[str]) -> str:

@@ -399,6 +399,33 @@ async def test_a_bastion_is_verified_and_shared(tmp_path: Path) -> None:
         await connector.close()
 
 
+async def test_a_host_that_its_bastion_cannot_reach_is_told_from_a_bastion_that_we_cannot(tmp_path: Path) -> None:
+    async with serving(tmp_path) as box:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            closed = unused.getsockname()[1]
+        connector = box.connector()
+        with pytest.raises(Unreachable, match=rf"the bastion cannot reach \[127\.0\.0\.1\]:{closed}") as caught:
+            await connector.connect(box.host(bastion=box.target(), port=closed))
+        assert "AllowTcpForwarding" in (caught.value.fix or "")
+        await connector.close()
+
+
+async def test_a_host_that_knows_none_of_our_algorithms_says_what_to_do(tmp_path: Path) -> None:
+    """The server is asyncssh's, restricted to what our side does not offer."""
+    box = Box(tmp_path)
+    old = {"server_host_keys": [box.host_key], "kex_algs": ["diffie-hellman-group1-sha1"]}
+    server = await asyncssh.listen("127.0.0.1", 0, **old)
+    box.port = server.get_port()
+    try:
+        with pytest.raises(Unreachable, match="no algorithm in common") as caught:
+            await box.connector().connect(box.host())
+        assert "update its OpenSSH" in (caught.value.fix or "")
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
 async def test_a_process_is_talked_with(tmp_path: Path) -> None:
     async with serving(tmp_path) as box:
         connector = box.connector()

@@ -108,7 +108,8 @@ async def test_who_does_not_lead_names_who_does():
     ("target", "why"),
     [
         ("node1/web-2", "did you mean node1/web-1"),
-        ("node9/", "nothing is called node9/; did you mean node1/"),
+        ("node9/", "no node is called node9$"),  # and no other is suggested
+        ("node9/web-1", "no node is called node9$"),
         ("node1", "neither an instance"),
         ("node1/web 1", "neither an instance"),
         ("node1/../x", "neither an instance"),

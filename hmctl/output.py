@@ -1,6 +1,6 @@
 """Everything that hmctl shows. Results go to stdout; progress, notes, warnings and errors to stderr.
 
-The only home of rich beside hmctl/cli, and it is imported only when a table or live progress is drawn. Colour and moving
+With hmctl/live.py the only home of rich beside hmctl/cli, and it is imported only when a table or live progress is drawn. Colour and moving
 pictures are for terminals: elsewhere (a pipe, NO_COLOR, TERM=dumb) the same words come as plain lines.
 """
 
@@ -15,26 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hmcore.errors import Interrupted, UsageError
 from hmctl.columns import Column, affordable, fits, left_out, paint, simple_table, stacked_table
 from hmctl.document import Format, dump
 from hmctl.failure import explain
-from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
+from hmctl.text import Cell, Styled, plain, printable, style_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    from hmctl.progress import Outcome
-
-_RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
+    from hmctl.live import Progress
 FEW = 20  # hosts, up to which a log gets each step of each
-SUM_EVERY = 2.0  # seconds
-WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _STOPPED = "stopped as you asked; nothing was changed"
 _ROOM = 20  # columns: with fewer of them, a text is not continued under its own beginning,
 _HANGING = 4  # but this far from the left
@@ -136,7 +130,9 @@ class Output:
         from rich.padding import Padding
         from rich.table import Table
 
-        console = _console(self._stdout, colour=self._stdout_colour, width=None if self.terminal else _UNBOUNDED)
+        from hmctl.live import console, rich_text
+
+        drawn_on = console(self._stdout, colour=self._stdout_colour, width=None if self.terminal else _UNBOUNDED)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
         for column in (Column(item) if isinstance(item, str) else item for item in columns):
             table.add_column(
@@ -146,9 +142,9 @@ class Output:
                 overflow="fold" if column.wraps else "ellipsis",
             )
         for row in rows:
-            table.add_row(*map(_rich_text, row))
-        with console.capture() as captured:
-            console.print(Padding(table, (0, 0, 0, indent), expand=False))
+            table.add_row(*map(rich_text, row))
+        with drawn_on.capture() as captured:
+            drawn_on.print(Padding(table, (0, 0, 0, indent), expand=False))
         return [line.rstrip() for line in captured.get().splitlines()]
 
     @contextmanager
@@ -217,6 +213,8 @@ class Output:
     def progress(self, title: str = "", *, hosts: int = 0) -> Iterator[Progress]:
         """Shows who is busy with what until the block ends. On a terminal one line per host; elsewhere a line per step, or, of many
         `hosts`, only what went wrong and every few seconds how far all are."""
+        from hmctl.live import Progress
+
         if not self.quiet and not self._stderr_colour and hosts > FEW and not self.verbose:
             progress = Progress(self, self._clock, show="sums")
             yield progress
@@ -236,21 +234,25 @@ class Output:
 
     def _say(self, cells: Sequence[Cell]) -> None:
         if self._live is not None:  # above the moving part, which is drawn again below it
+            from hmctl.live import rich_line
+
             with suppress(OSError):
-                self._live.console.print(_rich_line(cells), soft_wrap=True, highlight=False)
+                self._live.console.print(rich_line(cells), soft_wrap=True, highlight=False)
         else:
             # A pipe that nobody reads any more, a terminal that was closed: what is under way has to come to its end all the same.
             with suppress(OSError):
                 self._stderr.write(paint(cells, self._stderr_colour) + "\n")
                 self._stderr.flush()
 
-    def _start_live(self, draw: Callable[[int, int], Text]) -> None:
+    def start_live(self, draw: Callable[[int, int], Text]) -> None:
         from rich.live import Live
 
-        console = _console(self._stderr, colour=True, width=None)
+        from hmctl.live import console
+
+        drawn_on = console(self._stderr, colour=True, width=None)
         live = Live(
-            console=console,
-            get_renderable=lambda: draw(console.width, max(3, console.height - 3)),
+            console=drawn_on,
+            get_renderable=lambda: draw(drawn_on.width, max(3, drawn_on.height - 3)),
             refresh_per_second=10,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -258,88 +260,11 @@ class Output:
         live.start()
         self._live = live
 
-    def _stop_live(self) -> None:
+    def stop_live(self) -> None:
         if self._live is not None:
             live, self._live = self._live, None
             with suppress(OSError):  # the terminal was closed
                 live.stop()
-
-
-class Progress:
-    """Handed out by Output.progress(). Keys are host names, or whatever is worked on; each has one line."""
-
-    def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines", "sums"] | None) -> None:
-        from hmctl.progress import Board
-
-        self._output = output
-        self._clock = clock
-        self._show = show
-        self._lock = threading.Lock()  # rich draws from a thread of its own
-        self._board = Board()
-        self._summed = clock() if show == "sums" else 0.0
-        self._sum = ""
-
-    def phase(self, title: str) -> None:
-        """A headline: all that follows belongs to it."""
-        if self._show:
-            self._output.note(Styled(title, "strong"))
-
-    def update(self, key: str, text: str, *, detail: str = "") -> None:
-        """`key` is busy with `text`. `detail` (12.1 of 18.0 MB) may change often: only a terminal shows it."""
-        with self._lock:
-            known = self._board.rows.get(key)
-            news = known is None or known.text != text or known.ended is not None
-            self._board = self._board.update(key, printable(text), printable(detail, keep=""), self._clock())
-        if news and self._show == "lines":
-            self._output.note(f"{key}: {text}")
-        if self._show == "sums" and self._clock() - self._summed >= SUM_EVERY:
-            self.sum_up()
-
-    def finish(self, key: str, text: str, *, outcome: Outcome = "ok") -> None:
-        """`key` is done, for now or for good."""
-        with self._lock:
-            self._board = self._board.finish(key, printable(text), outcome, self._clock())
-            row = self._board.rows[key]
-        if self._show == "lines" or (self._show == "sums" and outcome in ("failed", "warning")):
-            took = (row.ended or row.began) - row.began
-            elapsed = f" ({duration(took)})" if took >= WORTH_SAYING else ""
-            said = text if outcome == "ok" else f"{outcome}: {text}"
-            self._output.note(f"{key}: {said}{elapsed}")
-
-    def sum_up(self) -> None:
-        """How far all are, if that is news."""
-        with self._lock:
-            said = self._board.sums()
-        self._summed = self._clock()
-        if said and said != self._sum:
-            self._sum = said
-            self._output.note(said)
-
-    def __enter__(self) -> Progress:
-        self._output._start_live(self._draw)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._output._stop_live()
-
-    def _draw(self, width: int, height: int) -> Text:
-        """One line a row. When the terminal is narrow, what is being done is cut short, never who does it nor for how long."""
-        from rich.text import Text
-
-        with self._lock:
-            board = self._board
-        rows = board.picture(self._clock(), height)
-        names = max((len(plain(key)) for _, key, *_ in rows), default=0)
-        lefts = [
-            _rich_line((mark, "  ", key, " " * (names - len(plain(key))), "  ", text, "  ", detail)) for mark, key, text, detail, _ in rows
-        ]
-        times = max((len(plain(elapsed)) for *_, elapsed in rows), default=0)
-        column = min(max((left.cell_len for left in lefts), default=0), width - times - 3)
-        lines = []
-        for left, (*_, elapsed) in zip(lefts, rows, strict=True):
-            left.truncate(max(1, column), overflow="ellipsis", pad=True)
-            lines.append(Text.assemble(left, " " * (2 + times - len(plain(elapsed))), _rich_text(elapsed)))
-        return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
 
 @contextmanager
@@ -359,32 +284,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-def _rich_text(cell: Cell) -> Text:
-    from rich.text import Text
-
-    style = style_of(cell)
-    return Text(printable(plain(cell), keep="\n"), style=_RICH.get(style, "") if style else "")
-
-
-def _rich_line(cells: Sequence[Cell]) -> Text:
-    from rich.text import Text
-
-    return Text().join([_rich_text(cell) for cell in cells])
-
-
-def _console(stream: TextIO, *, colour: bool, width: int | None) -> Console:
-    from rich.console import Console
-
-    return Console(
-        file=stream,
-        force_terminal=colour,
-        no_color=not colour,
-        color_system="auto" if colour else None,
-        width=width,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )

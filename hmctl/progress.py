@@ -1,4 +1,4 @@
-"""What is going on, by host and step: pure state. hmctl/output.py shows it, live on a terminal and as plain lines elsewhere."""
+"""What is going on, by host and step: pure state. hmctl/live.py shows it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
 from hmctl.actions.config_refusal import not_well, refused
 from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
 from hmctl.actions.hosts import Hosts, select
-from hmctl.output import Output, Progress
+from hmctl.live import Progress
+from hmctl.output import Output
 from hmctl.phases import hostlock
 from hmctl.phases.agents import Agents
 from hmctl.phases.connect import Reached, reach

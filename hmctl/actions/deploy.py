@@ -24,7 +24,8 @@ from hmctl.actions.preflight import Preflight
 from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
-from hmctl.output import Output, Progress
+from hmctl.live import Progress
+from hmctl.output import Output
 from hmctl.phases import formed, hostlock, ownership, rolling, runner
 from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents

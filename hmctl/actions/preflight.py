@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from hmcore.config.mixtures import meeting
 from hmctl.actions.hosts import Hosts, Options
 from hmctl.actions.refusal import unsafe
-from hmctl.output import Output, Progress
+from hmctl.live import Progress
+from hmctl.output import Output
 from hmctl.phases import formed, hostlock, ownership, probe
 from hmctl.phases.agents import Agents
 from hmctl.phases.connect import Reached, reach

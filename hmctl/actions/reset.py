@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from hmcore.errors import HyperMeshError
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.report import Report, host_reports, phase_times
-from hmctl.output import Output, Progress
+from hmctl.live import Progress
+from hmctl.output import Output
 from hmctl.phases import hostlock, ownership, runner
 from hmctl.phases.base import Found, Step
 from hmctl.phases.connect import Reached, gather_facts, reach

@@ -1,4 +1,4 @@
-"""Who is busy with what, while a lab comes up. The command line's own Progress (hmctl/output.py) has this shape."""
+"""Who is busy with what, while a lab comes up. The command line's own Progress (hmctl/live.py) has this shape."""
 
 from __future__ import annotations
 

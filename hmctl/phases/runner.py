@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Known)
 
 
 class Progress(Protocol):
-    """Who is busy with what. hmctl/output.py shows it."""
+    """Who is busy with what. hmctl/live.py shows it."""
 
     def phase(self, title: str) -> None: ...
     def update(self, key: str, text: str, *, detail: str = "") -> None: ...

@@ -278,12 +278,14 @@ def _unique(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Iterator[C
             if value and len(same) > 1:
                 hint = "cloned machines, or one machine listed twice"
                 yield Check(None, what, "error", f"{listed(same)} have the same {what}, {value} ({hint})", fix)
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, known in facts.items():
+        for address in known.system.addresses:
+            owners[address].append(name)
     for host in hosts:
-        for other, known in facts.items():
-            if other != host.name and host.name in facts and _is_ip(host.address) and host.address in known.system.addresses:
-                mine = facts[host.name].system.addresses
-                if host.address not in mine:
-                    yield Check(host.name, "address", "error", f"its address {host.address} is that of {other}", "correct the inventory")
+        others = owners[host.address] if host.name in facts and _is_ip(host.address) else []
+        for other in others if host.name not in others else []:
+            yield Check(host.name, "address", "error", f"its address {host.address} is that of {other}", "correct the inventory")
 
 
 def _is_ip(address: str) -> bool:

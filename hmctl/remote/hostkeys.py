@@ -27,18 +27,33 @@ def files(inventory: Path | None, home: Path, pins: Path) -> list[Path]:
     return [inventory, pins] if inventory else [home / ".ssh" / "known_hosts", SYSTEM, pins]
 
 
-def read(paths: Iterable[Path]) -> list[Line]:
-    """All entries, in the order of the files. A file that is not there vouches for nobody."""
-    lines: list[Line] = []
-    for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                lines.append(Line(path, number, line.strip()))
-    return lines
+class Reader:
+    """Reads the files each time that they are asked for. Of one that only grew, and whose last line was whole, only what is new is parsed:
+    each of hundreds of hosts adds its own."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[Path, tuple[str, int, list[Line]]] = {}  # text, its number of lines, entries
+
+    def read(self, paths: Iterable[Path]) -> list[Line]:
+        """All entries, in the order of the files. A file that is not there vouches for nobody."""
+        lines: list[Line] = []
+        for path in paths:
+            try:
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            lines += self._entries(path, text)
+        return lines
+
+    def _entries(self, path: Path, text: str) -> list[Line]:
+        before, count, known = self._parsed.get(path, ("", 0, []))
+        if not text.startswith(before) or not before.endswith("\n"):
+            before, count, known = "", 0, []
+        added = text[len(before) :].splitlines()
+        entries = [(number, line.strip()) for number, line in enumerate(added, start=count + 1)]
+        found = known + [Line(path, number, line) for number, line in entries if line and not line.startswith("#")]
+        self._parsed[path] = (text, count + len(added), found)
+        return found
 
 
 def entry(address: str, port: int, key: str) -> str:

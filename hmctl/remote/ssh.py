@@ -100,6 +100,7 @@ class Connector:
     _bastions: dict[SshTarget, asyncssh.SSHClientConnection] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one connection a bastion, whoever comes first
     _pool: Pool[asyncssh.SSHClientConnection] = field(init=False)
+    _reader: hostkeys.Reader = field(default_factory=hostkeys.Reader)
     _vouched: dict[tuple[Path, ...], _Vouched] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,7 +186,7 @@ class Connector:
     def _lines(self, target: SshTarget) -> list[hostkeys.Line]:
         """Of the files, and of this run: who was accepted at first must not be another when we come again."""
         met = [] if self.keep else [hostkeys.Line(self.pins, number, text) for number, text in enumerate(self._pinned, start=1)]
-        return hostkeys.read(hostkeys.files(target.known_hosts, self.home, self.pins)) + met
+        return self._reader.read(hostkeys.files(target.known_hosts, self.home, self.pins)) + met
 
     def _known(self, target: SshTarget) -> asyncssh.SSHKnownHosts:
         """What the files say now. A line is parsed once, not once for each of hundreds of hosts."""

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scale"))
 from fleet import Fleet, Run, fleet
 
 LIMIT = 32  # hmctl's own default
-ASKED = (50, 100, 200, 500)
+ASKED, DEPLOYED = (50, 100, 200, 500), (10, 50, 100, 200, 500)
 ROUNDS = 7
-DEPLOYS = {10: 5, 50: 5, 100: 3, 200: 3, 500: 1}  # runs, by hosts: a single one of a few hosts varies by a quarter
+TURNS = 4  # of fresh deploys: the processor time of one of ten hosts varies by a quarter
 
 STATUS_100 = Kind("status of 100 nodes", "s", 1.0, START, tolerance=1.8)
 STATUS_500 = Kind("status of 500 nodes", "s", 5.0, START, tolerance=1.8)
@@ -70,7 +70,7 @@ class Deploy:
 
 def measure(_bed: Bed) -> list[Figure]:
     status = {count: _status(count) for count in ASKED}
-    deploys = {count: _deploy(count) for count in DEPLOYS}
+    deploys = _deploys()
     fresh = {count: deploy.fresh for count, deploy in deploys.items()}
     runs = [*status.values(), *fresh.values(), *(deploy.again for deploy in deploys.values())]
     simulated = f"simulated agents (uvloop) on the same machine; median of {ROUNDS}, by turns"
@@ -115,15 +115,20 @@ def _status(count: int) -> Measured:
     return Measured(run, typical(list(peers)))
 
 
+def _deploys() -> dict[int, Deploy]:
+    """By number of hosts: of some fresh fleets, the median wall time and the least processor time; and one of them once more. By turns, and
+    all sizes as often: the machine is not as fast at all times, and growth compares them."""
+    turns = [{count: _deploy(count) for count in DEPLOYED} for _ in range(TURNS)]
+    return {count: _typical([turn[count] for turn in turns]) for count in DEPLOYED}
+
+
+def _typical(deploys: list[Deploy]) -> Deploy:
+    runs = [each.fresh.run for each in deploys]
+    run = replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=min(run.cpu for run in runs))
+    return replace(deploys[0], fresh=replace(deploys[0].fresh, run=run), peak=max(each.peak for each in deploys))
+
+
 def _deploy(count: int) -> Deploy:
-    """The medians of some fresh fleets, of which some sizes have fewer: the least would favour the others; and one of them once more."""
-    whole = [_deploy_once(count) for _ in range(DEPLOYS[count])]
-    runs = [each.fresh.run for each in whole]
-    run = replace(runs[0], wall=statistics.median(run.wall for run in runs), cpu=statistics.median(run.cpu for run in runs))
-    return replace(whole[0], fresh=replace(whole[0].fresh, run=run), peak=max(each.peak for each in whole))
-
-
-def _deploy_once(count: int) -> Deploy:
     with fleet(count) as hosts:
         peers = [start() for _ in range(ROUNDS)]
         first = _well(hosts, "deploy", "--yes", "--timeout", "120")

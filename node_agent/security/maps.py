@@ -14,9 +14,7 @@ from typing import Union
 
 from node_agent.security import kernel
 
-LAYOUT = (
-    3  # of the maps' contents, and of the program at the tracepoint, which is never replaced: another one gets maps and links of its own
-)
+LAYOUT = 3  # of the maps' contents, and of what is attached to the tracepoint for good: another one gets maps and links of its own
 ROOT = "/sys/fs/bpf/hypermesh"
 MODES = {"audit": 1, "enforce": 2}
 

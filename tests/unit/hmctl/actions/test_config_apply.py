@@ -394,6 +394,15 @@ async def test_an_agent_that_is_stopped_is_told_of_with_what_starts_it(tmp_path:
     assert "--skip-unreachable" in (report.fix or "")
 
 
+def reached_by(bed: Bed, hosts: MemoryHosts, remote: type[FakeRemote]) -> None:
+    """From now on, connections are of this kind."""
+
+    async def connect(host: Host) -> FakeRemote:
+        return remote(host, bed.world.machines[host.name])
+
+    hosts.connect = connect  # type: ignore[method-assign]
+
+
 async def test_interrupted_again_while_it_takes_back_the_state_of_each_node_is_told(tmp_path: Path) -> None:
     bed = await running(tmp_path)
     before, hosts, began = files(bed), MemoryHosts(bed.world, {}), starts(bed)
@@ -408,10 +417,7 @@ async def test_interrupted_again_while_it_takes_back_the_state_of_each_node_is_t
                 raise asyncio.CancelledError
             return done
 
-    async def connect(host: Host) -> FakeRemote:
-        return Impatient(host, bed.world.machines[host.name])
-
-    hosts.connect = connect  # type: ignore[method-assign]
+    reached_by(bed, hosts, Impatient)
     doing = action(bed, hosts=hosts)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(doing.apply(), name="apply")
@@ -450,10 +456,7 @@ async def test_first_interrupted_while_it_takes_back_it_goes_on_with_the_rest(tm
                 raise asyncio.CancelledError
             return done
 
-    async def connect(host: Host) -> FakeRemote:
-        return Impatient(host, bed.world.machines[host.name])
-
-    hosts.connect = connect  # type: ignore[method-assign]
+    reached_by(bed, hosts, Impatient)
     doing = action(bed, hosts=hosts)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(doing.apply(), name="apply")
@@ -486,10 +489,7 @@ async def test_ssh_that_drops_while_a_node_is_started_with_its_previous_settings
                 raise Unreachable("the connection was lost")
             return done
 
-    async def connect(host: Host) -> FakeRemote:
-        return Dropping(host, bed.world.machines[host.name])
-
-    hosts.connect = connect  # type: ignore[method-assign]
+    reached_by(bed, hosts, Dropping)
     report = await apply(bed, hosts=hosts)
     assert (report.nodes[1].status, dropped, files(bed)) == ("restored", True, before)
 

@@ -31,6 +31,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── ConsensusError
 │   ├── StorageDamaged         a checksum or structure does not hold: file, offset, and how to re-seed
 │   ├── StorageFull            no room for the journal
+│   ├── StorageFailed          the disk fails otherwise: nobody knows what it holds, this node must stop
 │   └── CommittedConflict      the leader contradicts what we know is committed: this node must stop
 ├── LayerMissing               what an optional layer needs is not installed
 ├── LayerDown                  what a layer needs is installed, but does not answer
@@ -221,6 +222,10 @@ class StorageDamaged(ConsensusError):
 
 
 class StorageFull(ConsensusError):
+    pass
+
+
+class StorageFailed(ConsensusError):
     pass
 
 

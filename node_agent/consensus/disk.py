@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from hmcore.errors import ConsensusError, StorageDamaged, StorageFull
+from hmcore.errors import ConsensusError, StorageDamaged, StorageFailed, StorageFull
 
 TEMPORARY = ".new"  # suffix of a file that is being written and replaces its namesake by a rename
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -54,10 +54,10 @@ def replace(disk: Disk, name: str, content: bytes) -> None:
 
 
 def storage_error(error: OSError, path: str) -> ConsensusError:
-    """What a failed write means: a full disk can be waited out; after any other error nobody knows what the disk holds."""
+    """What a failed operation means: a full disk can be waited out; after any other error nobody knows what the disk holds."""
     if error.errno in _FULL:
         return StorageFull(f"no room to write {path}: {error.strerror}", fix="make room on that file system; the node goes on by itself")
-    return ConsensusError(f"cannot write {path}: {error.strerror or error}", fix="check that disk, then restart the agent")
+    return StorageFailed(f"the disk fails at {path}: {error.strerror or error}", fix=f"check the disk of {os.path.dirname(path)}")
 
 
 def damaged(path: str, offset: int, message: str) -> StorageDamaged:

@@ -53,19 +53,18 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
 
     def open(self, anchor: Anchor | None) -> None:
         """Load the file, or begin one. `anchor` is of the snapshot beside it. Raises StorageDamaged, StorageFull."""
-        data = self._disk.read(JOURNAL)
         try:
+            data = self._disk.read(JOURNAL)
             self._disk.remove(JOURNAL + TEMPORARY)
             if data is None:
                 if anchor is not None:
                     raise damaged(self.path, 0, "the journal is missing, though there is a snapshot")
                 data = wal.MAGIC
                 replace(self._disk, JOURNAL, data)
-            self._file = self._disk.open(JOURNAL)
             self._load(data)
             self._check_against(anchor)
-            self._trim_to(anchor)
-            self.sync()
+            self._make_durable(data)
+            self._trim_to(anchor)  # durable with the first change: nothing depends on it, and a full disk keeps nobody from starting
         except OSError as error:
             raise storage_error(error, self.path) from error
 
@@ -75,8 +74,6 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
             for scanned in wal.scan(data):
                 if scanned.body is None:
                     self.torn = len(data) - scanned.offset
-                    self._opened().truncate(scanned.offset)
-                    self._opened().sync()
                     break
                 for change in changes.decode(scanned.body):
                     self._check(change, scanned.offset)
@@ -87,6 +84,21 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         except msgspec.DecodeError as error:
             raise damaged(self.path, self._size, f"a frame holds what this release cannot read ({error})") from error
         self._rewrite_at = self._size + self._slack
+
+    def _make_durable(self, data: bytes) -> None:
+        """What we read may be nowhere but in memory: a process that was killed before its fdatasync leaves it there, and after one that
+        failed the kernel takes the pages for written (docs/adr/0028). Written anew, it is on the disk before anybody builds on it."""
+        try:
+            replace(self._disk, JOURNAL, data[: self._size])
+        except OSError as error:
+            if not isinstance(storage_error(error, self.path), StorageFull):
+                raise
+            self._file = self._disk.open(JOURNAL)  # no room for a second copy: what a killed process left can be synced all the same
+            self._file.truncate(self._size)
+            self._file.sync()
+            self._disk.sync_directory()
+        else:
+            self._file = self._disk.open(JOURNAL)
 
     def _check(self, change: Change, offset: int) -> None:
         """A frame whose checksum holds can still be wrong: written by something else, or in a wrong order."""

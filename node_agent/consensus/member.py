@@ -96,7 +96,10 @@ class Member:
         self.journal.open(snapshot.anchor if snapshot else None)
         self._seat()
         self._stood = self._own_vote()
-        self._start_if_entitled()
+        try:
+            self._start_if_entitled()
+        except StorageFull as error:
+            self.transport.full = error  # waited out, as it is later
         self._after()
         if self.failure is not None:
             raise self.failure

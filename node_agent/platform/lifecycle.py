@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hmcore.errors import CommittedConflict, HyperMeshError, LayerDown, LayerMissing, StorageDamaged
+from hmcore.errors import CommittedConflict, HyperMeshError, LayerDown, LayerMissing, StorageDamaged, StorageFailed
 from hmcore.records import ComponentReport
 from hmcore.records import ComponentState as S
 
 log = logging.getLogger(__name__)
 
-FATAL = (CommittedConflict, StorageDamaged)  # going on would lose or invent data
+FATAL = (CommittedConflict, StorageDamaged, StorageFailed)  # going on would lose or invent data
 STOP_TIMEOUT = 3.0  # seconds a component may take to stop; a hanging one must not keep the node from leaving
 
 TRANSITIONS: Mapping[S, frozenset[S]] = {

@@ -1,4 +1,8 @@
-"""A disk in memory that forgets: what was not synced survives a crash only in part, and a torn write ends early or in zeros."""
+"""A disk in memory that forgets: what was not synced survives a power loss only in part, and a torn write ends early or in zeros.
+
+What a process that is killed has not synced is still there for the next one, but a power loss after that can take it all the same. After
+a sync that failed the pages count as written, as Linux has it: they are read as before, and no later sync writes them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,8 @@ class _Inode:
 
 
 class SimDisk:
-    """Implements node_agent.consensus.disk.Disk. `full` makes every write fail halfway; `lying` makes sync do nothing.
+    """Implements node_agent.consensus.disk.Disk. `full` makes every write fail halfway; `failing` makes the next sync fail;
+    `lying` makes sync do nothing.
 
     `may_crash` is asked before each operation and raises Crash when it pleases.
     """
@@ -29,6 +34,7 @@ class SimDisk:
         self.rnd = rnd
         self.lying = lying
         self.full = False
+        self.failing = False  # the next sync fails for good
         self.dead = False
         self.crashy = 0.0
         self._names: dict[str, _Inode] = {}
@@ -45,8 +51,11 @@ class SimDisk:
             _put(self._durable_names, name, inode)
         self._pending_names = []
         self._names = dict(self._durable_names)
+        self.dead = self.full = self.failing = False
+
+    def kill(self) -> None:
+        """Only the process ends: what it wrote is still in memory."""
         self.dead = False
-        self.full = False
 
     def _lose(self, inode: _Inode) -> None:
         kept = self.rnd.randint(0, len(inode.pending))
@@ -139,6 +148,10 @@ class SimFile:
 
     def sync(self) -> None:
         self._disk.step()
+        if self._disk.failing:
+            self._disk.failing = False
+            self._inode.pending = []
+            raise OSError(errno.EIO, "Input/output error")
         if not self._disk.lying:
             _flush(self._inode)
             self._disk.step()

@@ -10,6 +10,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from raft_sim_checks import Checks, Violation
 from raft_sim_disk import Crash, SimDisk
 from raft_sim_network import Habits, Network
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
 from hmcore.records import Node, NodeState, Role
 from node_agent.consensus import machine
 from node_agent.consensus.limits import Limits
@@ -49,6 +50,7 @@ class Plan:
     crash_in_write: float = 0.0004
     wipes: bool = True
     full_disks: bool = True
+    power_losses: float = 0.6  # share of the crashes; the others end only the process, whose writes stay in memory
     late: bool = False  # one of the voters is not there when the cluster is formed
 
 
@@ -125,7 +127,8 @@ class Machine:
         def begin(member: Member) -> None:
             member.open()
             if self.permitted and not member.formation().permitted:
-                member.permit("b1")
+                with suppress(StorageFull):  # it is tried again when there is room
+                    member.permit("b1")
 
         self.step(begin)
         self.disk.crashy = plan.crash_in_write if self.world.faulty else 0.0
@@ -154,9 +157,15 @@ class Machine:
             work(member)
         except Crash:
             self.disk.dead = True
+        except (StorageFailed, StorageFull) as error:  # it cannot even open: the agent ends, and is started anew
+            self.world.seen[f"{type(error).__name__} at start"] += 1
+            self.disk.dead = True
         except HyperMeshError as error:
             if not self.disk.dead:
                 raise Violation(f"a voter cannot go on: {type(error).__name__}") from error
+        if isinstance(member.failure, StorageFailed):
+            self.world.seen["stopped"] += 1
+            self.disk.dead = True
         if self.disk.dead:  # also when pysyncobj's bare excepts swallowed the Crash
             self.world.checks.last_words(self.name, self.incarnation, member)
             self.world.crash(self)
@@ -255,7 +264,7 @@ class World:
         for machine_ in self.machines.values():
             machine_.paused_until = 0.0
             machine_.disk.crashy = 0.0
-            machine_.disk.full = False
+            machine_.disk.full = machine_.disk.failing = False
             if not machine_.alive:
                 machine_.start()
 
@@ -338,7 +347,11 @@ class World:
         self.log("CRASH", machine_.name)
         self.seen["crash"] += 1
         machine_.member = None
-        machine_.disk.crash()
+        if self.rnd.random() < self.plan.power_losses:
+            machine_.disk.crash()
+        else:
+            self.seen["kill"] += 1
+            machine_.disk.kill()
         machine_.connections = {}
         for other in self.machines:
             if other != machine_.name:
@@ -377,8 +390,10 @@ class World:
                 paused.paused_until = self.now + self.rnd.choice((0.1, 0.5, 1.2))
             elif kind < 0.88:
                 self._transfer(live)
-            elif kind < 0.94:
+            elif kind < 0.92:
                 self._fill(self._pick(live))
+            elif kind < 0.94:
+                self._fail(self._pick(live))
             else:
                 self._wipe(self._pick(live))
         if self.plan.lying_disk and self.rnd.random() < 0.3:
@@ -422,6 +437,10 @@ class World:
             self.seen["full"] += 1
             machine_.disk.full = True
             self.after(self.rnd.choice((0.3, 1.5, 3.0)), lambda: setattr(machine_.disk, "full", False))
+
+    def _fail(self, machine_: Machine) -> None:
+        self.log("FAIL", machine_.name)
+        machine_.disk.failing = True
 
     def _wipe(self, machine_: Machine) -> None:
         """Only if the others are a quorum, all with what they ever knew: or the entries that they share would be gone for good."""

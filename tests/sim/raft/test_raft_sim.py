@@ -38,7 +38,9 @@ def test_raft_holds(plan):
         seen["leaders"] += world.checks.leaders
     assert seen["acknowledged"] > 0
     if plan != "one":
-        assert min(seen[kind] for kind in ("crash", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0
+        assert (
+            min(seen[kind] for kind in ("crash", "kill", "stopped", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0
+        )
         assert seen["leaders"] > SEEDS[plan]
 
 

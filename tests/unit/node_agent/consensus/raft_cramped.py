@@ -9,11 +9,12 @@ from node_agent.consensus.disk import Directory, File
 
 
 class Cramped(Directory):
-    """`error` makes every write stop halfway with that errno, until it is None again."""
+    """`error` makes every write stop halfway with that errno, until it is None again; `sync_error` makes every sync fail."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.error: int | None = None
+        self.sync_error: int | None = None
 
     def create(self, name: str) -> File:
         return _Cramped(self, super().create(name))
@@ -37,6 +38,8 @@ class _Cramped:
         self._file.truncate(size)
 
     def sync(self) -> None:
+        if self._disk.sync_error is not None:
+            raise OSError(self._disk.sync_error, errno.errorcode[self._disk.sync_error])
         self._file.sync()
 
     def close(self) -> None:

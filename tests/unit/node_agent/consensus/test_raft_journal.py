@@ -9,7 +9,7 @@ import pytest
 from raft_conversation import entry
 from raft_cramped import Cramped
 
-from hmcore.errors import ConsensusError, StorageDamaged, StorageFull
+from hmcore.errors import ConsensusError, StorageDamaged, StorageFailed, StorageFull
 from node_agent.consensus import changes, wal
 from node_agent.consensus.changes import Add, CutTo, Standing
 from node_agent.consensus.disk import Directory
@@ -238,9 +238,17 @@ def test_any_other_failure_of_the_disk_is_final(directory):
     with reopened as journal:
         reopened.disk.error = errno.EIO
         journal.add(*entry(11, 1))
-        with pytest.raises(ConsensusError) as caught:
+        with pytest.raises(StorageFailed):
             journal.sync()
-        assert not isinstance(caught.value, StorageFull)
+
+
+def test_a_disk_that_cannot_be_read_is_told_from_one_that_is_damaged(directory, monkeypatch):
+    def refuse(self: Directory, name: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Directory, "read", refuse)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        Reopened(directory)
 
 
 def test_one_directory_has_one_agent(tmp_path):

@@ -10,7 +10,7 @@ from pysyncobj.config import SERIALIZER_STATE
 from raft_conversation import VOTERS, append, entry
 from raft_cramped import Cramped
 
-from hmcore.errors import ConsensusError, FormationFailed, InvalidRequest, StorageDamaged, StorageFull
+from hmcore.errors import ConsensusError, FormationFailed, InvalidRequest, StorageDamaged, StorageFailed, StorageFull
 from node_agent.consensus import codec, machine
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.changes import Standing
@@ -145,12 +145,13 @@ def test_re_seeding_goes_on_after_a_restart(converse):
 # --- a full disk
 
 
-def cramped(converse, tmp_path):
+def cramped(converse, tmp_path, *, error=None):
     n0 = converse()
     n0.member._disk.close()
     disk = Cramped(tmp_path / "raft")
+    disk.error = error
     n0.member._disk = n0.member.journal._disk = n0.member.store._disk = disk
-    n0.open()
+    n0.open(permitted=error is None)
     n0.taken()
     return n0, disk
 
@@ -189,13 +190,37 @@ def test_a_follower_with_a_full_disk_acknowledges_nothing(converse, tmp_path):
     assert n0.heard(NextIndex) == [NextIndex(3, reset=False, success=True)]
 
 
-def test_a_disk_that_fails_otherwise_stops_the_node(converse, tmp_path):
-    n0, disk = cramped(converse, tmp_path)
-    disk.error = errno.EIO
-    n0.say("n1", append(3, (1, 0), entry(2, 3)))
+def test_a_node_that_starts_on_a_full_disk_says_so_and_waits_for_room(converse, tmp_path):
+    n0 = converse().open()
+    n0.say("n1", append(3, (1, 0), form(2, 3), entry(3, 3), commit=3))
+    n0.member.tick()
+    n0.member.store.serialize((None, n0.member.journal[1], n0.member.journal[0], set()), 1)
+    n0, disk = cramped(converse, tmp_path, error=errno.ENOSPC)
+    assert n0.log == [(1, 0), (2, 3), (3, 3)]
+    n0.say("n1", append(4, (3, 3), entry(4, 4)))
     assert n0.taken() == []
-    assert isinstance(n0.member.failure, ConsensusError)
+    assert "no room" in str(n0.member.outlook.trouble)
+    disk.error = None
+    n0.pass_time(1.5)
+    n0.say("n1", append(4, (3, 3), entry(4, 4)))
+    assert n0.heard(NextIndex) == [NextIndex(5, reset=False, success=True)]
+
+
+@pytest.mark.parametrize("when", ["error", "sync_error"])
+def test_a_disk_that_fails_otherwise_stops_the_node(converse, tmp_path, when):
+    """Also when it fails once, and only in fdatasync: the kernel takes the pages for written then."""
+    n0, disk = cramped(converse, tmp_path)
+    setattr(disk, when, errno.EIO)
+    n0.say("n1", append(3, (1, 0), entry(2, 3)))
+    setattr(disk, when, None)
+    assert n0.taken() == []
+    assert isinstance(n0.member.failure, StorageFailed)
+    assert str(n0.member.failure) == str(n0.member.outlook.trouble)
+    assert "journal" in str(n0.member.failure)
     assert n0.member.next_tick() == math.inf
+    n0.say("n1", append(3, (1, 0), entry(2, 3)))
+    n0.pass_time(3.0)
+    assert n0.taken() == []
 
 
 # --- failures

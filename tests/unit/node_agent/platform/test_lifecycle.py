@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcore.errors import CommittedConflict, HyperMeshError, LayerDown, StorageFull
+from hmcore.errors import CommittedConflict, HyperMeshError, LayerDown, StorageFailed, StorageFull
 from hmcore.records import ComponentState as S
 from node_agent.platform.lifecycle import STOP_TIMEOUT, TRANSITIONS, Backoff, Managed
 
@@ -239,10 +239,11 @@ def test_a_layer_that_goes_away_is_degraded_until_it_is_back(virtual):
     virtual(scenario())
 
 
-def test_what_must_not_be_survived_is_not(virtual):
+@pytest.mark.parametrize("error", [CommittedConflict("entry 7 differs"), StorageFailed("the disk fails")])
+def test_what_must_not_be_survived_is_not(virtual, error):
     async def scenario() -> None:
         bench = Bench()
-        bench.component.error = CommittedConflict("entry 7 differs")
+        bench.component.error = error
 
         async with asyncio.TaskGroup() as tasks:
             await bench.managed.initialize()

@@ -82,6 +82,39 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     feature_level: int = 1
 
 
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose votes count, and which `learners` are being caught up. `index`: of the log entry that made it so; 0 as it was formed."""
+
+    voters: tuple[str, ...]
+    learners: tuple[str, ...] = ()
+    index: int = 0
+
+
+class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept under a key, and the log indexes that created it and changed it last."""
+
+    value: bytes
+    created: int
+    changed: int
+
+
+class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Held by `holder` (whoever may renew and release it) until it is released, or not renewed for `ttl` seconds.
+
+    `token` is larger than that of every lock taken before: whatever is guarded by the lock refuses a smaller one (fencing). `note` says
+    what it is held for. `index`: the log index that made it so.
+    """
+
+    name: str
+    holder: str
+    token: int
+    ttl: float
+    note: str = ""
+    author: str = ""
+    index: int = 0
+    unix_time: float = 0.0  # the proposer's wall clock when it was taken: for people
+
+
 UNWATCHED = "unwatched"  # the attribute of an instance that the kernel's programs do not see: why not
 
 

@@ -20,12 +20,14 @@ from hmctl.text import plural
 
 NODE_KINDS = ("exec", "tcp")  # what nodes keep; every other kind is replicated
 FAMILIES: Mapping[str, Sequence[str]] = {  # of the replicated ones
-    "cluster": ("formed",),
+    "cluster": ("formed", "level"),
+    "voters": ("changed",),
     "node": ("joined", "removed", *(state.value for state in NodeState if state is not NodeState.UNREACHABLE)),
     "instance": tuple(health.value for health in InstanceHealth),
     "registry": ("changed", "expired", "renewed"),
     "maintenance": ("began", "ended"),
     "check": ("muted", "unmuted"),
+    "lock": ("taken", "released", "expired"),
 }
 BRIEF = frozenset({"established", "closed"})  # the states of a connection that are told of unless all are asked for
 LOST = "lost"  # our own: events that are not kept any more

@@ -17,6 +17,7 @@ class FormCluster(msgspec.Struct, frozen=True, kw_only=True, tag="form-cluster")
 
     id: str
     bootstrap: str
+    level: int = 1  # to begin with: all voters must know it
 
 
 class PutNode(msgspec.Struct, frozen=True, kw_only=True, tag="put-node"):
@@ -75,13 +76,90 @@ class MuteCheck(msgspec.Struct, frozen=True, kw_only=True, tag="mute-check"):
     reason: str = ""
 
 
-Command = FormCluster | PutNode | SetNodeState | RemoveNode | PutInstances | ExpireInstances | SetMaintenance | MuteCheck | Noop
+class RaiseFeatureLevel(msgspec.Struct, frozen=True, kw_only=True, tag="raise-feature-level"):
+    """From here on commands up to `level` are understood by all (levels.py). It never sinks."""
+
+    level: int
 
 
-class Applied(msgspec.Struct, frozen=True, tag="applied"):
-    """Carried out. `changed` is False when everything was as wanted already."""
+class ChangeVoters(msgspec.Struct, frozen=True, kw_only=True, tag="change-voters"):
+    """The whole configuration. It holds from where it stands in the log on, committed or not. Only a configuration entry may carry it."""
+
+    voters: tuple[str, ...]
+    learners: tuple[str, ...] = ()
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """Do it only while `lock` is held with `token`."""
+
+    lock: str
+    token: int
+
+
+class PutKey(msgspec.Struct, frozen=True, kw_only=True, tag="put-key"):
+    """`expect`: the log index of the key's last change as its caller knows it, 0 if there must be no such key; None: whatever there is."""
+
+    key: str
+    value: bytes
+    expect: int | None = None
+    fence: Fence | None = None
+
+
+class DeleteKey(msgspec.Struct, frozen=True, kw_only=True, tag="delete-key"):
+    key: str
+    expect: int | None = None
+    fence: Fence | None = None
+
+
+class AcquireLock(msgspec.Struct, frozen=True, kw_only=True, tag="acquire-lock"):
+    """Refused while another holds it. `ttl` in seconds. Its holder is told its token again."""
+
+    name: str
+    holder: str
+    ttl: float
+    note: str = ""
+
+
+class ReleaseLock(msgspec.Struct, frozen=True, kw_only=True, tag="release-lock"):
+    """By its holder, or by an operator who knows better. Refused if another holds it by now."""
+
+    name: str
+    token: int
+    reason: str = ""
+
+
+class ExpireLock(msgspec.Struct, frozen=True, kw_only=True, tag="expire-lock"):
+    """The leader has not heard of the holder for the lock's whole term."""
+
+    name: str
+    token: int
+
+
+Command = (
+    FormCluster
+    | PutNode
+    | SetNodeState
+    | RemoveNode
+    | PutInstances
+    | ExpireInstances
+    | SetMaintenance
+    | MuteCheck
+    | Noop
+    | RaiseFeatureLevel
+    | ChangeVoters
+    | PutKey
+    | DeleteKey
+    | AcquireLock
+    | ReleaseLock
+    | ExpireLock
+)
+
+
+class Applied(msgspec.Struct, frozen=True, tag="applied", omit_defaults=True):
+    """Carried out. `changed` is False when everything was as wanted already. `token`: of the lock that was asked for."""
 
     changed: bool = True
+    token: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -108,6 +186,15 @@ class Proposal(msgspec.Struct, frozen=True, array_like=True):
     command: bytes
     unix_time: float = 0.0
     author: str = ""
+
+
+def session_of(request: str) -> tuple[str, int] | None:
+    """(session, number) of a request id that ends in a colon and a number, as in `deploy-4f2a:17`; None for any other.
+
+    A session's requests follow one another, each with a larger number: only the latest one's receipt must be kept.
+    """
+    name, colon, number = request.rpartition(":")
+    return (name, int(number)) if colon and name and number.isascii() and number.isdigit() and len(number) < 16 else None
 
 
 _deterministic = msgspec.msgpack.Encoder(order="deterministic")

@@ -12,6 +12,7 @@ from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from node_agent.consensus import receipts
 from node_agent.consensus.commands import Receipt
 from node_agent.consensus.raft import RaftNode
 
@@ -158,7 +159,7 @@ class VoterLayer:
         return any(answer.formed for answer in answers)
 
     def receipt(self, request_id: str) -> Receipt | None:
-        return self.raft.state.receipts.get(request_id)
+        return receipts.find(self.raft.state, request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)

@@ -17,13 +17,13 @@ from node_agent.consensus.engine import Engine, Timing
 from node_agent.consensus.enrolment import Enrolment, FormationStatus
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
-from node_agent.consensus.machine import State
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Figures, Outlook
 from node_agent.consensus.proposals import Done, Proposals
 from node_agent.consensus.replica import Replica
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.snapshots import SnapshotStore
+from node_agent.consensus.state import State
 from node_agent.consensus.transport import Links, RaftTransport
 from node_agent.consensus.voters import disregarded, in_use
 

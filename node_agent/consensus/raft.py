@@ -20,9 +20,9 @@ from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
 from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
-from node_agent.consensus.machine import State
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
+from node_agent.consensus.state import State
 from node_agent.consensus.transport import Links
 
 logger = logging.getLogger(__name__)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hmcore.errors import ConsensusError
 from node_agent.consensus import machine
 from node_agent.consensus.commands import Receipt
-from node_agent.consensus.machine import State
+from node_agent.consensus.state import Change, State
 
 
 class Replica:
     """`failure` must stop this node: it could not apply what the others apply."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_changes: Callable[[int, list[Change]], None] = lambda index, changes: None) -> None:
+        """`on_changes` hears what the log entry at an index changed in the state's tables, also when that is nothing."""
         self.state = State()
         self.failure: ConsensusError | None = None
+        self._on_changes = on_changes
 
-    def apply(self, batch: bytes, index: int) -> list[Receipt]:
+    def apply(self, batch: bytes, index: int, *, configures: bool = False) -> list[Receipt]:
+        """`configures`: the entry is one that changes the voters."""
         if self.failure is not None:
             return []
         try:
-            self.state, receipts = machine.apply_batch(self.state, batch, index)
+            self.state, receipts, changes = machine.apply_batch(self.state, batch, index, configures=configures)
+            self._on_changes(index, changes)
         except Exception as error:  # noqa: BLE001  # whatever it is, pysyncobj would apply the entry again for ever
             self.failure = ConsensusError(f"log entry {index} cannot be applied: {error!r}")
             self.failure.__cause__ = error

@@ -18,9 +18,10 @@ from node_agent.consensus.machine import (
     Refused,
     RemoveNode,
     SetNodeState,
-    State,
     decode_result,
 )
+from node_agent.consensus.receipts import MAX_RECEIPTS
+from node_agent.consensus.state import MAX_EVENTS, Entry, State
 
 NODE = Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", incarnation=5)
 
@@ -62,12 +63,12 @@ batches = st.lists(
 
 def after(*batches_: list[Proposal], state: State = State()) -> State:  # noqa: B008  # frozen
     for index, batch in enumerate(batches_, start=state.index + 1):
-        state, _ = machine.apply_batch(state, machine.encode_batch(batch), index)
+        state, _, _ = machine.apply_batch(state, machine.encode_batch(batch), index)
     return state
 
 
 def result(state: State, command: machine.Command, index: int = 9) -> tuple[State, machine.Result]:
-    changed, encoded = machine.apply(state, machine.encode(command), machine.Entry(index))
+    changed, encoded = machine.apply(state, machine.encode(command), Entry(index))
     return changed, decode_result(encoded)
 
 
@@ -84,18 +85,18 @@ def test_the_same_log_gives_the_same_state_also_through_a_snapshot_anywhere(log)
 def test_a_request_is_applied_once_and_answered_the_same_each_time(log):
     state, answers = State(), {}
     for index, batch in enumerate(log, start=1):
-        state, receipts = machine.apply_batch(state, machine.encode_batch(batch), index)
+        state, receipts, _ = machine.apply_batch(state, machine.encode_batch(batch), index)
         for proposal, receipt in zip(batch, receipts, strict=True):
             assert answers.setdefault(proposal.id, receipt) == receipt
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused_and_change_nothing_but_the_index(data):
-    state, receipts = machine.apply_batch(State(), data, 3)
+    state, receipts, _ = machine.apply_batch(State(), data, 3)
     assert state.index == 3
     assert (state.nodes, state.events) == ({}, ())
     assert len(receipts) == len(state.receipts) or not receipts
-    changed, encoded = machine.apply(State(), data, machine.Entry(3))
+    changed, encoded = machine.apply(State(), data, Entry(3))
     assert changed == State()
     assert isinstance(decode_result(encoded), Refused)
 
@@ -160,12 +161,12 @@ def test_news_of_an_earlier_start_of_the_agent_is_refused():
 
 def test_events_and_receipts_are_bounded():
     state = State()
-    for index in range(1, machine.MAX_RECEIPTS + 50):
+    for index in range(1, MAX_RECEIPTS + 50):
         flip = NodeState.DOWN if index % 2 else NodeState.READY
         node = Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", state=flip)
         batch = machine.encode_batch([Proposal(f"r{index}", machine.encode(PutNode(node=node)))])
-        state, _ = machine.apply_batch(state, batch, index)
-    assert len(state.events) == machine.MAX_EVENTS
-    assert len(state.receipts) == machine.MAX_RECEIPTS
+        state, _, _ = machine.apply_batch(state, batch, index)
+    assert len(state.events) == MAX_EVENTS
+    assert len(state.receipts) == MAX_RECEIPTS
     assert "r1" not in state.receipts
-    assert f"r{machine.MAX_RECEIPTS + 49}" in state.receipts
+    assert f"r{MAX_RECEIPTS + 49}" in state.receipts

@@ -21,7 +21,9 @@ from node_agent.consensus.commands import (
     decode_result,
     encode,
 )
-from node_agent.consensus.machine import MAX_INSTANCE_EVENTS, Entry, State, apply, restore, snapshot, state_hash
+from node_agent.consensus.effects.registry import MAX_INSTANCE_EVENTS
+from node_agent.consensus.machine import apply
+from node_agent.consensus.state import Entry, State, restore, snapshot, state_hash
 
 NODE = Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", incarnation=5)
 WEB = Instance(id="node1/web", service="shop/web", node="node1", address="198.18.0.1", health=InstanceHealth.HEALTHY)

@@ -44,9 +44,22 @@ from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.rpc import Observe, Router
+from hmcore.store import (
+    DELETE_KEY,
+    GET_KEY,
+    LIST_KEYS,
+    PUT_KEY,
+    DeleteKeyRequest,
+    KeyReply,
+    KeyRequest,
+    KeysReply,
+    KeysRequest,
+    PutKeyRequest,
+)
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
+from node_agent.platform.keys import Keys
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -67,6 +80,8 @@ class Agent(Protocol):
     def cluster(self) -> ClusterView: ...
     @property
     def changes(self) -> Changes: ...
+    @property
+    def keys(self) -> Keys: ...
     @property
     def registry(self) -> RegistryLayer: ...
     @property
@@ -142,6 +157,18 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def mute(peer: Peer, request: MuteRequest) -> ChangeReply:
         return await agent.changes.mute(request, peer.identity)
 
+    async def put_key(peer: Peer, request: PutKeyRequest) -> ChangeReply:
+        return await agent.keys.put(request, peer.identity)
+
+    async def delete_key(peer: Peer, request: DeleteKeyRequest) -> ChangeReply:
+        return await agent.keys.delete(request, peer.identity)
+
+    async def get_key(_peer: Peer, request: KeyRequest) -> KeyReply:
+        return await agent.keys.get(request)
+
+    async def list_keys(_peer: Peer, request: KeysRequest) -> KeysReply:
+        return await agent.keys.list(request)
+
     async def flows(_peer: Peer, _request: Empty) -> FlowsReply:
         return await agent.chronicle.flows()
 
@@ -162,6 +189,10 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             REGISTRY: (READERS, registry),
             MAINTAIN: (CHANGERS, maintain),
             MUTE: (CHANGERS, mute),
+            PUT_KEY: (CHANGERS, put_key),
+            DELETE_KEY: (CHANGERS, delete_key),
+            GET_KEY: (READERS, get_key),
+            LIST_KEYS: (READERS, list_keys),
         },
         denied=_denied,
         observe=observe,

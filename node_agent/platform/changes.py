@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import uuid
 from collections.abc import Collection
 
 from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
-from node_agent.consensus.commands import Applied, Command, MuteCheck, Refused, SetMaintenance, decode_result, encode
+from node_agent.consensus.commands import Applied, Command, MuteCheck, Noop, Refused, SetMaintenance, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 
 MAX_REASON = 500  # characters
@@ -52,6 +53,13 @@ class Changes:
             encode(command), request_id=request_id(request, author), timeout=self._timeout, author=author.name
         )
         return _reply(index, result)
+
+    async def confirm(self) -> None:
+        """Return once this node has carried out all that was acknowledged before: the leader writes that it still leads.
+
+        Raises NotLeader, NoQuorum.
+        """
+        await self.leading().propose(encode(Noop()), request_id=f"confirm-{uuid.uuid4().hex}", timeout=self._timeout)
 
     def answered(self, request: str, author: Identity) -> ChangeReply | None:
         """What came of the request, if it was carried out before: it meant something then, whatever has gone meanwhile.

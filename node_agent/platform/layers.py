@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from hmcore.api import FORMATION, INSTANCES, REPORT, STATE, Empty, Formation, InstancesReply, ReportRequest, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, NodeReport, Role
+from hmcore.records import ComponentReport, KeyValue, NodeReport, Role
 from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.commands import FormCluster
@@ -20,6 +20,7 @@ from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
+from node_agent.platform.keys import Keys
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.tally import Tally
@@ -92,6 +93,9 @@ class Layers:
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
+        self.keys = Keys(
+            config.node, self.changes, keys=self._replicated_keys, leader=lambda: self.cluster.leader, barrier=self.changes.confirm
+        )
         self.directory = Directory(
             config.node,
             catalogue=lambda: self.registry.catalogue,
@@ -309,6 +313,13 @@ class Layers:
 
     def _control_nodes(self) -> list[str]:
         return control_nodes(self._config, self.cluster.nodes)
+
+    def _replicated_keys(self) -> tuple[int, Mapping[str, KeyValue]] | None:
+        """As of a log index; None on a worker, which is told of none."""
+        if self.voter is None:
+            return None
+        state = self.voter.raft.state
+        return state.index, state.keys
 
     def _state_changed(self) -> None:
         self.news.wake()

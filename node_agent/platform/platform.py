@@ -23,6 +23,7 @@ from node_agent.platform.changes import Changes
 from node_agent.platform.coordinator import Coordinator, Phase
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
+from node_agent.platform.keys import Keys
 from node_agent.platform.layers import Layers
 from node_agent.platform.lifecycle import Managed
 from node_agent.platform.monitoring import Monitoring
@@ -209,6 +210,10 @@ class HyperMeshPlatform:
     @property
     def changes(self) -> Changes:
         return self._layers.changes
+
+    @property
+    def keys(self) -> Keys:
+        return self._layers.keys
 
     @property
     def forwarding(self) -> Forwarding:

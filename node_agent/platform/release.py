@@ -19,6 +19,7 @@ LIBRARIES = {
     "prometheus-client": "prometheus_client",
     "pydantic": "pydantic",
     "pysyncobj": "pysyncobj",
+    "rpds-py": "rpds",
     "pyyaml": "yaml",
     "uvloop": "uvloop",
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import google_crc32c
 import msgspec
 import pytest
 
 from hmcore.records import Instance, InstanceHealth, Node, NodeState, Role
-from node_agent.consensus import machine
+from node_agent.consensus import state as state_bytes
 from node_agent.consensus.commands import (
     Applied,
     Command,
@@ -124,6 +125,6 @@ def test_a_snapshot_keeps_all_of_it_and_one_of_an_older_release_still_loads(stat
     assert state_hash(restore(snapshot(whole))) == state_hash(whole)
     old = {"index": 3, "cluster": None, "nodes": {"node1": msgspec.to_builtins(NODE)}, "events": [], "receipts": {}}
     body = msgspec.msgpack.encode(old)
-    data = machine._SNAPSHOT.pack(machine._MAGIC, machine._FORMAT, machine.google_crc32c.value(body)) + body
+    data = state_bytes._SNAPSHOT.pack(state_bytes._MAGIC, state_bytes._FORMAT, google_crc32c.value(body)) + body
     loaded = restore(data)
     assert (loaded.nodes["node1"].state, loaded.registrations, loaded.maintenance, loaded.mutes) == (NodeState.READY, {}, {}, {})

@@ -53,7 +53,7 @@ def test_a_session_is_a_name_a_colon_and_a_number(request_id, session):
 
 
 def test_the_latest_request_of_a_session_is_answered_again_and_an_earlier_one_refused():
-    state, first = ask(BEGUN, "s:1")
+    state, _ = ask(BEGUN, "s:1")
     state, second = ask(state, "s:2", b"2")
     again, receipt = ask(state, "s:2", b"2")
     assert receipt == second

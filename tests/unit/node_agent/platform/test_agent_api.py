@@ -12,10 +12,12 @@ from hmcore.errors import InvalidRequest, PeerUnreachable, PermissionDenied
 from hmcore.pki import Identity, Kind
 from hmcore.records import Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
+from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
+from node_agent.platform.keys import Keys
 from node_agent.security.journal import Waiters
 
 MAY = {
@@ -31,12 +33,20 @@ MAY = {
     "registry.instances": {Kind.NODE},
     "registry.list": {Kind.OPERATOR, Kind.VIEWER},
     "health.mute": {Kind.OPERATOR},
+    "keys.put": {Kind.OPERATOR},
+    "keys.delete": {Kind.OPERATOR},
+    "keys.get": {Kind.OPERATOR, Kind.VIEWER},
+    "keys.list": {Kind.OPERATOR, Kind.VIEWER},
 }
 BODIES = {
     "cluster.reports": api.ReportsRequest(nodes=["node2"]),
     "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
     "health.mute": api.MuteRequest(id="request-2", check="disk"),
     "registry.maintain": api.MaintainRequest(id="request-1", target="node1/", on=True),
+    "keys.put": PutKeyRequest(id="request-3", key="a", value=b"1"),
+    "keys.delete": DeleteKeyRequest(id="request-4", key="a"),
+    "keys.get": KeyRequest(key="a"),
+    "keys.list": KeysRequest(),
 }
 FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)
 RAFT = RaftReport(role="leader", leader="node1", term=3)
@@ -98,6 +108,7 @@ class Agent:
     cluster = View()
     news = Waiters(most=2)
     changes = Changes("node1", View(), Log(), timeout=1)
+    keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=changes.confirm)
     registry = Registry()
     formed: str | None = None
 

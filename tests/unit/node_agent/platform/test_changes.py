@@ -10,7 +10,8 @@ from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Instance, Mute, Node, Registration, Role
 from node_agent.consensus.commands import Proposal, Receipt, Refused, encode_batch, encode_result
-from node_agent.consensus.machine import State, apply_batch
+from node_agent.consensus.machine import apply_batch
+from node_agent.consensus.state import State
 from node_agent.platform.changes import MAX_REASON, Changes
 
 ANN = Identity("hm-abc123defg", Kind.OPERATOR, "ann")
@@ -39,7 +40,7 @@ class Log:
         if self.refuses:
             return self.state.index, encode_result(Refused(self.refuses))
         batch = encode_batch([Proposal(request_id, command, 0.0, author)])
-        self.state, (receipt,) = apply_batch(self.state, batch, self.state.index + 1)
+        self.state, (receipt,), _ = apply_batch(self.state, batch, self.state.index + 1)
         return receipt.index, receipt.result
 
 

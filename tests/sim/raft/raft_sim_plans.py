@@ -5,6 +5,7 @@ from __future__ import annotations
 from raft_sim_network import Habits
 from raft_sim_world import Plan
 
+from node_agent.consensus import levels
 from node_agent.consensus.limits import Limits
 
 # One command an entry, two or three entries an append, many batches on their way: the most chances for overlapping appends.
@@ -19,5 +20,6 @@ PLANS = {
     "tiny": Plan(limits=TINY),
     "rough": Plan(limits=TINY, faults=5.0),
     "crashy": Plan(limits=TINY, crash_in_write=0.006),
+    "earlier": Plan(level=levels.BASE),
     "disorder": Plan(habits=Habits(disorder=True)),
 }

@@ -21,7 +21,7 @@ from raft_sim_network import Habits, Network
 
 from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
 from hmcore.records import Node, NodeState, Role
-from node_agent.consensus import machine
+from node_agent.consensus import levels, machine
 from node_agent.consensus.limits import Limits
 from node_agent.consensus.machine import Proposal, Receipt
 from node_agent.consensus.member import Member
@@ -51,6 +51,7 @@ class Plan:
     wipes: bool = True
     full_disks: bool = True
     power_losses: float = 0.6  # share of the crashes; the others end only the process, whose writes stay in memory
+    level: int = levels.LATEST
     late: bool = False  # one of the voters is not there when the cluster is formed
 
 
@@ -297,7 +298,7 @@ class World:
     def see(self, machine_: Machine, member: Member) -> None:
         """What a controller would do: the leader of a cluster without a record forms it."""
         if member.is_leader and member.replica.state.cluster is None and self.rnd.random() < 0.2:
-            form = machine.FormCluster(id="hm-sim", bootstrap="b1")
+            form = machine.FormCluster(id="hm-sim", bootstrap="b1", level=self.plan.level)
             self.propose(machine_, Proposal(f"form{self._count}", machine.encode(form)))
 
     # --- clients
@@ -320,7 +321,11 @@ class World:
 
     def _command(self) -> machine.Command:
         name = f"w{self.rnd.randint(0, 3)}"
-        match self.rnd.randint(0, 3):
+        match self.rnd.randint(0, 5):
+            case 4:
+                return machine.PutKey(key=name, value=b"%d" % self.proposed)
+            case 5:
+                return machine.DeleteKey(key=name)
             case 0:
                 node = Node(name=name, address="198.18.0.9", port=7443, role=Role.WORKER, release=f"r{self.proposed}")
                 return machine.PutNode(node=node)

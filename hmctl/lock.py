@@ -51,6 +51,6 @@ def _refusal(path: Path) -> HyperMeshError:
             f"`hmctl {holder['doing']}` (process {int(holder['pid'])}, since {time.strftime('%H:%M:%S', time.localtime(holder['since']))})"
         )
         fix = f"answer it if it asks something; or wait until it is done, or stop it: kill {int(holder['pid'])}"
-    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # between taking the lock and saying so
         who, fix = "another hmctl", "wait until it is done"
     return HyperMeshError(f"{who} is open, perhaps waiting for an answer; only one command at a time may change a cluster", fix=fix)

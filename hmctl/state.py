@@ -210,7 +210,7 @@ class OperatorStore(msgspec.Struct, frozen=True):
         except OSError as error:
             fix = "name the file that `hmctl ca export` wrote"
             raise UsageError(f"{path} cannot be read: {error.strerror}", fix=fix) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             fix = "name the file that it wrote; where the cluster was made: hmctl ca export FILE"
             raise UsageError(f"{path} was not written by `hmctl ca export`: {error}", fix=fix) from None
         certificate, key = exported.certificate.encode(), exported.key.encode()
@@ -243,7 +243,7 @@ class OperatorStore(msgspec.Struct, frozen=True):
             record = msgspec.json.decode(path.read_bytes(), type=Record)
         except FileNotFoundError:
             return Record(cluster=self.cluster)
-        except msgspec.DecodeError as error:  # starting afresh could form a second cluster
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # starting afresh could form a second cluster
             fix = "restore it from a backup, or `hmctl ca import` what was exported"
             raise HyperMeshError(f"{path} is damaged: {error}", fix=fix) from error
         if record.cluster != self.cluster:

@@ -106,7 +106,7 @@ class ReleaseStore:
             content = (folder / _ARCHIVE).read_bytes()
             if sha256(content).hexdigest() == document["checksum"]:
                 return Built(document["libraries"], content, document["unpacked"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # not there, or not whole: it is built
         built = build_libraries(target, lock, self.environ)
         checksum = sha256(built.archive).hexdigest()
@@ -167,5 +167,5 @@ def _load(folder: Path) -> Release | None:
         document = json.loads((folder / "release.json").read_text())
         release = Release(**{**document, "archive": folder / _ARCHIVE})
         return release if release.archive.stat().st_size == release.size else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None

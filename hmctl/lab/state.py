@@ -50,7 +50,7 @@ def load(folder: Path) -> LabState | None:
         return msgspec.json.decode(file.read_bytes(), type=LabState)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LabError(f"{file} is damaged: {error}", fix=f"hmctl lab down --name {folder.name} removes the lab") from error
 
 

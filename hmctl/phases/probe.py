@@ -149,7 +149,7 @@ async def probe(attempts: Sequence[Attempt], remotes: Mapping[str, Remote]) -> l
             processes[name].stdin.write(b"go\n")
             async with asyncio.timeout(_TIMEOUT):
                 answers[name] = json.loads(await processes[name].stdout.readline())
-        except (HyperMeshError, TimeoutError, OSError, ValueError) as error:
+        except (HyperMeshError, TimeoutError, OSError, ValueError, RecursionError) as error:
             answers[name] = str(error) or "no answer in time"
 
     try:

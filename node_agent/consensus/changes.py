@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from node_agent.consensus import codec
 from node_agent.consensus.append_guard import Entry
 
 
@@ -64,4 +65,4 @@ def encode(changes: list[Change]) -> bytes:
 
 def decode(body: bytes) -> list[Change]:
     """Raises msgspec.DecodeError."""
-    return _decoder.decode(body)
+    return codec.read(_decoder, body)

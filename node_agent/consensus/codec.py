@@ -5,7 +5,7 @@ The functions bear pickle's names because pysyncobj calls them by those names (s
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 
@@ -13,7 +13,21 @@ import msgspec
 REGULAR = b"\x00"
 NO_OP = b"\x01"
 
+T = TypeVar("T")
+
+_any: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
 _call: msgspec.msgpack.Decoder[tuple[int, tuple[bytes]]] = msgspec.msgpack.Decoder(tuple[int, tuple[bytes]])
+
+
+def read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    """What `data` holds. Raises msgspec.DecodeError, and nothing else: by itself the decoder also lets out UnicodeDecodeError, for text
+    that is no UTF-8, and RecursionError, for what is nested too deeply. Either would stop every node that meets such bytes in the log."""
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def dumps(value: object, protocol: object = None) -> bytes:
@@ -22,7 +36,7 @@ def dumps(value: object, protocol: object = None) -> bytes:
 
 def loads(data: bytes) -> Any:
     """Raises msgspec.DecodeError, a ValueError, for whatever is not exactly one msgpack value."""
-    return _tuples(msgspec.msgpack.decode(data))
+    return _tuples(read(_any, data))
 
 
 def dump(value: object, file: IO[bytes], protocol: object = None) -> None:
@@ -43,7 +57,7 @@ def is_command(command: bytes) -> bool:
     if command[:1] != REGULAR:
         return command == NO_OP
     try:
-        method, _ = _call.decode(command[1:])
+        method, _ = read(_call, command[1:])
     except msgspec.DecodeError:
         return False
     return method == 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hmcore.records import Instance, Node, NodeState
+from node_agent.consensus import codec
 
 
 class FormCluster(msgspec.Struct, frozen=True, kw_only=True, tag="form-cluster"):
@@ -200,6 +201,7 @@ def session_of(request: str) -> tuple[str, int] | None:
 _deterministic = msgspec.msgpack.Encoder(order="deterministic")
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _results: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
+_batches: msgspec.msgpack.Decoder[list[Proposal]] = msgspec.msgpack.Decoder(list[Proposal])
 
 
 def encode(command: Command) -> bytes:
@@ -208,7 +210,7 @@ def encode(command: Command) -> bytes:
 
 def decode(command: bytes) -> Command:
     """Raises msgspec.DecodeError or msgspec.ValidationError (a subclass) for anything that is no command."""
-    return _commands.decode(command)
+    return codec.read(_commands, command)
 
 
 def encode_result(result: Result) -> bytes:
@@ -216,7 +218,8 @@ def encode_result(result: Result) -> bytes:
 
 
 def decode_result(result: bytes) -> Result:
-    return _results.decode(result)
+    """Raises msgspec.DecodeError."""
+    return codec.read(_results, result)
 
 
 def encode_batch(proposals: Sequence[Proposal]) -> bytes:
@@ -224,4 +227,5 @@ def encode_batch(proposals: Sequence[Proposal]) -> bytes:
 
 
 def decode_batch(batch: bytes) -> list[Proposal]:
-    return msgspec.msgpack.decode(batch, type=list[Proposal])
+    """Raises msgspec.DecodeError."""
+    return codec.read(_batches, batch)

@@ -93,7 +93,8 @@ def carry_out(draft: Draft, command: bytes, entry: Entry, *, configures: bool = 
     try:
         decoded = decode(command)
     except msgspec.DecodeError as error:
-        return Refused(f"not a command that this release knows: {error}")
+        reason = "not a command that this release knows"  # the same on every node: how msgspec puts it depends on its release, too
+        return Refused(reason if draft.state.level >= levels.TRUSTED else f"{reason}: {error}")
     if (refused := too_new(draft.state, decoded)) is not None:
         return refused
     if isinstance(decoded, ChangeVoters) is not configures:

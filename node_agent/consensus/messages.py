@@ -111,7 +111,7 @@ def encode(envelope: Envelope) -> bytes:
 def decode(payload: bytes) -> Envelope:
     """Raises BadMessage."""
     try:
-        envelope = _envelopes.decode(payload)
+        envelope = codec.read(_envelopes, payload)
     except msgspec.DecodeError as error:
         raise BadMessage(str(error)) from error
     if envelope.version != VERSION:

@@ -16,6 +16,7 @@ from pysyncobj.config import SERIALIZER_STATE
 from pysyncobj.node import Node
 
 from hmcore.errors import ConsensusError, StorageFull
+from node_agent.consensus import codec
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.disk import TEMPORARY, Disk, damaged, replace, storage_error
 from node_agent.consensus.journal import Anchor
@@ -40,6 +41,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return Anchor(self.previous, self.last)
 
 
+_decoder: msgspec.msgpack.Decoder[Snapshot] = msgspec.msgpack.Decoder(Snapshot)
+
+
 def pack(snapshot: Snapshot) -> bytes:
     body = msgspec.msgpack.encode(snapshot)
     return _HEADER.pack(_MAGIC, _FORMAT, len(body), google_crc32c.value(body)) + body
@@ -56,7 +60,7 @@ def unpack(data: bytes) -> Snapshot:
     if len(body) != length or google_crc32c.value(body) != checksum:
         raise ValueError("the snapshot's checksum does not hold")
     try:
-        return msgspec.msgpack.decode(body, type=Snapshot)
+        return codec.read(_decoder, body)
     except msgspec.DecodeError as error:
         raise ValueError(f"the snapshot cannot be read: {error}") from error
 

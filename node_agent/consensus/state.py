@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from rpds import HashTrieMap
 
 from hmcore.records import Cluster, Configuration, Event, KeyValue, Lock, Maintenance, Mute, Node, Registration
-from node_agent.consensus import levels
+from node_agent.consensus import codec, levels
 from node_agent.consensus.commands import Receipt
 
 MAX_EVENTS = 200
@@ -211,6 +211,9 @@ def snapshot(state: State) -> bytes:
     return _SNAPSHOT.pack(_MAGIC, _FORMAT, google_crc32c.value(body)) + body
 
 
+_states: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(State)
+
+
 def restore(data: bytes) -> State:
     """The state in a snapshot. Raises ValueError, saying what is wrong with it."""
     if len(data) < _SNAPSHOT.size:
@@ -222,7 +225,7 @@ def restore(data: bytes) -> State:
     if google_crc32c.value(body) != checksum:
         raise ValueError("the snapshot's checksum does not hold")
     try:
-        state = msgspec.msgpack.decode(body, type=State)
+        state = codec.read(_states, body)
     except msgspec.DecodeError as error:
         raise ValueError(f"the snapshot cannot be read: {error}") from error
     state = replace(state, **{table: HashTrieMap(getattr(state, table)) or NOTHING for table in _PERSISTENT})

@@ -291,7 +291,7 @@ def judge(out: bytes, said: bytes, status: int) -> None:
     """What the loader's answer means. Raises LayerMissing or LayerDown, with the fix that it names. Pure."""
     try:
         answer = json.loads(out)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = {}
     if not isinstance(answer, dict):
         answer = {}

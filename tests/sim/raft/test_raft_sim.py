@@ -17,7 +17,18 @@ from node_agent.consensus.limits import Limits
 
 pytestmark = pytest.mark.timeout(24 * 3600 if "HYPERMESH_SIM_SEEDS" in os.environ else 120)
 
-SEEDS = {"three": 25, "five": 12, "one": 6, "late": 12, "five-late": 8, "tiny": 20, "rough": 25, "crashy": 12, "earlier": 16, "disorder": 12}
+SEEDS = {
+    "three": 25,
+    "five": 12,
+    "one": 6,
+    "late": 12,
+    "five-late": 8,
+    "tiny": 20,
+    "rough": 25,
+    "crashy": 12,
+    "earlier": 16,
+    "disorder": 12,
+}
 
 
 def test_every_plan_has_its_share():

@@ -13,7 +13,8 @@ from hostile_bytes import everything, nothing_is_opened, pickles
 from raft_conversation import append, entry
 
 from hmcore.errors import StorageDamaged
-from node_agent.consensus import changes, codec, commands, machine, messages, snapshots, wal
+from hmcore.records import Cluster
+from node_agent.consensus import changes, codec, commands, levels, machine, messages, snapshots, wal
 from node_agent.consensus import state as states
 from node_agent.consensus.append_guard import Append, Entry
 from node_agent.consensus.changes import Add, Ballot, Stand, Standing
@@ -276,3 +277,9 @@ def test_a_voter_cannot_stop_another_with_a_text_that_is_none(converse, instead)
         payload = msgspec.msgpack.encode([messages.VERSION, 1, 1, 1, 5, message]).replace(b"\xa4XXXX", instead)
         n0.member.receive("n1", payload)
         assert n0.member.failure is None
+
+
+def test_the_refusal_is_the_same_whatever_was_wrong():
+    """It is part of the state that all nodes must agree on, and neither depth of stack nor release of a library is the same on all."""
+    trusted = State(index=6, cluster=Cluster(id="hm-abc123defg", bootstrap="b1", feature_level=levels.TRUSTED))
+    assert len({machine.apply(trusted, data, states.Entry(7))[1] for data in HOSTILE.values()}) == 1

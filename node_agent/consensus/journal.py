@@ -106,6 +106,8 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
             case Add(entry=entry):
                 if self._entries and entry.index != self._entries[-1].index + 1:
                     raise damaged(self.path, offset, f"entry {entry.index} follows entry {self._entries[-1].index}")
+                if entry.index < 1:
+                    raise damaged(self.path, offset, f"entry {entry.index} comes before the first that there can be")
                 if not codec.is_command(entry.command):
                     raise damaged(self.path, offset, f"entry {entry.index} is no command")
             case CutFrom(index=index) | CutTo(index=index):

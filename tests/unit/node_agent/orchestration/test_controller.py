@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hostile_bytes import everything, nothing_is_opened
 
 from hmcore.api import Formation, Heartbeat
 from hmcore.config.settings import Membership
@@ -239,6 +240,10 @@ def test_what_is_no_heartbeat_is_ignored_and_said_once(play, caplog):
     async def scenario(bench: Bench) -> None:
         for garbage in (b"", b"\xc1", b"\x00" * 100, msgspec.msgpack.encode({"address": 7}), b"\x91" * 5000):
             bench.orchestration.heard("node2", garbage)
+        with nothing_is_opened(Path("/proc/self/hostile")):
+            for hostile in everything(Path("/proc/self/hostile")).values():
+                bench.orchestration.heard("node2", hostile)
+                bench.orchestration.heard("node2", msgspec.msgpack.encode({"address": hostile}))
         await asyncio.sleep(0.1)
         assert bench.state_of("node2") is None
 

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
 from cluster import ClusterOfProcesses
 
-from hmcore.api import GET_KEY, PUT_KEY, TRANSFER, GetKeyRequest, PutKeyRequest, TransferRequest
 from hmcore.config.presets import settings_for
 from hmcore.stoq.endpoint import Connection
 from hmcore.stoq.rpc import invoke
+from hmcore.store import GET_KEY, PUT_KEY, KeyRequest, PutKeyRequest
 
 TIMEOUT = 10.0  # seconds for one call
 
@@ -76,7 +76,7 @@ class AgentLine:
         await invoke(self._connection, PUT_KEY, request, timeout=self._timeout)
 
     async def holds(self, key: str) -> bool:
-        return (await invoke(self._connection, GET_KEY, GetKeyRequest(key=key), timeout=self._timeout)).item is not None
+        return (await invoke(self._connection, GET_KEY, KeyRequest(key=key), timeout=self._timeout)).item is not None
 
     async def close(self) -> None:
         await self._connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,11 +11,16 @@ from contextlib import asynccontextmanager
 from consensus_load import Load, load, resident
 from consensus_sides import Line, Side
 
-VALUE = b"v" * 200
+SIZE = 200  # bytes of a value
 WARM_UP = 1.0  # seconds, not counted
 ATTEMPT = 0.25  # seconds that one attempt may take while nobody leads
 PAUSE = 0.01  # seconds after an attempt that was refused
 GIVE_UP = 60.0  # seconds for anything that is waited for
+
+
+def value(number: int) -> bytes:
+    """No two alike: to write what is there already may cost less."""
+    return b"%0*d" % (SIZE, number)
 
 
 class Unacknowledged(Exception):
@@ -39,8 +45,10 @@ async def writers(side: Side, *, callers: int, connections: int, seconds: float)
     """Independent callers at the leader, each with a key of its own. Raises Unacknowledged when a single write fails."""
     async with lines(side, connections) as made:
 
+        written = itertools.count()
+
         async def write(number: int) -> None:
-            await made[number % connections].put(f"bench/{number}", VALUE)
+            await made[number % connections].put(f"bench/{number}", value(next(written)))
 
         await load(write, callers=callers, seconds=WARM_UP, servers=())
         found = await load(write, callers=callers, seconds=seconds, servers=[side.pid(member) for member in side.members])
@@ -71,12 +79,13 @@ async def after_crash(side: Side) -> float:
 async def _first(opened: Sequence[Line]) -> None:
     """Until one of them acknowledges a write. Each tries for itself, and again when it is refused: until somebody leads, that is due."""
     accepted = asyncio.Event()
+    written = itertools.count()
 
     async def attempt(line: Line) -> None:
         while not accepted.is_set():
             try:
                 async with asyncio.timeout(ATTEMPT):
-                    await line.put("bench/crash", VALUE)
+                    await line.put("bench/crash", value(next(written)))
             except Exception:  # no leader, or no answer: GIVE_UP bounds it
                 await asyncio.sleep(PAUSE)
             else:
@@ -95,7 +104,7 @@ async def after_transfer(side: Side) -> float:
     try:
         began = time.perf_counter()
         await side.transfer(leader, to)
-        await line.put("bench/transfer", VALUE)
+        await line.put("bench/transfer", value(time.monotonic_ns()))
         return time.perf_counter() - began
     finally:
         await line.close()
@@ -108,7 +117,7 @@ async def fill(side: Side, count: int, *, callers: int, connections: int) -> Non
 
         async def write(caller: int) -> None:
             for number in numbers:
-                await made[caller % connections].put(f"fill/{number}", VALUE)
+                await made[caller % connections].put(f"fill/{number}", value(number))
 
         async with asyncio.TaskGroup() as tasks:
             for caller in range(callers):

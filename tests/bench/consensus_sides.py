@@ -60,9 +60,6 @@ class Side(Protocol):
 
     async def open(self, member: str) -> Line: ...
 
-    async def transfer(self, leader: str, to: str) -> None:
-        """Returns when `to` leads, or the request is refused by an exception."""
-
 
 class AgentLine:
     def __init__(self, connection: Connection, timeout: float) -> None:
@@ -122,10 +119,6 @@ class Agents:
     async def open(self, member: str) -> Line:
         return AgentLine(await self._cluster.open(member, timeout=TIMEOUT), TIMEOUT)
 
-    async def transfer(self, leader: str, to: str) -> None:
-        async with self._cluster.connect(leader) as connection:
-            await invoke(connection, TRANSFER, TransferRequest(to=to), timeout=TIMEOUT)
-
 
 class EtcdLine:
     def __init__(self, channel: Channel) -> None:
@@ -167,9 +160,6 @@ class EtcdSide:
 
     async def open(self, member: str) -> Line:
         return EtcdLine(await connect(self._etcd.members[member].port))
-
-    async def transfer(self, leader: str, to: str) -> None:
-        await asyncio.to_thread(self._etcd.transfer, leader, to)
 
 
 @asynccontextmanager

@@ -44,7 +44,6 @@ async def lines(side: Side, count: int) -> AsyncIterator[list[Line]]:
 async def writers(side: Side, *, callers: int, connections: int, seconds: float) -> Load:
     """Independent callers at the leader, each with a key of its own. Raises Unacknowledged when a single write fails."""
     async with lines(side, connections) as made:
-
         written = itertools.count()
 
         async def write(number: int) -> None:
@@ -94,20 +93,6 @@ async def _first(opened: Sequence[Line]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for number, line in enumerate(opened):
             tasks.create_task(attempt(line), name=f"attempts {number}")
-
-
-async def after_transfer(side: Side) -> float:
-    """Seconds from the order until the new leader acknowledges a write."""
-    leader = await side.leader()
-    to = next(member for member in side.members if member != leader)
-    line = await side.open(to)
-    try:
-        began = time.perf_counter()
-        await side.transfer(leader, to)
-        await line.put("bench/transfer", value(time.monotonic_ns()))
-        return time.perf_counter() - began
-    finally:
-        await line.close()
 
 
 async def fill(side: Side, count: int, *, callers: int, connections: int) -> None:

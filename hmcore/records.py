@@ -267,7 +267,7 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`role` is leader | follower | candidate | observer (a worker) | unformed | reseeding."""
+    """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding."""
 
     role: str
     leader: str | None = None
@@ -276,6 +276,7 @@ class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
     applied_index: int = 0
     voters: list[str] = []
     reachable_voters: list[str] = []
+    learners: list[str] = []
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,14 +9,13 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
-# pysyncobj's first byte of a log entry. Its other kinds (membership, code version) are never proposed and never accepted.
+# pysyncobj's first byte of a log entry (entries.py)
 REGULAR = b"\x00"
 NO_OP = b"\x01"
 
 T = TypeVar("T")
 
 _any: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
-_call: msgspec.msgpack.Decoder[tuple[int, tuple[bytes]]] = msgspec.msgpack.Decoder(tuple[int, tuple[bytes]])
 
 
 def read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
@@ -49,18 +48,6 @@ def load(file: IO[bytes]) -> Any:
 
 def to_bytes(data: bytes | str) -> bytes:
     return data if isinstance(data, bytes) else data.encode()
-
-
-def is_command(command: bytes) -> bool:
-    """Whether a log entry is one that we propose: a no-op, or a batch for the state machine. Others would make pysyncobj raise at every
-    attempt to apply them, so they are kept out of the log."""
-    if command[:1] != REGULAR:
-        return command == NO_OP
-    try:
-        method, _ = read(_call, command[1:])
-    except msgspec.DecodeError:
-        return False
-    return method == 0
 
 
 def _tuples(value: Any) -> Any:

@@ -7,7 +7,7 @@ if a release of pysyncobj no longer has one of the seams or of the private names
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pysyncobj.serializer
@@ -18,7 +18,8 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from hmcore.errors import ConsensusError
-from node_agent.consensus import codec
+from hmcore.records import Configuration
+from node_agent.consensus import codec, entries
 from node_agent.consensus.commands import Receipt
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.snapshots import SnapshotStore
@@ -33,6 +34,12 @@ class Timing(Protocol):
     def election_min(self) -> float: ...
     @property
     def election_max(self) -> float: ...
+
+
+class Apply(Protocol):
+    """Carry out the log entry at `index`; `configures`: it is a configuration."""
+
+    def __call__(self, batch: bytes, index: int, *, configures: bool = False) -> list[Receipt]: ...
 
 
 class Voter(Node):  # type: ignore[misc]  # pysyncobj has no types
@@ -69,15 +76,20 @@ def _given_store(file: str, batch: int, fork: bool, serializer: SnapshotStore, d
 
 
 class _Core(SyncObj):  # type: ignore[misc]
-    """Only the replicated method. pysyncobj looks at every attribute of this class while it constructs itself: keep it bare."""
+    """Only the replicated methods; pysyncobj numbers them by their names: apply is 0, reconfigure 1 (entries.py). It looks at every
+    attribute of this class while it constructs itself: keep it bare."""
 
-    def __init__(self, apply_batch: Callable[[bytes, int], list[Receipt]], *arguments: Any, **named: Any) -> None:
+    def __init__(self, apply_batch: Apply, *arguments: Any, **named: Any) -> None:
         self._apply_batch = apply_batch
         super().__init__(*arguments, **named)
 
     @replicated  # type: ignore[untyped-decorator]
     def apply(self, batch: bytes) -> list[Receipt]:
         return self._apply_batch(batch, self.raftLastApplied + 1)
+
+    @replicated  # type: ignore[untyped-decorator]
+    def reconfigure(self, batch: bytes) -> list[Receipt]:
+        return self._apply_batch(batch, self.raftLastApplied + 1, configures=True)
 
 
 class Engine:
@@ -86,13 +98,13 @@ class Engine:
     def __init__(
         self,
         name: str,
-        others: Sequence[str],
+        configuration: Configuration,
         *,
         timing: Timing,
         journal: Journal,
         store: SnapshotStore,
         transport: Transport,
-        apply_batch: Callable[[bytes, int], list[Receipt]],
+        apply_batch: Apply,
         compact_entries: int,
         max_append: int,
     ) -> None:
@@ -116,8 +128,11 @@ class Engine:
             serializer=store,
             deserializer=store,
         )
-        voters = [Voter(other) for other in others]
-        self._core = _Core(apply_batch, Voter(name), voters, conf, nodeClass=Voter, transport=transport)
+        self._name = name
+        self._journal = journal
+        others = [Voter(voter) for voter in configuration.voters if voter != name]
+        self._core = _Core(apply_batch, Voter(name), others, conf, nodeClass=Voter, transport=transport)
+        self.configure(configuration)
 
     def tick(self) -> None:
         self._core.doTick(0)
@@ -125,6 +140,33 @@ class Engine:
     def propose(self, batch: bytes, done: Callable[[list[Receipt] | None], None]) -> None:
         """Queue a batch for the next tick. `done` gets the receipts, or None if pysyncobj says that it is lost; it may never be called."""
         self._core.apply(batch, callback=lambda receipts, reason: done(receipts if reason == FAIL_REASON.SUCCESS else None))
+
+    def configure(self, configuration: Configuration) -> None:
+        """From now on these vote and learn, wherever pysyncobj is: also between adding an entry and sending it."""
+        core, now_ = self._core, now()
+        voters = {Voter(name) for name in configuration.voters if name != self._name}
+        learners = {Voter(name) for name in configuration.learners if name != self._name}
+        core._SyncObj__otherNodes = voters
+        core._SyncObj__readonlyNodes = learners
+        for table, initial in (
+            (core._SyncObj__raftNextIndex, self._journal[-1].index + 1),
+            (core._SyncObj__raftMatchIndex, 0),
+            (core._SyncObj__lastResponseTime, now_),
+        ):
+            for gone in table.keys() - voters - learners:
+                del table[gone]
+            for node in voters | learners:
+                table.setdefault(node, initial)
+
+    def reconfigure(self, batch: bytes) -> None:
+        """Add a configuration to the log, now: what made it right to do so must not change in between. Only while this node leads."""
+        core, log = self._core, self._journal
+        log.add(entries.command(entries.RECONFIGURE, batch), log[-1].index + 1, self.term)
+        core._SyncObj__sendAppendEntries()
+
+    def match(self, name: str) -> int:
+        """Up to which log index a follower holds what this leader holds."""
+        return int(self._core._SyncObj__raftMatchIndex.get(Voter(name), 0))
 
     def compact(self) -> None:
         """Store a snapshot at the next tick, however short the log is."""

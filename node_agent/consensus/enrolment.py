@@ -1,4 +1,5 @@
-"""Whether this node may take part: formation by permission, and re-seeding of a node whose disk is empty (design section 4, docs/adr/0026).
+"""Whether this node may take part: formation by permission, re-seeding of a node whose disk is empty (design section 4, docs/adr/0026), and
+waiting outside of a cluster whose configuration leaves this node out (docs/adr/0069).
 
 Kept in the journal's Standing. Without one, a node neither votes nor answers the leader: it asks the other voters whether there is a
 cluster already. Somebody permits it to form one, or a peer says that there is one; never both.
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 import msgspec
 
 from hmcore.errors import FormationFailed
-from node_agent.consensus.census import Census
+from hmcore.records import Configuration
+from node_agent.consensus.census import Census, Reseed, Wait
 from node_agent.consensus.changes import Standing
 from node_agent.consensus.engine import Engine
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.messages import AskStanding, TellStanding
+from node_agent.consensus.reconfiguration import LEVEL
 from node_agent.consensus.replica import Replica
 
 
@@ -34,35 +37,29 @@ class FormationStatus:
 
 
 class Enrolment:
+    """`founders`: the voters of agent.yaml."""
+
     def __init__(
         self,
         name: str,
-        voters: Sequence[str],
+        founders: Sequence[str],
         *,
         journal: Journal,
         replica: Replica,
         transmit: Callable[[str, AskStanding | TellStanding], bool],
-        on_voters: Callable[[], None],
     ) -> None:
-        """`on_voters` is called when the journal's standing names the voters, told by one of them."""
         self._name = name
+        self._founders = tuple(sorted(founders))
         self._journal = journal
         self._replica = replica
         self._transmit = transmit
-        self._on_voters = on_voters
-        self._voters = tuple(voters)
-        self._census = Census(name, voters)
-
-    def seat(self, voters: Sequence[str]) -> None:
-        """These are the voters. Only before the engine runs."""
-        if set(voters) != set(self._voters):
-            self._voters = tuple(voters)
-            self._census = Census(self._name, voters)  # what others told stands no longer: they are asked again
+        self._census = Census(name, founders)
 
     @property
     def entitled(self) -> bool:
-        """Whether pysyncobj may run: this node votes, or knows the term from which on it may follow."""
-        return bool(self._journal.standing.bootstrap or self._journal.standing.floor)
+        """Whether pysyncobj may run: this node votes, or knows the term from which on it may follow, or that it never did vote."""
+        standing = self._journal.standing
+        return bool(standing.bootstrap or standing.floor) or (standing.formed and not standing.reseeding)
 
     @property
     def reseeding(self) -> bool:
@@ -71,6 +68,21 @@ class Enrolment:
     @property
     def floor(self) -> int:
         return self._journal.standing.floor
+
+    @property
+    def outside(self) -> bool:
+        """Whether the cluster is formed without us: neither do we vote, nor are we being caught up."""
+        configuration, standing = self._journal.configuration, self._journal.standing
+        return self._name not in (*configuration.voters, *configuration.learners) and (standing.formed or bool(standing.bootstrap))
+
+    @property
+    def acquainted(self) -> frozenset[str]:
+        """Of whom we know, from the log or from those who vote, that they may be of the cluster. agent.yaml counts only where no formation
+        with another list could be meant (docs/adr/0045)."""
+        configuration, cluster = self._journal.configuration, self._replica.state.cluster
+        known = self._census.told_of | {*configuration.voters, *configuration.learners}
+        changes = configuration.index > 0 or (cluster is not None and cluster.feature_level >= LEVEL)
+        return known | set(self._founders) if changes or not self._journal.standing.voters else known
 
     def status(self, term: int) -> FormationStatus:
         standing = self._journal.standing
@@ -82,56 +94,102 @@ class Enrolment:
         standing = self._journal.standing
         if standing.reseeding:
             return "re-seeding: catching up with the leader" if standing.floor else f"re-seeding: {self._census.lacking}"
-        return None if standing.bootstrap else "not yet part of a formed cluster"
+        if self.outside:
+            again = f"hmctl raft add {self._name}"
+            if not standing.bootstrap:
+                return f"{self._name} is none of the voters, and waits to be added: {again}"
+            index = self._journal.configuration.index
+            return f"{self._name} was removed from the voters (log index {index}); to let it vote again: {again}"
+        return None if standing.bootstrap or standing.formed else "not yet part of a formed cluster"
 
     def permit(self, bootstrap: str) -> None:
         """Not durable before the journal is synced. Raises FormationFailed."""
         standing = self._journal.standing
-        if standing.reseeding or self._census.cluster_exists:
+        if standing.bootstrap == bootstrap and not standing.reseeding:
+            return
+        if standing.formed or standing.reseeding or self._census.cluster_exists:
             raise FormationFailed("the cluster is formed already; this node is being re-seeded from it", host=self._name)
-        if standing.bootstrap not in ("", bootstrap):
+        if standing.bootstrap:
             raise FormationFailed(f"this node takes part in another formation ({standing.bootstrap})", host=self._name)
-        if not standing.bootstrap:
-            self._journal.standing = Standing(bootstrap=bootstrap, voters=self._voters)
+        self._journal.standing = Standing(bootstrap=bootstrap, voters=self._founders)
 
     def reseed(self) -> None:
         """The cluster exists, though our journal is empty."""
         if self._journal.standing == Standing():
             self._journal.standing = Standing(formed=True, reseeding=True)
 
-    def ask(self, peer: str) -> None:
-        self._transmit(peer, AskStanding())
+    # --- standings
 
-    def heard(self, peer: str, message: AskStanding | TellStanding, term: int) -> None:
-        """Answer a question, or draw the consequences of an answer."""
-        if isinstance(message, AskStanding):
-            standing = self._journal.standing
-            member = bool(standing.bootstrap) and not standing.reseeding
-            self._transmit(peer, TellStanding(term, member, standing.formed, standing.voters))
+    def ask(self, peer: str) -> None:
+        if peer in self.acquainted:
+            self._transmit(peer, AskStanding())
+
+    def tell(self, peer: str, *, term: int, commit_index: int) -> None:
+        """How far we are, and who is of the cluster."""
+        standing, latest = self._journal.standing, self._journal.configuration
+        member = bool(standing.bootstrap) and not standing.reseeding and self._name in latest.voters
+        committed = self._journal.configuration_at(commit_index)
+        whole = TellStanding(
+            term, member, standing.formed, committed.voters, committed.learners, committed.index, None if latest == committed else latest
+        )
+        self._transmit(peer, whole)
+
+    def told(self, peer: str, tell: TellStanding, *, commit_index: int) -> None:
+        """Draw the consequences of what another says of itself and of the cluster."""
+        if peer not in self.acquainted:
             return
-        self._census.hear(peer, message)
+        self._census.hear(peer, tell)
         if self._census.cluster_exists:
             self.reseed()
-        if self.reseeding and not self._journal.standing.voters and self._census.voters:
-            self._journal.standing = Standing(formed=True, reseeding=True, voters=self._census.voters)
-            self._on_voters()
-        floor = self._census.floor
-        if self.reseeding and not self.floor and floor is not None:
-            self._journal.standing = msgspec.structs.replace(self._journal.standing, floor=floor)
+        if self.reseeding and not self.floor:
+            self._judge()
+        elif self._leaves_us_out(peer, tell, commit_index):
+            standing = self._journal.standing
+            self._journal.standing = _outside(tell.committed, standing.bootstrap)
+
+    def _judge(self) -> None:
+        match self._census.verdict:
+            case Reseed(floor=floor):
+                self._journal.standing = _based(Standing(formed=True, reseeding=True, floor=floor), self._census.committed)
+            case Wait(configuration=configuration):
+                self._journal.standing = _outside(configuration, bootstrap="")
+            case None:
+                self._journal.standing = _based(self._journal.standing, self._census.committed)
+
+    def _leaves_us_out(self, peer: str, tell: TellStanding, commit_index: int) -> bool:
+        """Whether a member of it tells of a committed configuration that we are no part of, and that is news to us.
+
+        Not the word of one who lags behind: the log may hold a later one that we are part of, which goes on to count (configurations.py).
+        """
+        committed, standing = tell.committed, self._journal.standing
+        if not (standing.formed or standing.bootstrap) or not tell.member or peer not in committed.voters:
+            return False
+        news = committed.index > max(commit_index, standing.configured)
+        return news and self._name not in (*committed.voters, *committed.learners)
 
     def settle(self, engine: Engine) -> None:
         """Note that the cluster is formed; and that a re-seeded node may vote again, once it has applied an entry of its floor's term.
 
         Raises StorageFull.
         """
-        cluster = self._replica.state.cluster
-        if cluster is None:
+        cluster, standing = self._replica.state.cluster, self._journal.standing
+        if cluster is None or (standing.formed and standing.bootstrap and not standing.reseeding):
             return
         if self.reseeding:
             position = engine.applied_index - self._journal[0].index
             if not 0 <= position < len(self._journal) or self._journal[position].term < self.floor:
                 return
         was_reseeding = self.reseeding
-        self._journal.standing = Standing(bootstrap=cluster.bootstrap, formed=True, voters=self._voters)
+        voters = standing.voters or self._founders
+        settled = msgspec.structs.replace(standing, bootstrap=cluster.bootstrap, formed=True, reseeding=False, floor=0, voters=voters)
+        self._journal.standing = settled
         if was_reseeding:
             self._journal.sync()  # before anybody takes this node for a member and relies on it
+
+
+def _based(standing: Standing, on: Configuration) -> Standing:
+    return msgspec.structs.replace(standing, voters=on.voters, learners=on.learners, configured=on.index)
+
+
+def _outside(configuration: Configuration, bootstrap: str) -> Standing:
+    return _based(Standing(bootstrap=bootstrap, formed=True), configuration)

@@ -7,6 +7,7 @@ The commit index is deliberately not kept: it is learned again from a quorum.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -14,9 +15,11 @@ import msgspec
 from pysyncobj.journal import Journal as PysyncobjJournal
 
 from hmcore.errors import ConsensusError, StorageFull
-from node_agent.consensus import changes, codec, wal
+from hmcore.records import Configuration
+from node_agent.consensus import changes, entries, wal
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.changes import Add, Ballot, Change, Clear, CutFrom, CutTo, Stand, Standing
+from node_agent.consensus.configurations import NOBODY, Configurations
 from node_agent.consensus.disk import TEMPORARY, Disk, File, damaged, replace, storage_error
 
 JOURNAL = "journal"
@@ -25,16 +28,21 @@ _FRAME_ENTRIES = 1000  # entries a frame, when the journal is rewritten
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The last two entries that a snapshot covers. The log begins with the first of them once it is compacted."""
+    """The last two entries that a snapshot covers. The log begins with the first of them once it is compacted.
+
+    `configuration` as of the last one; NOBODY in a snapshot that tells none.
+    """
 
     previous: Entry
     last: Entry
+    configuration: Configuration = NOBODY
 
 
 class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
-    """pysyncobj's journal interface over our file. `slack`: bytes of dead weight that the file may carry before it is rewritten."""
+    """pysyncobj's journal interface over our file. `slack`: bytes of dead weight that the file may carry before it is rewritten;
+    `founders`: the voters, as long as nothing tells of any."""
 
-    def __init__(self, disk: Disk, *, slack: int = 4 << 20) -> None:
+    def __init__(self, disk: Disk, *, slack: int = 4 << 20, founders: Sequence[str] = ()) -> None:
         self._disk = disk
         self._slack = slack
         self._pending: list[Change] = []
@@ -47,6 +55,9 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         self._size = 0  # of the file, up to the end of the last durable frame
         self._ragged = False  # the file may hold part of a frame behind _size
         self._rewrite_at = 0  # rewrite the file once it is larger than this
+        self._configurations = Configurations(founders)
+        self._told = self._configurations.latest
+        self.on_configuration: Callable[[], None] = lambda: None  # is called when another one is in force, before pysyncobj goes on
         self.torn = 0  # bytes of a torn frame that were dropped at open
 
     # --- opening
@@ -61,10 +72,13 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
                     raise damaged(self.path, 0, "the journal is missing, though there is a snapshot")
                 data = wal.MAGIC
                 replace(self._disk, JOURNAL, data)
+            if anchor is not None:
+                self._configurations.base_on(anchor.configuration)
             self._load(data)
             self._check_against(anchor)
             self._make_durable(data)
             self._trim_to(anchor)  # durable with the first change: nothing depends on it, and a full disk keeps nobody from starting
+            self._told = self._configurations.latest
         except OSError as error:
             raise storage_error(error, self.path) from error
 
@@ -108,7 +122,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
                     raise damaged(self.path, offset, f"entry {entry.index} follows entry {self._entries[-1].index}")
                 if entry.index < 1:
                     raise damaged(self.path, offset, f"entry {entry.index} comes before the first that there can be")
-                if not codec.is_command(entry.command):
+                if not entries.is_command(entry.command):
                     raise damaged(self.path, offset, f"entry {entry.index} is no command")
             case CutFrom(index=index) | CutTo(index=index):
                 if not self._entries or not self._entries[0].index <= index <= self._entries[-1].index + 1:
@@ -143,6 +157,20 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
     def standing(self, standing: Standing) -> None:
         if standing != self._standing:
             self._change(Stand(standing))
+
+    @property
+    def configuration(self) -> Configuration:
+        """In force: the latest in the log, committed or not."""
+        return self._configurations.latest
+
+    def configuration_at(self, index: int) -> Configuration:
+        """As of log index `index`; of entries that are no longer here, the last one's."""
+        return self._configurations.at(index)
+
+    def base_on(self, configuration: Configuration) -> None:
+        """A snapshot takes the log's place, and this is the configuration that it holds."""
+        self._configurations.base_on(configuration)
+        self._tell_configuration()
 
     @property
     def empty(self) -> bool:
@@ -217,23 +245,34 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
     def _change(self, change: Change) -> None:
         self._apply(change)
         self._pending.append(change)
+        self._tell_configuration()
+
+    def _tell_configuration(self) -> None:
+        if self._configurations.latest != self._told:
+            self._told = self._configurations.latest
+            self.on_configuration()
 
     def _apply(self, change: Change) -> None:
         match change:
             case Add(entry=entry):
                 self._entries.append(entry)
                 self._bytes += len(entry.command)
+                self._configurations.add(entry)
             case CutFrom(index=index):
                 self._drop(self._entries[0].index, index, keep_front=True)
+                self._configurations.cut_from(index)
             case CutTo(index=index):
                 self._drop(self._entries[0].index, index, keep_front=False)
+                self._configurations.cut_to(index)
             case Clear():
                 self._entries.clear()
                 self._bytes = 0
+                self._configurations.clear()
             case Ballot(term=term, vote=vote):
                 self._term, self._vote = term, vote
             case Stand(standing=standing):
                 self._standing = standing
+                self._configurations.base_on(Configuration(voters=standing.voters, learners=standing.learners, index=standing.configured))
 
     def _drop(self, first: int, index: int, *, keep_front: bool) -> None:
         gone = slice(index - first, None) if keep_front else slice(0, index - first)

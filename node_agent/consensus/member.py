@@ -7,6 +7,7 @@ may help). A full disk is waited out: the node is deaf and dumb, like one that i
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
@@ -20,12 +21,15 @@ from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
 from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Figures, Outlook
 from node_agent.consensus.proposals import Done, Proposals
+from node_agent.consensus.reconfiguration import LEVEL, HandOver, Step, Wish
+from node_agent.consensus.reconfigurer import Reconfigurer
 from node_agent.consensus.replica import Replica
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.snapshots import SnapshotStore
 from node_agent.consensus.state import State
 from node_agent.consensus.transport import Links, RaftTransport
-from node_agent.consensus.voters import disregarded, in_use
+from node_agent.consensus.viewpoint import Viewpoint
+from node_agent.consensus.voters import check, disregarded
 
 _RETRY = 1.0  # seconds between attempts on a full disk, and between questions about the others' standing
 
@@ -43,11 +47,12 @@ class Member:
         rng: random.Random,
         wake: Callable[[], None],
         on_applied: Callable[[State], None],
+        wall_clock: Callable[[], float] = time.time,
         limits: Limits = DEFAULT_LIMITS,
         protections: Protections = ALL,
     ) -> None:
         self._name = name
-        self._configured = self._voters = tuple(sorted(voters))
+        self._configured = tuple(sorted(voters))
         self._timing = timing
         self._clock = clock
         self._wake = wake
@@ -55,30 +60,42 @@ class Member:
         self._limits = limits
         self._disk = disk
         self.replica = Replica()
-        self.journal = Journal(disk, slack=limits.journal_slack)
-        self.store = SnapshotStore(disk, self.replica, chunk=limits.chunk)
-        others = [voter for voter in self._voters if voter != name]
+        self.journal = Journal(disk, slack=limits.journal_slack, founders=self._configured)
+        self.journal.on_configuration = self._reconfigured
+        self.store = SnapshotStore(disk, self.replica, self.journal, chunk=limits.chunk)
         self.transport = RaftTransport(
             name,
-            others,
             timing=timing,
             journal=self.journal,
             store=self.store,
             links=links,
             clock=clock,
             rng=rng,
+            acquainted=lambda: self.enrolment.acquainted,
             on_standing=self._on_standing,
             protections=protections,
         )
         self.engine: Engine | None = None
         self._proposals = Proposals(self._put, max_bytes=limits.batch, in_flight=limits.in_flight)
-        self.enrolment = Enrolment(
+        self.enrolment = Enrolment(name, self._configured, journal=self.journal, replica=self.replica, transmit=self.transport.transmit)
+        self._viewpoint = Viewpoint(
             name,
-            self._voters,
+            timing=timing,
+            journal=self.journal,
+            transport=self.transport,
+            enrolment=self.enrolment,
+            clock=clock,
+            healthy=lambda: self.failure is None and self.full is None,
+        )
+        self._reconfigurer = Reconfigurer(
+            name,
             journal=self.journal,
             replica=self.replica,
-            transmit=self.transport.transmit,
-            on_voters=self._voters_told,
+            transport=self.transport,
+            timing=timing,
+            clock=clock,
+            wall_clock=wall_clock,
+            rules=protections,
         )
         self._leading: int | None = None  # the term in which we lead
         self._shown: State | None = None
@@ -94,7 +111,7 @@ class Member:
         """Load snapshot and journal. Raises StorageDamaged, StorageFull or another ConsensusError."""
         snapshot = self.store.load()
         self.journal.open(snapshot.anchor if snapshot else None)
-        self._seat()
+        self._check_list()
         self._stood = self._own_vote()
         try:
             self._start_if_entitled()
@@ -104,17 +121,16 @@ class Member:
         if self.failure is not None:
             raise self.failure
 
-    def _seat(self) -> None:
-        """Run with the voters that this node was formed with. Raises ConsensusError if it cannot."""
-        voters = in_use(self._name, self._configured, self.journal.standing.voters)
-        if voters != self._voters:
-            self._voters = voters
-            self.transport.seat([voter for voter in voters if voter != self._name])
-            self.enrolment.seat(voters)
+    def _check_list(self) -> None:
+        """Raises ConsensusError if agent.yaml's voters cannot work with those that the cluster was formed with."""
+        if self.journal.configuration.index == 0:
+            check(self._name, self._configured, self.journal.standing.voters)
 
-    def _voters_told(self) -> None:
-        self.journal.sync()
-        self._seat()
+    def _reconfigured(self) -> None:
+        """Another configuration is in force: pysyncobj must count and send by it from this moment on."""
+        if self.engine is not None:
+            self.engine.configure(self.journal.configuration)
+        self.transport.believe()
 
     def close(self) -> None:
         self._proposals.abandon(NoQuorum(f"{self._name} is stopping"))
@@ -130,7 +146,7 @@ class Member:
         self.journal.sync()  # the permission, or the floor, before any message that follows from it
         engine = Engine(
             self._name,
-            [voter for voter in self._voters if voter != self._name],
+            self.journal.configuration,
             timing=self._timing,
             journal=self.journal,
             store=self.store,
@@ -141,7 +157,8 @@ class Member:
         )
         if self.store.exists:
             engine.load_snapshot()
-        self.engine = engine
+            engine.configure(self.journal.configuration)
+        self.engine = self._viewpoint.engine = engine
         self.transport.attach(engine)
         self._wake()
 
@@ -166,10 +183,14 @@ class Member:
         self._wake()
 
     def _on_standing(self, peer: str, message: AskStanding | TellStanding) -> None:
-        if self.engine is None or isinstance(message, AskStanding):
-            self.enrolment.heard(peer, message, self.term)
-            self.journal.sync()
-            self._start_if_entitled()
+        commit_index = 0 if self.engine is None else max(self.engine.commit_index, self.engine.applied_index)
+        if isinstance(message, AskStanding):
+            self.enrolment.tell(peer, term=self.term, commit_index=commit_index)
+            return
+        self.enrolment.told(peer, message, commit_index=commit_index)
+        self.journal.sync()
+        self._check_list()
+        self._start_if_entitled()
 
     # --- what happens
 
@@ -178,8 +199,7 @@ class Member:
 
     def _peer_up(self, peer: str) -> None:
         self.transport.peer_up(peer)
-        if self.engine is None:
-            self.enrolment.ask(peer)
+        self.enrolment.ask(peer)
         self._wake()
 
     def peer_down(self, peer: str) -> None:
@@ -207,7 +227,7 @@ class Member:
 
     def _tick(self) -> None:
         engine, now = self.engine, self._clock()
-        if self.full is not None or engine is None or self.store.postponed:
+        if self.full is not None or engine is None or self.store.postponed or self._adrift:
             if now >= self._retry_at:
                 self._retry_at = now + _RETRY
                 self._retry()
@@ -216,12 +236,14 @@ class Member:
         self.journal.sync()  # what a leader counts as its own must be durable
         self.transport.before_tick()
         engine.tick()
-        if len(self._voters) == 1:
+        if self.is_leader:
+            self._reconfigurer.promote(engine)
+        if self._alone:
             self.journal.sync()  # no send will
 
     def _retry(self) -> None:
         self.store.postponed = False
-        if self.engine is None:
+        if self.engine is None or self._adrift:
             for peer in sorted(self.transport.connected):
                 self.enrolment.ask(peer)
         self.journal.sync()
@@ -236,7 +258,16 @@ class Member:
         if self.full is not None or engine is None:
             return self._retry_at
         deadline = engine.heartbeat_deadline if engine.leads else self.transport.wake()
-        return min(deadline, self._retry_at) if self.store.postponed else deadline
+        return min(deadline, self._retry_at) if self.store.postponed or self._adrift else deadline
+
+    @property
+    def _alone(self) -> bool:
+        return self.journal.configuration.voters == (self._name,)
+
+    @property
+    def _adrift(self) -> bool:
+        """No leader speaks to us, and we do not stand: only a question can tell whether we still are of the cluster."""
+        return self.transport.abstains and not self._viewpoint.leader_heard
 
     def _guarded(self, work: Callable[[], None]) -> None:
         if self.failure is not None:
@@ -268,7 +299,7 @@ class Member:
         if engine is not None and self.failure is None:
             if self.journal.command_bytes > self._limits.compact_bytes:
                 engine.compact()
-            if engine.leads and len(self._voters) == 1 and engine.commit_index < self.journal[-1].index:
+            if engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
                 self._wake()  # nobody's answer will
         leading = engine.term if engine is not None and self.is_leader else None
         if leading != self._leading:
@@ -297,41 +328,39 @@ class Member:
             raise ConsensusError("the consensus layer is not open")
         engine.propose(batch, settled)
 
+    def change_voters(self, wish: Wish, *, request_id: str, author: str = "") -> Step:
+        """The next step towards a wish, carried out; to be repeated until it is Done. Handing over, another node leads before long.
+
+        Raises NotLeader, NoQuorum, StorageFull or InvalidRequest.
+        """
+        engine = self.engine
+        if engine is None or not self.is_leader:
+            raise self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
+        step = self._reconfigurer.carry_out(engine, wish, request_id=request_id, author=author)
+        if isinstance(step, HandOver):
+            engine.transfer()
+        self._wake()
+        return step
+
     # --- what others may know
 
     @property
     def term(self) -> int:
-        return self.journal.getCurrentTerm() if self.engine is None else int(self.engine.term)
+        return self._viewpoint.term
 
     @property
     def is_leader(self) -> bool:
-        return self.engine is not None and self.engine.leads and self.failure is None and self.full is None
+        return self._viewpoint.is_leader
 
     @property
     def leader(self) -> str | None:
-        """Who leads, as far as we know. A leader that was not heard for longer than any voter's patience is none."""
-        if self.is_leader:
-            return self._name
-        if self.engine is None or self.engine.leads or self.transport.candidacy.silence(self._clock()) > self._timing.election_max:
-            return None
-        return self.engine.leader
+        """Who leads, as far as we know."""
+        return self._viewpoint.leader
 
     @property
     def outlook(self) -> Outlook:
-        engine = self.engine
-        return Outlook(
-            name=self._name,
-            voters=self._voters,
-            reachable=self._reachable(),
-            role=self._role(),
-            leader=self.leader,
-            term=self.term,
-            commit_index=0 if engine is None else engine.commit_index,
-            applied_index=0 if engine is None else engine.applied_index,
-            enrolment=self.enrolment.trouble,
-            fault=self.failure or self.full,
-            warning="no room for a snapshot: the journal keeps growing" if self.store.postponed else self.disregarded,
-        )
+        warning = "no room for a snapshot: the journal keeps growing" if self.store.postponed else self.disregarded
+        return self._viewpoint.outlook(self.failure or self.full, warning)
 
     @property
     def figures(self) -> Figures:
@@ -343,21 +372,8 @@ class Member:
 
     @property
     def disregarded(self) -> str | None:
-        """Which voters of agent.yaml are none, in words."""
-        return disregarded(self._configured, self._voters)
-
-    def _reachable(self) -> tuple[str, ...]:
-        """Of a leader's followers only those count that answered lately."""
-        since = self._clock() - self._timing.election_max
-        leads = self.is_leader
-        others = [peer for peer in self.transport.connected if not leads or self.transport.heard.get(peer, since) > since]
-        return tuple(sorted([self._name, *others]))
-
-    def _role(self) -> str:
-        if self.enrolment.reseeding:
-            return "reseeding"
-        if self.engine is None:
-            return "unformed"
-        if self.is_leader:
-            return "leader"
-        return "candidate" if self.engine.stands else "follower"
+        """Which voters of agent.yaml are none, in words, as long as nothing can change that."""
+        cluster, configuration = self.replica.state.cluster, self.journal.configuration
+        if configuration.index or (cluster is not None and cluster.feature_level >= LEVEL):
+            return None
+        return disregarded(self._configured, configuration.voters)

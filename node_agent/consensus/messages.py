@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from node_agent.consensus import codec
+from hmcore.records import Configuration
+from node_agent.consensus import codec, entries
 from node_agent.consensus.append_guard import Append, Entry
 
 VERSION = 1
@@ -69,16 +70,27 @@ class StaleTerm(msgspec.Struct, frozen=True, array_like=True, tag="stale-term"):
 
 
 class AskStanding(msgspec.Struct, frozen=True, array_like=True, tag="ask-standing"):
-    """Asked by a node whose disk is empty."""
+    """Asked by a node whose disk is empty, or which may have missed that it was removed."""
 
 
 class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-standing"):
-    """`member`: the sender votes, and so do the others of `voters`. `formed`: it knows that the cluster was formed."""
+    """`member`: the sender votes, and has a memory. `formed`: it knows that the cluster was formed.
+
+    `voters`, `learners`: the configuration that is committed as far as it knows, made by the entry at log index `configured`. `latest`: the
+    one that its log ends with, if that is another one: it may yet be committed.
+    """
 
     term: int
     member: bool
     formed: bool
     voters: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+    configured: int = 0
+    latest: Configuration | None = None
+
+    @property
+    def committed(self) -> Configuration:
+        return Configuration(voters=self.voters, learners=self.learners, index=self.configured)
 
 
 Message = (
@@ -130,7 +142,7 @@ def _check(append: Append) -> None:
     for entry in append.entries:
         if entry.index != index + 1 or not term <= entry.term <= append.term:
             raise BadMessage(f"entry {entry.index} of term {entry.term} behind entry {index} of term {term}")
-        if not codec.is_command(entry.command):
+        if not entries.is_command(entry.command):
             raise BadMessage(f"entry {entry.index} is no command")
         index, term = entry.index, entry.term
 

@@ -33,6 +33,7 @@ class Outlook:
     enrolment: str | None
     fault: HyperMeshError | None
     warning: str | None = None  # it works, but not for ever
+    learners: tuple[str, ...] = ()
 
     def no_quorum(self) -> NoQuorum:
         needed = len(self.voters) // 2 + 1
@@ -69,4 +70,5 @@ class Outlook:
             applied_index=self.applied_index,
             voters=list(self.voters),
             reachable_voters=list(self.reachable),
+            learners=list(self.learners),
         )

@@ -43,6 +43,7 @@ class Receiver:
         self,
         outlet: Outlet,
         *,
+        name: str,
         timing: Timing,
         journal: Journal,
         store: SnapshotStore,
@@ -51,7 +52,7 @@ class Receiver:
         rules: Protections,
     ) -> None:
         self._outlet = outlet
-        self.voters = 1  # ourselves included
+        self._name = name
         self._window = timing.election_max
         self._journal = journal
         self._store = store
@@ -65,8 +66,22 @@ class Receiver:
 
     @property
     def abstains(self) -> bool:
-        """Neither votes nor stands: this node forgot what it may have promised."""
+        """Does not stand: this node forgot what it may have promised, or its vote does not count."""
+        return self._forgot or (self._name not in self._journal.configuration.voters and self._rules.members_only)
+
+    @property
+    def _forgot(self) -> bool:
         return self._journal.standing.reseeding and self._rules.reseeding_abstains
+
+    @property
+    def _mute(self) -> bool:
+        """Does not vote. A learner does: it may have been made a voter by an entry that it does not hold yet, and the others may need it;
+        who asks counts by his own log."""
+        configuration = self._journal.configuration
+        return self._forgot or (self._name not in (*configuration.voters, *configuration.learners) and self._rules.members_only)
+
+    def _counts(self, voter: str) -> bool:
+        return voter in self._journal.configuration.voters or not self._rules.members_only
 
     @property
     def standing_by_invitation(self) -> bool:
@@ -92,7 +107,7 @@ class Receiver:
             case NextIndex():
                 if sender_term == term or not self._rules.term_tags:  # of another term, it may speak of a log that is no more
                     self._outlet.deliver(voter, messages.next_node_idx(message))
-            case Vote():
+            case Vote() if self._counts(voter.id):
                 if not self._rules.one_vote_each or (message.term, voter.id) not in self._votes:
                     self._votes = {vote for vote in self._votes if vote[0] >= term} | {(message.term, voter.id)}
                     self._outlet.deliver(voter, {"type": "response_vote", "term": message.term})
@@ -101,7 +116,9 @@ class Receiver:
                     self._outlet.deliver(voter, messages.step_down(message.term))
             case PreVoteGranted():
                 self.pre_vote(engine, voter.id, message.term)
-            case RequestVote() | PreVote() | TimeoutNow() if self.abstains:
+            case RequestVote() | PreVote() if self._mute:
+                pass
+            case TimeoutNow() if self.abstains:
                 pass
             case RequestVote():
                 self._request_vote(engine, voter, message)
@@ -135,7 +152,10 @@ class Receiver:
 
     def pre_vote(self, engine: Engine, voter: str, term: int) -> None:
         """Somebody (or we ourselves) would vote for us in `term`."""
-        if self._candidacy.grant(self._clock(), voter, term=term, current=engine.term, voters=self.voters):
+        voters = len(self._journal.configuration.voters)
+        if not self._counts(voter):
+            return
+        if self._candidacy.grant(self._clock(), voter, term=term, current=engine.term, voters=voters):
             self._outlet.believe()
 
     # --- the log

@@ -22,6 +22,10 @@ class Protections:
     in_order: bool = True
     sync_before_send: bool = True
     reseeding_abstains: bool = True
+    members_only: bool = True  # who is no voter by the log neither stands nor counts
+    one_change_at_a_time: bool = True
+    own_term_first: bool = True  # no change of the voters before the leader has committed an entry of its own term
+    learners_first: bool = True
 
 
 ALL = Protections()

@@ -16,6 +16,7 @@ from pysyncobj.config import SERIALIZER_STATE
 from pysyncobj.node import Node
 
 from hmcore.errors import ConsensusError, StorageFull
+from hmcore.records import Configuration
 from node_agent.consensus import codec
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.disk import TEMPORARY, Disk, damaged, replace, storage_error
@@ -28,17 +29,26 @@ _MAGIC = b"HMSN"
 _FORMAT = 1
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the state machine held after `last` was applied. `previous` is the entry before it: the compacted log begins there."""
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the state machine held after `last` was applied. `previous` is the entry before it: the compacted log begins there.
+
+    `voters`, `learners`: the configuration as of `last`, made by the entry at log index `configured`; 0: as the cluster was formed.
+    """
 
     previous: Entry
     last: Entry
     voters: tuple[str, ...]
     state: bytes
+    learners: tuple[str, ...] = ()
+    configured: int = 0
+
+    @property
+    def configuration(self) -> Configuration:
+        return Configuration(voters=self.voters, learners=self.learners, index=self.configured)
 
     @property
     def anchor(self) -> Anchor:
-        return Anchor(self.previous, self.last)
+        return Anchor(self.previous, self.last, self.configuration)
 
 
 _decoder: msgspec.msgpack.Decoder[Snapshot] = msgspec.msgpack.Decoder(Snapshot)
@@ -80,6 +90,13 @@ class Machine(Protocol):
     def restore(self, state: bytes) -> None: ...
 
 
+class History(Protocol):
+    """Where the configurations are: the journal. `base_on` hears that of a snapshot which takes the log's place."""
+
+    def configuration_at(self, index: int) -> Configuration: ...
+    def base_on(self, configuration: Configuration) -> None: ...
+
+
 class SnapshotStore:
     """Stands in for pysyncobj's Serializer (engine.install), whose own never fsyncs and swallows what goes wrong.
 
@@ -87,9 +104,10 @@ class SnapshotStore:
     waited out.
     """
 
-    def __init__(self, disk: Disk, machine: Machine, *, chunk: int = 256 << 10) -> None:
+    def __init__(self, disk: Disk, machine: Machine, configurations: History, *, chunk: int = 256 << 10) -> None:
         self._disk = disk
         self._machine = machine
+        self._configurations = configurations
         self._chunk = chunk
         self._finished: int | None = None  # SERIALIZER_STATE of a snapshot that pysyncobj has not asked about yet
         self._covers = 0
@@ -158,9 +176,16 @@ class SnapshotStore:
 
     def serialize(self, data: tuple[Any, Entry, Entry, set[Node]], covers: int) -> None:
         """Store the state as of the entry `data[1]`; `data[2]` is the one before, at index `covers`."""
-        _, last, previous, nodes = data
-        voters = tuple(sorted(node.id for node in nodes))
-        snapshot = Snapshot(previous=Entry(*previous), last=Entry(*last), voters=voters, state=self._machine.capture())
+        _, last, previous, _ = data  # pysyncobj also hands in the latest configuration, which may be ahead of `last` and never be committed
+        configuration = self._configurations.configuration_at(last[1])
+        snapshot = Snapshot(
+            previous=Entry(*previous),
+            last=Entry(*last),
+            voters=configuration.voters,
+            learners=configuration.learners,
+            configured=configuration.index,
+            state=self._machine.capture(),
+        )
         self._covers = covers
         try:
             stored = self._store(pack(snapshot))
@@ -186,6 +211,7 @@ class SnapshotStore:
         except BaseException as error:  # whatever it is, pysyncobj swallows it and would report success
             self.failure = error if isinstance(error, ConsensusError) else ConsensusError(f"{self.path} cannot be loaded: {error!r}")
             raise
+        self._configurations.base_on(snapshot.configuration)
         return None, snapshot.last, snapshot.previous, [Node(name) for name in snapshot.voters]
 
     def getTransmissionData(self, node: Node) -> tuple[bytes, bool, bool] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pysyncobj.node import Node
@@ -35,12 +35,15 @@ class Links(Protocol):
 
 
 class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has no types
-    """`failure` is what must stop this node, `full` what it must wait out; once either is set nothing is sent any more."""
+    """`failure` is what must stop this node, `full` what it must wait out; once either is set nothing is sent any more.
+
+    `acquainted`: whose appends and vote requests are heard though our log does not know them (yet). `on_standing` also gets a question that
+    nobody asked: from one outside of the configuration that behaves as if it were inside.
+    """
 
     def __init__(
         self,
         name: str,
-        others: Sequence[str],
         *,
         timing: Timing,
         journal: Journal,
@@ -48,6 +51,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         links: Links,
         clock: Callable[[], float],
         rng: random.Random,
+        acquainted: Callable[[], frozenset[str]],
         on_standing: Callable[[str, AskStanding | TellStanding], None],
         protections: Protections = ALL,
     ) -> None:
@@ -58,6 +62,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self._links = links
         self._clock = clock
         self._rng = rng
+        self._acquainted = acquainted
         self._on_standing = on_standing
         self._rules = protections
         self._engine: Engine | None = None
@@ -70,6 +75,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self._held: set[str] = set()  # whom it must not send to before the next tick
         self._receiver = Receiver(
             self,
+            name=name,
             timing=timing,
             journal=journal,
             store=store,
@@ -82,15 +88,19 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self._complained: set[str] = set()  # about whom the log speaks already
         self.failure: ConsensusError | None = None
         self.full: StorageFull | None = None
-        self.seat(others)
 
-    def seat(self, others: Sequence[str]) -> None:
-        """These are the other voters. Only before `attach`, and whoever was none before must connect anew."""
-        self._voters = {other: Voter(other) for other in sorted(others)}
-        self._outgoing = {other: self._outgoing.get(other) or Outgoing(self._incarnation) for other in self._voters}
-        self._incoming = {other: self._incoming.get(other) or Incoming() for other in self._voters}
-        self._receiver.voters = len(self._voters) + 1
-        self.connected &= self._voters.keys()
+    def _others(self) -> frozenset[str]:
+        """Whom a leader sends to: the other voters, and the learners."""
+        configuration = self._journal.configuration
+        return frozenset((*configuration.voters, *configuration.learners)) - {self._name}
+
+    def _out(self, peer: str) -> Outgoing:
+        return self._outgoing.setdefault(peer, Outgoing(self._incarnation))
+
+    @property
+    def abstains(self) -> bool:
+        """Whether this node does not stand, come what may."""
+        return self._receiver.abstains
 
     def attach(self, engine: Engine) -> None:
         """From now on pysyncobj takes part; before, only standings are exchanged."""
@@ -106,10 +116,9 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
     # --- connections
 
     def peer_up(self, peer: str) -> None:
-        if peer in self._voters:
-            self._outgoing[peer].reconnected()
-            self.connected.add(peer)
-            self.believe()
+        self._out(peer).reconnected()
+        self.connected.add(peer)
+        self.believe()
 
     def peer_down(self, peer: str) -> None:
         self._complained.discard(peer)
@@ -125,13 +134,13 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         if self._engine is not None:
             free = not self._rules.pre_vote or self._engine.leads or self.candidacy.may_stand(self._clock())
             if free and not self._receiver.abstains:
-                want = self.connected - self._held
+                want = (self.connected & self._others()) - self._held
         for peer in sorted(self._told - want):
             if peer not in self._held:
                 self._store.forget_sending(peer)
-            self._onNodeDisconnected(self._voters[peer])
+            self._onNodeDisconnected(Voter(peer))
         for peer in sorted(want - self._told):
-            self._onNodeConnected(self._voters[peer])
+            self._onNodeConnected(Voter(peer))
         self._told = want
 
     def before_tick(self) -> None:
@@ -141,17 +150,19 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             last = self._journal[-1]
             term = engine.term + 1
             self.candidacy.ask(now, name=self._name, term=term, jitter=self._rng.random())
-            for peer in sorted(self.connected):
+            for peer in sorted(self.connected.intersection(self._journal.configuration.voters)):
                 self.transmit(peer, PreVote(term, last.index, last.term))
             self._receiver.pre_vote(engine, self._name, term)
         self.believe()
 
     def wake(self) -> float:
         """When a tick is next worth its while for a follower: for asking pre-votes, or for standing."""
-        engine = self._opened()
-        if not self._voters or self._told:
+        engine, voters = self._opened(), self._journal.configuration.voters
+        if self._receiver.abstains:
+            return float("inf")
+        if voters == (self._name,) or self._told:
             return engine.election_deadline
-        if self._receiver.abstains or not self.connected:
+        if not self.connected.intersection(voters):
             return float("inf")
         return self.candidacy.wake()
 
@@ -228,32 +239,40 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             self.failure = error
             return False
         term = self._journal.getCurrentTerm() if self._engine is None else self._engine.term
-        place = self._outgoing[peer].next()
+        place = self._out(peer).next()
         return self._links.send(peer, messages.encode(Envelope(messages.VERSION, *place, term, message)))
 
     # --- receiving
 
     def receive(self, peer: str, payload: bytes) -> Message | None:
-        """Take a message from the voter `peer` (its certificate's name). Returns it, or None if dropped. Raises CommittedConflict."""
-        voter = self._voters.get(peer)
+        """Take a message from the node `peer` (its certificate's name). Returns it, or None if dropped. Raises CommittedConflict."""
         try:
             envelope = messages.decode(payload)
         except messages.BadMessage as error:
             self._refuse(peer, str(error))
             return None
-        if voter is None:  # it neither votes nor counts, and pysyncobj would raise KeyError
-            self._refuse(peer, "it is not a voter")
-            return None
         place = Place(envelope.incarnation, envelope.epoch, envelope.number)
-        if self._rules.in_order and not self._incoming[peer].accept(place):
+        if self._rules.in_order and not self._incoming.setdefault(peer, Incoming()).accept(place):
             return None
-        self.heard[peer] = self._clock()
         message = envelope.message
         if isinstance(message, AskStanding | TellStanding):
             self._on_standing(peer, message)
+        elif not self._admits(peer, message):
+            self._refuse(peer, "it is not a voter")
+            return None
         elif self._engine is not None:
-            self._receiver.take(self._engine, voter, envelope.term, message)
+            self.heard[peer] = self._clock()
+            self._receiver.take(self._engine, Voter(peer), envelope.term, message)
         return message
+
+    def _admits(self, peer: str, message: Message) -> bool:
+        """Whether to look at what a node says. One that our log does not know may have been added since, and then lead or stand; its
+        answers count for nothing, and pysyncobj would raise KeyError. Whether it was removed, it learns at the same time."""
+        if peer in self._others():
+            return True
+        if self._engine is not None and self._journal.configuration.index:
+            self._on_standing(peer, AskStanding())
+        return peer in self._acquainted() and isinstance(message, Append | SnapshotChunk | RequestVote | PreVote)
 
     def _refuse(self, peer: str, why: str) -> None:
         self.refused += 1

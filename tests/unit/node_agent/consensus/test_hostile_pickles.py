@@ -14,7 +14,7 @@ from raft_conversation import append, entry
 
 from hmcore.errors import StorageDamaged
 from hmcore.records import Cluster
-from node_agent.consensus import changes, codec, commands, levels, machine, messages, snapshots, wal
+from node_agent.consensus import changes, codec, commands, entries, levels, machine, messages, snapshots, wal
 from node_agent.consensus import state as states
 from node_agent.consensus.append_guard import Append, Entry
 from node_agent.consensus.changes import Add, Ballot, Stand, Standing
@@ -83,7 +83,7 @@ def test_the_codec_gives_values_or_one_error(data):
 @each
 def test_no_log_entry_is_made_of_them(data):
     for kind in (b"", codec.REGULAR, codec.NO_OP, b"\x02", b"\x03"):
-        assert not codec.is_command(kind + data) or kind + data == codec.NO_OP
+        assert not entries.is_command(kind + data) or kind + data == codec.NO_OP
 
 
 # --- messages of other voters

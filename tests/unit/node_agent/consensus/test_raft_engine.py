@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raft_conversation import append, entry
 
 from hmcore.errors import ConsensusError, StorageDamaged
-from node_agent.consensus import changes, codec, engine, machine, messages, snapshots, wal
+from node_agent.consensus import changes, codec, engine, entries, machine, messages, snapshots, wal
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.changes import Add
 from node_agent.consensus.machine import Proposal, State
@@ -63,7 +63,7 @@ def test_the_seams_exist(converse):
     assert core._SyncObj__serializer is n0.member.store
     assert core._SyncObj__transport is n0.member.transport
     assert core._SyncObj__thread is None
-    assert core._methodToID == {"apply_v0": 0}  # codec.is_command relies on it
+    assert core._methodToID == {"apply_v0": 0, "reconfigure_v0": 1}  # entries.is_command relies on it
     for name in ("term", "commit_index", "applied_index", "leads", "stands", "leader", "election_deadline", "heartbeat_deadline"):
         getattr(n0.engine, name)
 
@@ -88,12 +88,12 @@ def test_the_codec_refuses_with_an_error_that_can_be_caught(data):
     try:
         codec.loads(data)
     except ValueError:
-        assert not codec.is_command(codec.REGULAR + data)
+        assert not entries.is_command(codec.REGULAR + data)
 
 
 def test_only_our_own_commands_are_commands():
-    assert codec.is_command(entry(2, 1).command)
-    assert codec.is_command(codec.NO_OP)
+    assert entries.is_command(entry(2, 1).command)
+    assert entries.is_command(codec.NO_OP)
     for other in (
         b"",
         b"\x00",
@@ -102,7 +102,7 @@ def test_only_our_own_commands_are_commands():
         b"\x03" + codec.dumps(7),
         codec.REGULAR + codec.dumps((1, (b"",))),
     ):
-        assert not codec.is_command(other)
+        assert not entries.is_command(other)
 
 
 # --- doors

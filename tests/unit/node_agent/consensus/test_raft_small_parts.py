@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import HyperMeshError, NoQuorum, NotLeader, StorageFull
+from hmcore.records import Configuration
 from node_agent.consensus import machine
-from node_agent.consensus.census import Census
+from node_agent.consensus.census import Census, Reseed, Wait
 from node_agent.consensus.election import Candidacy
 from node_agent.consensus.machine import Proposal, Receipt
 from node_agent.consensus.messages import TellStanding
@@ -103,17 +104,17 @@ def test_a_census_of_three_needs_both_others():
     assert not census.cluster_exists
     census.hear("b", TellStanding(7, member=True, formed=True))
     assert census.cluster_exists
-    assert census.floor is None
+    assert census.verdict is None
     assert census.lacking == "c must say how far the cluster has come"
     census.hear("c", TellStanding(9, member=True, formed=False))
-    assert census.floor == 10
+    assert census.verdict == Reseed(10)
 
 
 def test_two_empty_disks_of_three_are_a_loss_that_nobody_may_paper_over():
     census = Census("a", ["a", "b", "c"])
     census.hear("b", TellStanding(7, member=True, formed=True))
     census.hear("c", TellStanding(0, member=False, formed=True))
-    assert census.floor is None
+    assert census.verdict is None
     assert "2 of the other voters" in census.lacking
 
 
@@ -121,15 +122,52 @@ def test_in_a_cluster_of_five_two_may_come_late():
     census = Census("a", list("abcde"))
     for name in "bcd":
         census.hear(name, TellStanding(3, member=True, formed=True))
-    assert census.floor is None  # whom it voted for may be e
+    assert census.verdict is None  # whom it voted for may be e
     census.hear("e", TellStanding(0, member=False, formed=False))
-    assert census.floor == 4
+    assert census.verdict == Reseed(4)
+
+
+def test_a_node_that_nobody_knows_as_a_voter_needs_the_word_of_a_majority():
+    census = Census("x", list("abcx"))
+    census.hear("a", TellStanding(3, member=True, formed=True, voters=("a", "b", "c"), configured=9))
+    assert census.verdict is None
+    assert census.lacking == "b, c must say how far the cluster has come"
+    census.hear("b", TellStanding(3, member=True, formed=True, voters=("a", "b", "c", "x"), configured=5))  # lags behind
+    assert census.verdict == Wait(Configuration(voters=("a", "b", "c"), index=9))
+
+
+def test_a_change_that_may_yet_be_committed_is_waited_for():
+    census = Census("x", list("abx"))
+    later = Configuration(voters=("a", "b"), index=12)
+    census.hear("a", TellStanding(3, True, True, ("a", "b", "c"), (), 9, latest=later))
+    census.hear("b", TellStanding(3, True, True, ("a", "b", "c"), (), 9))
+    assert census.verdict is None
+    assert census.lacking == "a change of the voters is on its way"
+    census.hear("a", TellStanding(3, True, True, ("a", "b"), (), 12))
+    assert census.verdict == Wait(later)
+
+
+def test_a_vote_that_an_uncommitted_configuration_gave_us_is_a_vote():
+    census = Census("x", list("abx"))
+    later = Configuration(voters=("a", "b", "x"), index=12)
+    census.hear("a", TellStanding(3, True, True, ("a", "b"), ("x",), 9, latest=later))
+    assert census.verdict is None
+    census.hear("b", TellStanding(5, True, True, ("a", "b"), ("x",), 9))
+    assert census.verdict == Reseed(6)
+
+
+def test_an_emptied_learner_needs_the_word_of_all():
+    census = Census("x", list("abcx"))
+    for name in "ab":
+        census.hear(name, TellStanding(3, True, True, ("a", "b", "c"), ("x",), 9))
+    assert census.verdict is None
+    census.hear("c", TellStanding(3, True, True, ("a", "b", "c"), ("x",), 9))
+    assert census.verdict == Wait(Configuration(voters=("a", "b", "c"), learners=("x",), index=9))
 
 
 def test_a_cluster_that_is_only_being_formed_does_not_exist():
     census = Census("a", ["a", "b", "c"])
     census.hear("b", TellStanding(0, member=True, formed=False))
-    census.hear("stranger", TellStanding(5, member=True, formed=True))
     assert not census.cluster_exists
 
 

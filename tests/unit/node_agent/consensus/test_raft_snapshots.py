@@ -14,6 +14,7 @@ from raft_conversation import entry
 from raft_cramped import Cramped
 
 from hmcore.errors import StorageDamaged
+from hmcore.records import Configuration
 from node_agent.consensus import machine, snapshots
 from node_agent.consensus.machine import State
 from node_agent.consensus.replica import Replica
@@ -29,10 +30,20 @@ def disk(tmp_path: Path):
     disk.close()
 
 
+class Formed:
+    """The configurations of a cluster in which nothing has changed."""
+
+    def configuration_at(self, index: int) -> Configuration:
+        return Configuration(voters=("n0", "n1"))
+
+    def base_on(self, configuration: Configuration) -> None:
+        pass
+
+
 def stored(disk: Cramped, *, chunk: int = 50) -> SnapshotStore:
     replica = Replica()
     replica.state = State(index=10)
-    store = SnapshotStore(disk, replica, chunk=chunk)
+    store = SnapshotStore(disk, replica, Formed(), chunk=chunk)
     store.serialize((None, entry(10, 3), entry(9, 2), {Node("n1"), Node("n0")}), 9)
     return store
 
@@ -62,7 +73,7 @@ def test_a_stored_snapshot_is_loaded(disk):
     store = stored(disk)
     assert store.checkSerializing() == (SERIALIZER_STATE.SUCCESS, 9)
     assert store.checkSerializing() == (SERIALIZER_STATE.NOT_SERIALIZING, None)
-    assert SnapshotStore(disk, Replica()).load() == A_SNAPSHOT
+    assert SnapshotStore(disk, Replica(), Formed()).load() == A_SNAPSHOT
 
 
 def test_a_broken_file_is_refused_and_the_failure_kept_although_pysyncobj_swallows_it(disk, tmp_path):
@@ -72,7 +83,7 @@ def test_a_broken_file_is_refused_and_the_failure_kept_although_pysyncobj_swallo
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(StorageDamaged) as caught:
-        SnapshotStore(disk, Replica()).load()
+        SnapshotStore(disk, Replica(), Formed()).load()
     assert caught.value.path == str(file)
     with pytest.raises(StorageDamaged):
         store.deserialize()

@@ -1,0 +1,166 @@
+"""The rules of changing who votes: what a leader does next about a wish, and which learner it promotes (docs/adr/0069). Pure.
+
+A configuration differs from the one before it by one name, so that any majority of the one and of the other share a voter. It is proposed
+only while the one before it is committed and this leader has committed an entry of its own term (Ongaro's correction of 2015): else two
+leaders could each count a majority that knows nothing of the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hmcore.errors import HyperMeshError, InvalidRequest, NoQuorum
+from hmcore.records import Configuration
+from node_agent.consensus import levels
+from node_agent.consensus.rules import ALL, Protections
+
+LEVEL = levels.TRUSTED
+CLOSE = 50  # entries that a learner may lag behind and be promoted: less than a leader under load sends in one round trip
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    name: str
+
+
+Wish = Add | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """`match`: up to which log index it holds what the leader holds. `answers`: connected, and heard within an election timeout."""
+
+    match: int
+    answers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the leader `name` knows. `last`: the index of its last entry. `own_term`: an entry of its own term is committed."""
+
+    name: str
+    configuration: Configuration
+    commit_index: int
+    own_term: bool
+    last: int
+    level: int
+    followers: Mapping[str, Follower]
+
+    @property
+    def settled(self) -> bool:
+        return self.configuration.index <= self.commit_index
+
+    def answers(self, name: str) -> bool:
+        return name == self.name or (name in self.followers and self.followers[name].answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is as wished, since log index `index`."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done now, because of `reason`; it goes on by itself, or can be tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Somebody else must lead first, and carry it out."""
+
+
+Step = Done | Propose | Wait | HandOver
+
+
+def next_step(wish: Wish, view: View, rules: Protections = ALL) -> Step:
+    """What to do about `wish`. Raises InvalidRequest or NoQuorum where it must not be carried out."""
+    if view.level < LEVEL:
+        raise InvalidRequest(f"the voters can be changed from feature level {LEVEL} on; the cluster is at {view.level}", fix="hmctl deploy")
+    step = _add(wish.name, view, rules) if isinstance(wish, Add) else _remove(wish.name, view)
+    if not isinstance(step, Propose):
+        return step
+    if (reason := _hindrance(view, rules)) is not None:
+        return Wait(reason)
+    return step
+
+
+def promotion(view: View, rules: Protections = ALL) -> Propose | None:
+    """Make a voter of a learner that answers and lags by no more than CLOSE entries: the next commits may have to wait for it."""
+    if _hindrance(view, rules) is not None:
+        return None
+    configuration = view.configuration
+    for learner in configuration.learners:
+        if view.answers(learner) and view.followers[learner].match >= max(configuration.index, view.last - CLOSE):
+            return _with_voter(configuration, learner)
+    return None
+
+
+def _hindrance(view: View, rules: Protections) -> str | None:
+    if not view.settled and rules.one_change_at_a_time:
+        return f"the change at log index {view.configuration.index} is not committed yet"
+    if not view.own_term and rules.own_term_first:
+        return f"{view.name} has led for too short a time"
+    return None
+
+
+def _add(name: str, view: View, rules: Protections) -> Step:
+    configuration = view.configuration
+    if name in configuration.voters:
+        return Done(configuration.index) if view.settled else Wait(f"{name} is a voter once log index {configuration.index} is committed")
+    if name not in configuration.learners:
+        if not rules.learners_first:
+            return _with_voter(configuration, name)
+        return Propose(configuration.voters, tuple(sorted((*configuration.learners, name))))
+    if not view.answers(name):
+        return Wait(f"{name} is a learner, and does not answer {view.name}")
+    return Wait(f"{name} is a learner, and holds {view.followers[name].match} of {view.last} log entries")
+
+
+def _with_voter(configuration: Configuration, name: str) -> Propose:
+    learners = tuple(learner for learner in configuration.learners if learner != name)
+    return Propose(tuple(sorted((*configuration.voters, name))), learners)
+
+
+def _remove(name: str, view: View) -> Step:
+    configuration = view.configuration
+    if name in configuration.learners:
+        return Propose(configuration.voters, tuple(learner for learner in configuration.learners if learner != name))
+    if name not in configuration.voters:
+        return Done(configuration.index) if view.settled else Wait(f"{name} is removed when log index {configuration.index} is committed")
+    rest = tuple(voter for voter in configuration.voters if voter != name)
+    if not rest:
+        raise InvalidRequest(f"{name} is the last voter: without it there is no cluster", fix="hmctl reset")
+    refuse_without_quorum(name, rest, view)
+    return HandOver() if name == view.name else Propose(rest, configuration.learners)
+
+
+def refuse_without_quorum(name: str, rest: tuple[str, ...], view: View) -> None:
+    """Raises NoQuorum where the remaining voters could not decide anything."""
+    reachable = [voter for voter in rest if view.answers(voter)]
+    needed = len(rest) // 2 + 1
+    if len(reachable) < needed:
+        silent = ", ".join(sorted(set(rest) - set(reachable)))
+        message = f"without {name}, {needed} of {len(rest)} voters would be needed; {len(reachable)} answer ({silent}: no answer)"
+        raise NoQuorum(message, fix="hmctl status")
+
+
+def explain(error_of: Wait, wish: Wish, seconds: float) -> HyperMeshError:
+    """What to say when the time is up."""
+    done = f"{wish.name} is not {'a voter' if isinstance(wish, Add) else 'removed'} after {seconds:g} s"
+    return NoQuorum(f"{done}: {error_of.reason}; it goes on by itself, and may be asked for again")

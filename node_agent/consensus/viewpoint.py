@@ -1,0 +1,94 @@
+"""What a voter knows of its cluster at this moment: read from its parts, and handed out as an Outlook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hmcore.errors import HyperMeshError
+from node_agent.consensus.engine import Engine, Timing
+from node_agent.consensus.enrolment import Enrolment
+from node_agent.consensus.journal import Journal
+from node_agent.consensus.outlook import Outlook
+from node_agent.consensus.transport import RaftTransport
+
+
+class Viewpoint:
+    """`engine` is None before this node takes part; `healthy` tells whether it works."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        timing: Timing,
+        journal: Journal,
+        transport: RaftTransport,
+        enrolment: Enrolment,
+        clock: Callable[[], float],
+        healthy: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._patience = timing.election_max
+        self._journal = journal
+        self._transport = transport
+        self._enrolment = enrolment
+        self._clock = clock
+        self._healthy = healthy
+        self.engine: Engine | None = None
+
+    @property
+    def term(self) -> int:
+        return self._journal.getCurrentTerm() if self.engine is None else int(self.engine.term)
+
+    @property
+    def is_leader(self) -> bool:
+        return self.engine is not None and self.engine.leads and self._healthy()
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, as far as we know. A leader that was not heard for longer than any voter's patience is none."""
+        if self.is_leader:
+            return self._name
+        if self.engine is None or self.engine.leads or not self.leader_heard:
+            return None
+        return self.engine.leader
+
+    @property
+    def leader_heard(self) -> bool:
+        return self._transport.candidacy.silence(self._clock()) <= self._patience
+
+    def outlook(self, fault: HyperMeshError | None, warning: str | None) -> Outlook:
+        engine, configuration = self.engine, self._journal.configuration
+        return Outlook(
+            name=self._name,
+            voters=configuration.voters,
+            learners=configuration.learners,
+            reachable=self._reachable(),
+            role=self._role(),
+            leader=self.leader,
+            term=self.term,
+            commit_index=0 if engine is None else engine.commit_index,
+            applied_index=0 if engine is None else engine.applied_index,
+            enrolment=self._enrolment.trouble,
+            fault=fault,
+            warning=warning,
+        )
+
+    def _reachable(self) -> tuple[str, ...]:
+        """Of the voters. Of a leader's followers only those count that answered lately."""
+        since, voters = self._clock() - self._patience, self._journal.configuration.voters
+        leads, heard = self.is_leader, self._transport.heard
+        others = [peer for peer in self._transport.connected.intersection(voters) if not leads or heard.get(peer, since) > since]
+        return tuple(sorted([*others, self._name] if self._name in voters else others))
+
+    def _role(self) -> str:
+        if self._enrolment.reseeding:
+            return "reseeding"
+        if self.engine is None:
+            return "unformed"
+        if self._enrolment.outside:
+            return "outsider"
+        if self._name in self._journal.configuration.learners:
+            return "learner"
+        if self.is_leader:
+            return "leader"
+        return "candidate" if self.engine.stands else "follower"

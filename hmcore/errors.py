@@ -12,6 +12,10 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   └── CommandFailed          a command ended with a status other than zero
 ├── PreflightFailed            a host cannot carry a node, and why
 ├── FormationFailed            the cluster could not be formed, or may not be
+├── LockError                  a lock of the cluster
+│   ├── LockHeld               another holds it: `held` says who
+│   ├── LockUnavailable        this cluster gives no locks yet
+│   └── LeaseLost              it was ours, and is so no longer: whatever it guards must stop
 ├── TransportError             STOQ
 │   ├── PeerUnreachable        no connection to the peer, or its circuit is open
 │   │   └── NothingListens     its host is up and says that nobody listens there
@@ -43,7 +47,10 @@ HyperMeshError                 what failed, where (`host`), the command that men
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from hmcore.locks import HeldLock
 
 
 class HyperMeshError(Exception):
@@ -129,6 +136,26 @@ class PreflightFailed(HyperMeshError):
 
 
 class FormationFailed(HyperMeshError):
+    pass
+
+
+class LockError(HyperMeshError):
+    pass
+
+
+class LockHeld(LockError):
+    """`held` is the holder's part as the leader tells it (hmcore/locks.py)."""
+
+    def __init__(self, message: str, *, held: HeldLock, host: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, host=host, fix=fix)
+        self.held = held
+
+
+class LockUnavailable(LockError):
+    pass
+
+
+class LeaseLost(LockError):
     pass
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest
-from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import receipts
 from node_agent.consensus.commands import Receipt
 from node_agent.consensus.raft import RaftNode
@@ -90,6 +90,10 @@ class VoterLayer:
         return self.raft.state.mutes
 
     @property
+    def locks(self) -> Mapping[str, Lock]:
+        return self.raft.state.locks
+
+    @property
     def events(self) -> Sequence[Event]:
         return self.raft.state.events
 
@@ -100,6 +104,10 @@ class VoterLayer:
     @property
     def is_leader(self) -> bool:
         return self.raft.is_leader
+
+    @property
+    def leads_in(self) -> int | None:
+        return self.raft.leads_in
 
     def report(self) -> RaftReport:
         if not self._open:  # starting, or failed: the component's state says which

@@ -200,6 +200,11 @@ class RaftNode:
         return self._member is not None and self._member.is_leader
 
     @property
+    def leads_in(self) -> int | None:
+        """The term in which this node leads; None while it does not."""
+        return self._member.term if self._member is not None and self._member.is_leader else None
+
+    @property
     def leader(self) -> str | None:
         return None if self._member is None else self._member.leader
 

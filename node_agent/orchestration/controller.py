@@ -18,6 +18,7 @@ from hmcore.errors import HyperMeshError
 from node_agent.consensus.commands import Command, FormCluster, Refused, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 from node_agent.orchestration.hearing import Hearing
+from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.membership import Timing, decide, next_change
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 
@@ -43,9 +44,10 @@ class Orchestration:
         timing: Timing,
         leader: Leader | None,
         on_leader_change: Callable[[], None],
+        locks: LockKeeper | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leader`: what a control node does when it leads; None on a worker."""
+        """`leader`, and for the locks `locks`: what a control node does when it leads; None on a worker."""
         self._clock = clock
         self._me = me
         self._incarnation = incarnation
@@ -55,6 +57,7 @@ class Orchestration:
         self._timing = timing
         self._leader = leader
         self._on_leader_change = on_leader_change
+        self._locks = locks
         self._last_leader: str | None = None
         self._due: float | None = None  # when the next heartbeat goes out; None while we send none
 
@@ -67,6 +70,8 @@ class Orchestration:
             tasks.create_task(self._beat_on(), name="heartbeats")
             if self._leader is not None:
                 tasks.create_task(self._leader.run(), name="leader")
+            if self._locks is not None:
+                tasks.create_task(self._locks.run(), name="locks")
 
     async def check(self) -> str | None:
         return None if self._leader is None else self._leader.trouble

@@ -40,6 +40,19 @@ from hmcore.api import (
     StateReply,
     StateRequest,
 )
+from hmcore.locks import (
+    ACQUIRE,
+    LOCKS,
+    RELEASE,
+    RENEW,
+    AcquireReply,
+    AcquireRequest,
+    LocksReply,
+    LocksRequest,
+    ReleaseRequest,
+    RenewReply,
+    RenewRequest,
+)
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
@@ -60,6 +73,7 @@ from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
+from node_agent.platform.locks import Locks
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -82,6 +96,8 @@ class Agent(Protocol):
     def changes(self) -> Changes: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def locks(self) -> Locks: ...
     @property
     def registry(self) -> RegistryLayer: ...
     @property
@@ -169,6 +185,18 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def list_keys(_peer: Peer, request: KeysRequest) -> KeysReply:
         return await agent.keys.list(request)
 
+    async def acquire(peer: Peer, request: AcquireRequest) -> AcquireReply:
+        return await agent.locks.acquire(request, peer.identity)
+
+    async def renew(peer: Peer, request: RenewRequest) -> RenewReply:
+        return await agent.locks.renew(request, peer.identity)
+
+    async def release(peer: Peer, request: ReleaseRequest) -> ChangeReply:
+        return await agent.locks.release(request, peer.identity)
+
+    async def locks(_peer: Peer, request: LocksRequest) -> LocksReply:
+        return await agent.locks.list(request)
+
     async def flows(_peer: Peer, _request: Empty) -> FlowsReply:
         return await agent.chronicle.flows()
 
@@ -193,6 +221,10 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             DELETE_KEY: (CHANGERS, delete_key),
             GET_KEY: (READERS, get_key),
             LIST_KEYS: (READERS, list_keys),
+            ACQUIRE: (NODES + CHANGERS, acquire),
+            RENEW: (NODES + CHANGERS, renew),
+            RELEASE: (NODES + CHANGERS, release),
+            LOCKS: (NODES + READERS, locks),
         },
         denied=_denied,
         observe=observe,

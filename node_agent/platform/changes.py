@@ -15,7 +15,7 @@ from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
-from node_agent.consensus.commands import Applied, Command, MuteCheck, Noop, Refused, SetMaintenance, decode_result, encode
+from node_agent.consensus.commands import AcquireLock, Applied, Command, MuteCheck, Noop, Refused, SetMaintenance, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 
 MAX_REASON = 500  # characters
@@ -46,13 +46,22 @@ class Changes:
 
         Raises NotLeader, NoQuorum, InvalidRequest (refused by the state, or the request's id is none).
         """
+        index, applied = await self._propose(command, request, author)
+        return ChangeReply(index=index, changed=applied.changed)
+
+    async def acquire(self, command: AcquireLock, *, request: str, author: Identity) -> tuple[int, int]:
+        """Log index and token of the lock. Raises what `carry_out` raises."""
+        index, applied = await self._propose(command, request, author)
+        return index, applied.token
+
+    async def _propose(self, command: Command, request: str, author: Identity) -> tuple[int, Applied]:
         proposer = self.leading()
         if _REQUEST.fullmatch(request) is None:
             raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
         index, result = await proposer.propose(
             encode(command), request_id=request_id(request, author), timeout=self._timeout, author=author.name
         )
-        return _reply(index, result)
+        return index, _applied(result)
 
     async def confirm(self) -> None:
         """Return once this node has carried out all that was acknowledged before: the leader writes that it still leads.
@@ -67,7 +76,7 @@ class Changes:
         Raises NotLeader, and InvalidRequest if it was refused then.
         """
         receipt = self.leading().receipt(request_id(request, author))
-        return None if receipt is None else _reply(receipt.index, receipt.result)
+        return None if receipt is None else ChangeReply(index=receipt.index, changed=_applied(receipt.result).changed)
 
     async def maintain(self, request: MaintainRequest, author: Identity) -> ChangeReply:
         """Take something out of traffic, or give it back. Raises what `carry_out` raises."""
@@ -91,12 +100,12 @@ def request_id(request: str, author: Identity) -> str:
     return f"{author.kind.value}/{author.name}/{request}"
 
 
-def _reply(index: int, result: bytes) -> ChangeReply:
+def _applied(result: bytes) -> Applied:
     match decode_result(result):
-        case Applied(changed=changed):
-            return ChangeReply(index=index, changed=changed)
         case Refused(reason=reason):
             raise InvalidRequest(reason)
+        case Applied() as applied:
+            return applied
 
 
 def checked_mute(request: MuteRequest, view: ClusterView) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from hmcore.api import FORMATION, INSTANCES, REPORT, STATE, Empty, Formation, InstancesReply, ReportRequest, StateReply, StateRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, KeyValue, NodeReport, Role
+from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
 from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.commands import FormCluster
@@ -16,12 +16,14 @@ from node_agent.consensus.observer import INTERVAL, TIMEOUT, ObserverLayer
 from node_agent.consensus.raft import RaftNode
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.controller import Leader, Orchestration
+from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
 from node_agent.platform.keys import Keys
 from node_agent.platform.lifecycle import Backoff, Managed
+from node_agent.platform.locks import Locks
 from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.tally import Tally
 from node_agent.registry.directory import Directory
@@ -105,6 +107,15 @@ class Layers:
         )
         self.forwarding = Forwarding(self._ask_report, links=self.transport.reports, wall_clock=wall_clock)
         self._leader = self._make_leader() if self.voter is not None else None
+        self._keeper = self._make_keeper() if self.voter is not None else None
+        self.locks = Locks(
+            config.node,
+            self.changes,
+            self._keeper,
+            locks=self._replicated_locks,
+            leader=lambda: self.cluster.leader,
+            barrier=self.changes.confirm,
+        )
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
@@ -187,6 +198,17 @@ class Layers:
             on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),
         )
 
+    def _make_keeper(self) -> LockKeeper:
+        assert self.voter is not None
+        assert self._leader is not None
+        return LockKeeper(
+            log=self.voter,
+            barrier=self.changes.confirm,
+            propose_timeout=2 * self._config.settings.raft.election_max,
+            request_prefix=self._request_prefix,
+            clock=self._leader.now,
+        )
+
     def _request_prefix(self) -> str:
         return f"{self._config.node}-{self.incarnation.value}"
 
@@ -258,6 +280,7 @@ class Layers:
             timing=settings.membership,
             leader=self._leader,
             on_leader_change=self._leader_changed,
+            locks=self._keeper,
         )
 
     # --- what the connections say
@@ -308,6 +331,8 @@ class Layers:
     def _leader_changed(self) -> None:
         self.managed["consensus"].poke()
         self.registry.poke()
+        if self._keeper is not None:
+            self._keeper.poke()
 
     # --- who there is
 
@@ -321,8 +346,13 @@ class Layers:
         state = self.voter.raft.state
         return state.index, state.keys
 
+    def _replicated_locks(self) -> tuple[int, Mapping[str, Lock]] | None:
+        return None if self.voter is None else (self.voter.index, self.voter.locks)
+
     def _state_changed(self) -> None:
         self.news.wake()
+        if self._keeper is not None:
+            self._keeper.state_changed()
         self.set_peers()
         self.registry.records_changed()
         self.managed["consensus"].poke()

@@ -26,6 +26,7 @@ from node_agent.platform.health import Health
 from node_agent.platform.keys import Keys
 from node_agent.platform.layers import Layers
 from node_agent.platform.lifecycle import Managed
+from node_agent.platform.locks import Locks
 from node_agent.platform.monitoring import Monitoring
 from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.release import running_release
@@ -214,6 +215,10 @@ class HyperMeshPlatform:
     @property
     def keys(self) -> Keys:
         return self._layers.keys
+
+    @property
+    def locks(self) -> Locks:
+        return self._layers.locks
 
     @property
     def forwarding(self) -> Forwarding:

@@ -9,6 +9,7 @@ import pytest
 
 from hmcore import api
 from hmcore.errors import InvalidRequest, PeerUnreachable, PermissionDenied
+from hmcore.locks import AcquireReply, AcquireRequest, LocksReply, LocksRequest, ReleaseRequest, RenewReply, RenewRequest
 from hmcore.pki import Identity, Kind
 from hmcore.records import Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
@@ -37,6 +38,10 @@ MAY = {
     "keys.delete": {Kind.OPERATOR},
     "keys.get": {Kind.OPERATOR, Kind.VIEWER},
     "keys.list": {Kind.OPERATOR, Kind.VIEWER},
+    "locks.acquire": {Kind.NODE, Kind.OPERATOR},
+    "locks.renew": {Kind.NODE, Kind.OPERATOR},
+    "locks.release": {Kind.NODE, Kind.OPERATOR},
+    "locks.list": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
 }
 BODIES = {
     "cluster.reports": api.ReportsRequest(nodes=["node2"]),
@@ -47,6 +52,10 @@ BODIES = {
     "keys.delete": DeleteKeyRequest(id="request-4", key="a"),
     "keys.get": KeyRequest(key="a"),
     "keys.list": KeysRequest(),
+    "locks.acquire": AcquireRequest(id="request-5", name="deploy", holder="caller", ttl=30.0),
+    "locks.renew": RenewRequest(name="deploy", token=1),
+    "locks.release": ReleaseRequest(id="request-6", name="deploy", token=1),
+    "locks.list": LocksRequest(),
 }
 FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)
 RAFT = RaftReport(role="leader", leader="node1", term=3)
@@ -97,6 +106,20 @@ class Events:
         return api.EventsReply(events=[], last=request.limit)
 
 
+class Locks:
+    async def acquire(self, request: AcquireRequest, author: Identity) -> AcquireReply:
+        return AcquireReply(index=8, token=1)
+
+    async def renew(self, request: RenewRequest, author: Identity) -> RenewReply:
+        return RenewReply(index=8)
+
+    async def release(self, request: ReleaseRequest, author: Identity) -> api.ChangeReply:
+        return api.ChangeReply(index=8, changed=True)
+
+    async def list(self, request: LocksRequest) -> LocksReply:
+        return LocksReply(index=8, locks=[])
+
+
 async def unreachable(name: str, timeout: float) -> NodeReport:
     raise PeerUnreachable("nobody is connected", host=name)
 
@@ -109,6 +132,7 @@ class Agent:
     news = Waiters(most=2)
     changes = Changes("node1", View(), Log(), timeout=1)
     keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=changes.confirm)
+    locks = Locks()
     registry = Registry()
     formed: str | None = None
 

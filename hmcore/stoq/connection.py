@@ -32,6 +32,7 @@ from hmcore.stoq.messages import MessageStream
 from hmcore.stoq.pulse import Pulse
 from hmcore.stoq.service import Service, Serving
 from hmcore.stoq.session import Session
+from hmcore.stoq.window import OVERHEAD
 from hmcore.stoq.wire import Wire
 
 HIGH_WATER = 4 * 1024 * 1024  # bytes
@@ -62,6 +63,7 @@ class Connection:
         self._lost: HyperMeshError | None = None
         self._calls: dict[int, asyncio.Future[Reply | Fault | None]] = {}
         self._messages: dict[int, MessageStream] = {}
+        self._at_most = 0  # bytes: no larger can the wire's backlog be by now
         self._writable = Pulse()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -281,13 +283,18 @@ class Connection:
             raise ConnectionLost(self._lost.message, host=self.name)
 
     def _backlogged(self) -> bool:
-        return self._wire is not None and self._wire.backlog >= self._high_water
+        """To look at the backlog itself takes a look at every stream: only when what was written since the last look may matter."""
+        if self._wire is None or self._at_most < self._high_water:
+            return False
+        self._at_most = self._wire.backlog
+        return self._at_most >= self._high_water
 
     def _write(self) -> None:
         assert self._wire is not None
         for write in self._session.take_writes():
             match write:
                 case Write(stream, data, end):
+                    self._at_most += len(data) + OVERHEAD
                     self._wire.write(stream, data, end)
                 case Abort(stream):
                     self._wire.abort(stream)

@@ -27,7 +27,7 @@ from hmcore.errors import (
 )
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.endpoint import MessageStream, dial, serve
-from hmcore.stoq.quic import ACK_DELAY
+from hmcore.stoq.quic import ACK_DELAY, QuicWire
 
 
 @contextlib.asynccontextmanager
@@ -227,6 +227,23 @@ async def test_a_reader_that_does_not_read_stops_the_writer(world: World) -> Non
             assert service.hold is not None
             service.hold.set()
         assert stream.send_nowait(b"again")
+
+
+async def test_the_backlog_is_not_looked_at_while_it_cannot_matter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs a step for every call under way: with each call a look, a thousand callers would cost each other most of their time."""
+    looks = 0
+    backlog = QuicWire.backlog
+
+    def counted(wire: QuicWire) -> int:
+        nonlocal looks
+        looks += 1
+        return int(backlog.fget(wire))  # type: ignore[attr-defined]
+
+    async with pair(world, Recorder(), high_water=100_000) as (connection, _):
+        monkeypatch.setattr(QuicWire, "backlog", property(counted))
+        for _ in range(200):
+            await connection.call("echo", bytes(900), timeout=PATIENCE)
+        assert 1 <= looks <= 3  # of 200 calls: once each time that as many bytes were written as are allowed
 
 
 async def test_a_network_that_takes_nothing_stops_the_writer_at_the_high_water_mark(world: World) -> None:

@@ -82,6 +82,7 @@ class Formation(msgspec.Struct, frozen=True, kw_only=True):
     permitted: bool
     formed: bool
     term: int = 0
+    level: int = 0  # the feature level in force; 0 where none is known
 
 
 class FormRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +136,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[str] = []
     labels: dict[str, str] = {}
     leaving: bool = False  # a planned stop: no need to wait for silence
+    level: int = 1  # the highest feature level that the sender's release knows
     registry: int | None = None  # renews the node's instances: their revision. Sent every `registry.refresh`, and when it has changed
 
 
@@ -182,6 +184,20 @@ class ChangeReply(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool
 
 
+class RaiseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Raise the feature level to the highest that all members know."""
+
+    id: str  # of the request: a retry is harmless
+
+
+class RaiseReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The feature level in force at log index `index`; `changed` is false when it was in force already."""
+
+    index: int
+    level: int
+    changed: bool
+
+
 class FlowsReply(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the node started. `unix_time`: the node's wall clock when it read them. `names`: of the node's own addresses,
     and of its containers', which may mean others on another node."""
@@ -222,6 +238,7 @@ STATE: Method[StateRequest, StateReply] = Method("cluster.state", StateRequest, 
 INSTANCES: Method[Empty, InstancesReply] = Method("registry.instances", Empty, InstancesReply)
 REGISTRY: Method[Empty, RegistryReply] = Method("registry.list", Empty, RegistryReply)
 MAINTAIN: Method[MaintainRequest, ChangeReply] = Method("registry.maintain", MaintainRequest, ChangeReply)
+RAISE: Method[RaiseRequest, RaiseReply] = Method("cluster.raise", RaiseRequest, RaiseReply)
 MUTE: Method[MuteRequest, ChangeReply] = Method("health.mute", MuteRequest, ChangeReply)
 FLOWS: Method[Empty, FlowsReply] = Method("security.flows", Empty, FlowsReply)
 EVENTS: Method[EventsRequest, EventsReply] = Method("node.events", EventsRequest, EventsReply)

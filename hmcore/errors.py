@@ -28,6 +28,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── CallRefused                the other end answered: no
 │   ├── PermissionDenied       the caller's role may not call this
 │   ├── InvalidRequest         unknown method or malformed body
+│   │   └── LevelTooLow        the cluster's feature level does not allow it yet: not all nodes would understand it
 │   ├── NotLeader              ask `leader` instead
 │   ├── NoQuorum               too few voters reachable to decide anything
 │   └── InternalFault          the other end failed; its own log says why
@@ -36,6 +37,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── StorageDamaged         a checksum or structure does not hold: file, offset, and how to re-seed
 │   ├── StorageFull            no room for the journal
 │   ├── StorageFailed          the disk fails otherwise: nobody knows what it holds, this node must stop
+│   ├── ReleaseTooOld          the cluster is at a feature level that this release does not know: this node must stop
 │   └── CommittedConflict      the leader contradicts what we know is committed: this node must stop
 ├── LayerMissing               what an optional layer needs is not installed
 ├── LayerDown                  what a layer needs is installed, but does not answer
@@ -213,6 +215,10 @@ class InvalidRequest(CallRefused):
     kind = "invalid-request"
 
 
+class LevelTooLow(InvalidRequest):
+    kind = "level-too-low"
+
+
 class NotLeader(CallRefused):
     """Only the leader can answer. `leader` is the name of the node that leads, as far as the one asked knows."""
 
@@ -254,6 +260,14 @@ class StorageFull(ConsensusError):
 
 class StorageFailed(ConsensusError):
     pass
+
+
+class ReleaseTooOld(ConsensusError):
+    """The cluster is at feature level `level`, of which this release knows nothing: going on would be to diverge."""
+
+    def __init__(self, level: int, known: int) -> None:
+        super().__init__(f"this release knows feature level {known}, the cluster is at {level}", fix="hmctl deploy")
+        self.level = level
 
 
 class CommittedConflict(ConsensusError):

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+FEATURE_LEVEL = 2  # the highest that this release knows (docs/adr/0068; node_agent/consensus/levels.py says what belongs to it)
+
 
 class Role(StrEnum):
     """`control` nodes vote in Raft; `worker` nodes follow."""
@@ -267,7 +269,10 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding."""
+    """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding.
+
+    `level`: the feature level in force; 0 where none is known. `knows`: the highest that the node's release knows.
+    """
 
     role: str
     leader: str | None = None
@@ -277,6 +282,8 @@ class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
     voters: list[str] = []
     reachable_voters: list[str] = []
     learners: list[str] = []
+    level: int = 0
+    knows: int = 1
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

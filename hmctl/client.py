@@ -96,6 +96,10 @@ class AgentClient:
         """Tells the node that it may form the cluster, and vote."""
         return await self.call(api.FORM, request)
 
+    async def raise_level(self, request: api.RaiseRequest) -> api.RaiseReply:
+        """Has the leader raise the feature level to the highest that all members know. Raises LevelTooLow, naming who knows less."""
+        return await self.call(api.RAISE, request)
+
     async def close(self) -> None:
         await self._connection.close()
         if self._on_close is not None:

@@ -13,6 +13,7 @@ from hmcore.errors import (
     HyperMeshError,
     InternalFault,
     InvalidRequest,
+    LevelTooLow,
     NoQuorum,
     NotLeader,
     PeerUnreachable,
@@ -22,7 +23,9 @@ from hmcore.stoq.frames import Fault
 
 OK = ""  # how a call ended that was answered; see `kind_of` for the others
 
-_KINDS: dict[str, type[CallRefused]] = {kind.kind: kind for kind in (PermissionDenied, InvalidRequest, NoQuorum, InternalFault)}
+_KINDS: dict[str, type[CallRefused]] = {
+    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, InternalFault)
+}
 
 
 def kind_of(error: BaseException) -> str:

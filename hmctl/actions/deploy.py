@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, LevelTooLow
+from hmcore.records import FEATURE_LEVEL
 from hmctl.actions import desired
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.preflight import Preflight
@@ -26,7 +27,7 @@ from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
 from hmctl.live import Progress
 from hmctl.output import Output
-from hmctl.phases import formed, hostlock, ownership, rolling, runner
+from hmctl.phases import formed, hostlock, level, ownership, rolling, runner
 from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
@@ -111,7 +112,8 @@ class Deploy:
             if short := formed.short(voters, [host.name for host in chosen], known, self.options.limit):
                 return report.finished(error=short.error, fix=short.fix)
         targets = await self._targets(chosen, reached)
-        steps = self._plan(targets, known)
+        whole = len(targets) == len(self.inventory.hosts)  # the release of who is left out may be any
+        steps = self._plan(targets, known) + level.plan(await preflight.level(chosen, reached) if known.formed and whole else None)
         report.steps = steps
         if self.options.dry_run:
             return report.finished()
@@ -222,7 +224,24 @@ class Deploy:
         report.verdict = verdict = await self._settle(targets, agents, progress, report)
         if verdict.leader is None:
             return report.finished(error=f"the cluster has no leader after {self._patience():g} s", fix="hmctl status")
+        if report.cluster_changes or any(step.phase == level.TITLE for step in report.steps):
+            await self._raise_level(verdict, targets, agents, report)
         return report.finished()
+
+    async def _raise_level(self, verdict: Verdict, targets: Sequence[Target], agents: Agents, report: _Draft) -> None:
+        """Raises the feature level, if that was planned, or the cluster was formed without one of its nodes."""
+        if verdict.level >= FEATURE_LEVEL:
+            return
+        try:
+            if len(targets) < len(self.inventory.hosts):
+                raise LevelTooLow("the feature level stays as it is until all hosts are as they should be", fix="hmctl deploy")
+            with self.timings.span(level.TITLE):
+                done = await level.raise_level([target.host for target in targets], verdict, agents)
+        except HyperMeshError as error:
+            report.problems = (error.message,)
+            return
+        if done.changed:
+            report.cluster_changes += (f"raised the feature level to {done.level}",)
 
     async def _settle(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Verdict:
         """Waits until the cluster is healthy. A host that is so already, and where nothing was done, is not worth a line."""
@@ -261,6 +280,7 @@ class _Draft:
     steps: list[Step] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     cluster_changes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     verdict: Verdict | None = None
 
     def failed(self, name: str) -> bool:
@@ -276,12 +296,12 @@ class _Draft:
             cluster=self.deploy.inventory.name,
             dry_run=dry_run,
             changed=any(host.changes for host in hosts) or bool(cluster),
-            healthy=verdict.healthy if verdict else None,
+            healthy=verdict.healthy and not self.problems if verdict else None,
             leader=verdict.leader if verdict else None,
             hosts=hosts,
             cluster_changes=cluster,
             checks=tuple(self.checks),
-            problems=tuple(f"{name}: {reason}" for name, reason in reasons.items()),
+            problems=(*(f"{name}: {reason}" for name, reason in reasons.items()), *self.problems),
             error=error,
             fix=fix,
             seconds=round(time.monotonic() - self.began, 3),

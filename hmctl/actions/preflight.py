@@ -17,7 +17,7 @@ from hmctl.actions.hosts import Hosts, Options
 from hmctl.actions.refusal import unsafe
 from hmctl.live import Progress
 from hmctl.output import Output
-from hmctl.phases import formed, hostlock, ownership, probe
+from hmctl.phases import formed, hostlock, level, ownership, probe
 from hmctl.phases.agents import Agents
 from hmctl.phases.connect import Reached, reach
 from hmctl.phases.healthy import PATIENCE
@@ -75,6 +75,19 @@ class Preflight:
         if known.formed and not self.options.dry_run:
             store.mark_formed(self.now())
         return known
+
+    async def level(self, chosen: Sequence[Host], reached: Reached) -> int | None:
+        """The feature level in force, by the control nodes that run; None where none tells."""
+        names = {host.name for host in chosen if host.name in reached.facts and reached.facts[host.name].agent.unit.active == "active"}
+        asked = [host for host in self.inventory.control_hosts if host.name in names]
+        if not asked:
+            return None
+        agents = self.agents(self.store, reached.remotes)
+        try:
+            with self.timings.span("Ask for the level"):
+                return level.in_force(await agents.formation(asked, timeout=PATIENCE))
+        finally:
+            await agents.close()
 
     async def unsafe(self, chosen: Sequence[Host], reached: Reached) -> list[Check]:
         """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and

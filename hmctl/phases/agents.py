@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from hmcore.api import Formation, FormRequest
+from hmcore.api import Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import NodeReport, Role
 from hmctl.remote.base import Remote
@@ -23,6 +23,7 @@ class Agents(Protocol):
     async def formation(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
     async def form(self, hosts: Sequence[Host], request: FormRequest, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]: ...
+    async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError: ...
     async def close(self) -> None: ...
 
 
@@ -46,6 +47,9 @@ class LiveAgents:
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
         control = {host.name for host in hosts if host.role is Role.CONTROL}  # whoever leads is one of them, and knows the members best
         return await self._ask(hosts, lambda client: client.report(members=not control or client.name in control), timeout)
+
+    async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError:
+        return (await self._ask([host], lambda client: client.raise_level(request), timeout))[host.name]
 
     async def close(self) -> None:
         for name in list(self._clients):

@@ -29,7 +29,8 @@ Ailments = Mapping[str, CheckReport]  # by name: what a node complains of; muted
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`waiting`: what is not yet as it must be, by host; `degraded`: layers that the node does without, or that work with less, and what
-    else its checks complain of. `ailing`: these checks. `worse`: hosts that complain of more than they did before they were touched."""
+    else its checks complain of. `ailing`: these checks. `worse`: hosts that complain of more than they did before they were touched.
+    `level`: the feature level in force, 0 where nobody tells."""
 
     leader: str | None
     formed: bool
@@ -37,6 +38,7 @@ class Verdict:
     degraded: Mapping[str, str]
     ailing: Mapping[str, Ailments] = field(default_factory=dict)
     worse: Mapping[str, Ailments] = field(default_factory=dict)
+    level: int = 0
 
     @property
     def healthy(self) -> bool:
@@ -82,7 +84,8 @@ def judge(
         if name in ailing
     }
     worse = {name: found for name, found in more.items() if found}
-    return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded, ailing, worse)
+    level = max((report.raft.level for report in reports.values()), default=0)
+    return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded, ailing, worse, level)
 
 
 def ailments(report: NodeReport) -> Ailments:

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import HyperMeshError, InvalidRequest
+from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
-from node_agent.consensus import receipts
-from node_agent.consensus.commands import Receipt
+from node_agent.consensus import levels, machine, receipts
+from node_agent.consensus.commands import Receipt, decode
 from node_agent.consensus.raft import RaftNode
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
@@ -111,8 +113,15 @@ class VoterLayer:
 
     def report(self) -> RaftReport:
         if not self._open:  # starting, or failed: the component's state says which
-            return RaftReport(role="follower" if self._ever_formed else "unformed", voters=[voter.name for voter in self._config.voters])
-        return self.raft.report()
+            voters = [voter.name for voter in self._config.voters]
+            return RaftReport(role="follower" if self._ever_formed else "unformed", voters=voters, knows=levels.LATEST)
+        return msgspec.structs.replace(self.raft.report(), level=self._level, knows=levels.LATEST)
+
+    @property
+    def _level(self) -> int:
+        """The feature level in force; 0 while there is no cluster."""
+        state = self.raft.state
+        return 0 if state.cluster is None else state.level
 
     @property
     def fresh(self) -> bool:
@@ -132,6 +141,7 @@ class VoterLayer:
             permitted=status.permitted,
             formed=status.formed,
             term=status.term,
+            level=self._level,
         )
 
     async def form(self, request: FormRequest) -> Formation:
@@ -170,6 +180,10 @@ class VoterLayer:
         return receipts.find(self.raft.state, request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
+        """Raises what RaftNode.propose raises, and LevelTooLow: such a command must not even reach the log."""
+        state = self.raft.state
+        if state.level < levels.LATEST and (refused := machine.too_new(state, decode(command))) is not None:
+            raise LevelTooLow(refused.reason, fix="hmctl deploy")
         return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
 
 

@@ -7,6 +7,7 @@ a higher one: so an older release beside it reads all, and comes to the same sta
 
 from __future__ import annotations
 
+from hmcore.records import FEATURE_LEVEL
 from node_agent.consensus.commands import (
     AcquireLock,
     ChangeVoters,
@@ -20,7 +21,7 @@ from node_agent.consensus.commands import (
 
 BASE = 1  # members, instances, maintenance, mutes
 TRUSTED = 2  # keys, locks, sessions, state hashes, voters that change, reads that are confirmed
-LATEST = TRUSTED
+LATEST = FEATURE_LEVEL
 
 _SINCE: dict[type[Command], int] = {
     ChangeVoters: TRUSTED,

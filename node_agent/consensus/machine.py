@@ -1,7 +1,8 @@
 """What a log entry does to the replicated state. Deterministic and pure: no clock, no randomness, no files.
 
 Every node applies the same batches at the same log indexes and so holds the same state (`state_hash` shows it). A command that cannot
-be carried out is refused in the result, never by an exception: an entry that raised would be applied again for ever.
+be carried out is refused in the result, never by an exception: an entry that raised would be applied again for ever. There is one
+exception: who does not know the feature level that an entry brings can only stop (ReleaseTooOld), or it would diverge.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ class Outcome(NamedTuple):
     changes: list[Change]
 
 
-def apply_batch(state: State, batch: bytes, index: int, *, configures: bool = False) -> Outcome:
+def apply_batch(state: State, batch: bytes, index: int, *, configures: bool = False, latest: int = levels.LATEST) -> Outcome:
     """Carry out the log entry at `index`. A proposal whose id was applied before is not applied again; its receipt is the first one.
 
-    `configures`: it is a configuration entry, the only kind that may change the voters.
+    `configures`: it is a configuration entry, the only kind that may change the voters. `latest`: the highest feature level that we know.
+    Raises ReleaseTooOld.
     """
-    draft = Draft(state)
+    draft = Draft(state, latest)
     try:
         proposals = decode_batch(batch)
     except msgspec.DecodeError:
@@ -92,6 +94,8 @@ def apply(state: State, command: bytes, entry: Entry) -> tuple[State, bytes]:
 def carry_out(draft: Draft, command: bytes, entry: Entry, *, configures: bool = False) -> Result:
     try:
         decoded = decode(command)
+        if levels.needed(decoded) > draft.latest:
+            raise msgspec.ValidationError("it belongs to a later release")
     except msgspec.DecodeError as error:
         reason = "not a command that this release knows"  # the same on every node: how msgspec puts it depends on its release, too
         return Refused(reason if draft.state.level >= levels.TRUSTED else f"{reason}: {error}")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
+from node_agent.consensus import levels
 from node_agent.consensus.append_guard import Append
 from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Disk
@@ -50,7 +51,9 @@ class Member:
         wall_clock: Callable[[], float] = time.time,
         limits: Limits = DEFAULT_LIMITS,
         protections: Protections = ALL,
+        latest: int = levels.LATEST,
     ) -> None:
+        """`latest`: the highest feature level that this member knows; simulations have members of releases before."""
         self._name = name
         self._configured = tuple(sorted(voters))
         self._timing = timing
@@ -59,7 +62,7 @@ class Member:
         self._on_applied = on_applied
         self._limits = limits
         self._disk = disk
-        self.replica = Replica()
+        self.replica = Replica(latest=latest)
         self.journal = Journal(disk, slack=limits.journal_slack, founders=self._configured)
         self.journal.on_configuration = self._reconfigured
         self.store = SnapshotStore(disk, self.replica, self.journal, chunk=limits.chunk)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from hmcore.api import Formation, StateReply, StateRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
+from node_agent.consensus import levels
 
 INTERVAL = 5.0  # seconds for which an answer may be held back; between two questions where it is not
 PAUSE = 0.2  # seconds between an answer and the next question, so that a busy log is not asked for entry by entry
@@ -186,6 +187,7 @@ class ObserverLayer:
             applied_index=self.index,
             voters=voters,
             reachable_voters=[name for name in voters if name in connected],
+            knows=levels.LATEST,
         )
 
     def formation(self) -> Formation:

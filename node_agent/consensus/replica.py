@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hmcore.errors import ConsensusError
-from node_agent.consensus import machine
+from hmcore.errors import ConsensusError, ReleaseTooOld
+from node_agent.consensus import levels, machine
 from node_agent.consensus.commands import Receipt
 from node_agent.consensus.state import Change, State
 
@@ -13,8 +13,12 @@ from node_agent.consensus.state import Change, State
 class Replica:
     """`failure` must stop this node: it could not apply what the others apply."""
 
-    def __init__(self, on_changes: Callable[[int, list[Change]], None] = lambda index, changes: None) -> None:
-        """`on_changes` hears what the log entry at an index changed in the state's tables, also when that is nothing."""
+    def __init__(
+        self, on_changes: Callable[[int, list[Change]], None] = lambda index, changes: None, *, latest: int = levels.LATEST
+    ) -> None:
+        """`on_changes` hears what the log entry at an index changed in the state's tables, also when that is nothing. `latest`: the highest
+        feature level that we know."""
+        self._latest = latest
         self.state = State()
         self.failure: ConsensusError | None = None
         self._on_changes = on_changes
@@ -24,8 +28,11 @@ class Replica:
         if self.failure is not None:
             return []
         try:
-            self.state, receipts, changes = machine.apply_batch(self.state, batch, index, configures=configures)
+            self.state, receipts, changes = machine.apply_batch(self.state, batch, index, configures=configures, latest=self._latest)
             self._on_changes(index, changes)
+        except ReleaseTooOld as error:
+            self.failure = error
+            return []
         except Exception as error:  # noqa: BLE001  # whatever it is, pysyncobj would apply the entry again for ever
             self.failure = ConsensusError(f"log entry {index} cannot be applied: {error!r}")
             self.failure.__cause__ = error
@@ -38,7 +45,7 @@ class Replica:
         return machine.snapshot(self.state)
 
     def verify(self, state: bytes) -> None:
-        machine.restore(state)
+        machine.restore(state, self._latest)
 
     def restore(self, state: bytes) -> None:
-        self.state = machine.restore(state)
+        self.state = machine.restore(state, self._latest)

@@ -83,7 +83,8 @@ class _Sending:
 
 
 class Machine(Protocol):
-    """Whose state it is. `verify` and `restore` raise ValueError for bytes that `capture` did not make."""
+    """Whose state it is. `verify` and `restore` raise ValueError for bytes that `capture` did not make, ReleaseTooOld for
+    those that a later release made."""
 
     def capture(self) -> bytes: ...
     def verify(self, state: bytes) -> None: ...
@@ -142,7 +143,7 @@ class SnapshotStore:
         return self._exists
 
     def judge(self, data: bytes) -> Snapshot | None:
-        """A snapshot that a peer sent, or None if it is none that we could load."""
+        """A snapshot that a peer sent, or None if it is none that we could load. Raises ReleaseTooOld."""
         try:
             snapshot = unpack(data)
             self._machine.verify(snapshot.state)

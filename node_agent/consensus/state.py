@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 from rpds import HashTrieMap
 
+from hmcore.errors import ReleaseTooOld
 from hmcore.records import Cluster, Configuration, Event, KeyValue, Lock, Maintenance, Mute, Node, Registration
 from node_agent.consensus import codec, levels
 from node_agent.consensus.commands import Receipt
@@ -111,10 +112,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Draft:
-    """The state that a log entry leads to, in the making. `changes` are those of its tables, in order."""
+    """The state that a log entry leads to, in the making. `changes` are those of its tables, in order.
 
-    def __init__(self, state: State) -> None:
+    `latest`: the highest feature level that whoever applies the entry knows.
+    """
+
+    def __init__(self, state: State, latest: int = levels.LATEST) -> None:
         self.state = state
+        self.latest = latest
         self.changes: list[Change] = []
         self._events = len(state.events)
         self._tables: dict[Table, dict[str, Any]] = {}  # small ones, copied at their first change
@@ -214,8 +219,8 @@ def snapshot(state: State) -> bytes:
 _states: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(State)
 
 
-def restore(data: bytes) -> State:
-    """The state in a snapshot. Raises ValueError, saying what is wrong with it."""
+def restore(data: bytes, latest: int = levels.LATEST) -> State:
+    """The state in a snapshot. Raises ValueError, saying what is wrong with it, and ReleaseTooOld if it is of a level above `latest`."""
     if len(data) < _SNAPSHOT.size:
         raise ValueError("the snapshot ends early")
     magic, version, checksum = _SNAPSHOT.unpack_from(data)
@@ -229,8 +234,8 @@ def restore(data: bytes) -> State:
     except msgspec.DecodeError as error:
         raise ValueError(f"the snapshot cannot be read: {error}") from error
     state = replace(state, **{table: HashTrieMap(getattr(state, table)) or NOTHING for table in _PERSISTENT})
-    if state.level > levels.LATEST:
-        raise ValueError(f"the snapshot is of feature level {state.level}, this release knows {levels.LATEST}")
+    if state.level > latest:
+        raise ReleaseTooOld(state.level, latest)
     if state.digest and state.digest != digest(state):
         raise ValueError("the snapshot's digest is of another state")
     return state

@@ -16,6 +16,7 @@ import msgspec
 from hmcore.api import Heartbeat
 from hmcore.errors import HyperMeshError
 from node_agent.consensus.commands import Command, FormCluster, Refused, decode_result, encode
+from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.cluster import ClusterView, Proposer
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.lockkeeper import LockKeeper
@@ -189,6 +190,11 @@ class Leader:
         if self._hearing.hear(name, beat, self._clock()) or self._cluster.is_leader != self._leading:
             self._news.set()
 
+    def known(self) -> Known:
+        """The feature levels that the members and voters know, by their latest heartbeats."""
+        names = {*self._cluster.nodes, *self._cluster.report().voters}
+        return known(names, self._hearing.view(), self.now(), self._timing.suspect)
+
     async def run(self) -> None:
         while True:
             self._news.clear()
@@ -205,9 +211,15 @@ class Leader:
         """Observe, decide, propose. Returns how long to sleep if nothing is heard."""
         now = self._hearing.clock(self._clock())
         nodes = self._cluster.nodes
-        commands: list[Command] = (
-            [self._formation] if self._cluster.cluster is None else decide(nodes, self._hearing.view(), now, self._timing)
-        )
+        commands: list[Command]
+        if self._cluster.cluster is None:
+            view, patience = self._hearing.view(), self._timing.suspect
+            level = to_form_at(self._cluster.report().voters, view, now, patience)
+            if level is None:
+                return max(view.leader_since + patience - now, _SHORTEST)
+            commands = [msgspec.structs.replace(self._formation, level=level)]
+        else:
+            commands = decide(nodes, self._hearing.view(), now, self._timing)
         if commands:
             failure = await self._propose(commands)
             if failure is not None and failure != self.trouble:

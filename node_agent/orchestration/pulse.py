@@ -29,6 +29,7 @@ class Myself:
     role: Role
     release: str
     labels: Mapping[str, str]
+    level: int  # the highest feature level that our release knows
 
 
 class Condition(Protocol):
@@ -107,6 +108,7 @@ class Pulse:
             reasons=list(condition.reasons),
             labels=dict(self._me.labels),
             leaving=leaving,
+            level=self._me.level,
             registry=None if leaving else self._renewal(),
         )
         if beat != self._last:

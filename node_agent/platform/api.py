@@ -18,6 +18,7 @@ from hmcore.api import (
     MAINTAIN,
     MUTE,
     PING,
+    RAISE,
     REGISTRY,
     REPORT,
     REPORTS,
@@ -33,6 +34,8 @@ from hmcore.api import (
     MaintainRequest,
     MuteRequest,
     PingReply,
+    RaiseReply,
+    RaiseRequest,
     RegistryReply,
     ReportRequest,
     ReportsReply,
@@ -74,6 +77,7 @@ from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.locks import Locks
+from node_agent.platform.raising import Raising
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -98,6 +102,8 @@ class Agent(Protocol):
     def keys(self) -> Keys: ...
     @property
     def locks(self) -> Locks: ...
+    @property
+    def raising(self) -> Raising: ...
     @property
     def registry(self) -> RegistryLayer: ...
     @property
@@ -173,6 +179,9 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def mute(peer: Peer, request: MuteRequest) -> ChangeReply:
         return await agent.changes.mute(request, peer.identity)
 
+    async def raise_level(peer: Peer, request: RaiseRequest) -> RaiseReply:
+        return await agent.raising.carry_out(request, peer.identity)
+
     async def put_key(peer: Peer, request: PutKeyRequest) -> ChangeReply:
         return await agent.keys.put(request, peer.identity)
 
@@ -217,6 +226,7 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             REGISTRY: (READERS, registry),
             MAINTAIN: (CHANGERS, maintain),
             MUTE: (CHANGERS, mute),
+            RAISE: (CHANGERS, raise_level),
             PUT_KEY: (CHANGERS, put_key),
             DELETE_KEY: (CHANGERS, delete_key),
             GET_KEY: (READERS, get_key),

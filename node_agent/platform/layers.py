@@ -10,6 +10,7 @@ from hmcore.config.agent import AgentConfig
 from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
 from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
+from node_agent.consensus import levels
 from node_agent.consensus.commands import FormCluster
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
 from node_agent.consensus.observer import INTERVAL, TIMEOUT, ObserverLayer
@@ -25,6 +26,7 @@ from node_agent.platform.keys import Keys
 from node_agent.platform.lifecycle import Backoff, Managed
 from node_agent.platform.locks import Locks
 from node_agent.platform.peers import control_nodes, peer_addresses
+from node_agent.platform.raising import Raising
 from node_agent.platform.tally import Tally
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
@@ -116,6 +118,7 @@ class Layers:
             leader=lambda: self.cluster.leader,
             barrier=self.changes.confirm,
         )
+        self.raising = Raising(self.changes, None if self._leader is None else self._leader.known)
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
@@ -270,7 +273,7 @@ class Layers:
 
     def _make_orchestration(self, release: str, health: Callable[[], Health]) -> Orchestration:
         config, settings = self._config, self._config.settings
-        me = Myself(config.node, config.address, config.port, config.role, release, config.labels)
+        me = Myself(config.node, config.address, config.port, config.role, release, config.labels, levels.LATEST)
         return Orchestration(
             me=me,
             incarnation=self.incarnation,

@@ -29,6 +29,7 @@ from node_agent.platform.lifecycle import Managed
 from node_agent.platform.locks import Locks
 from node_agent.platform.monitoring import Monitoring
 from node_agent.platform.notify import notify, watchdog_interval
+from node_agent.platform.raising import Raising
 from node_agent.platform.release import running_release
 from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
@@ -219,6 +220,10 @@ class HyperMeshPlatform:
     @property
     def locks(self) -> Locks:
         return self._layers.locks
+
+    @property
+    def raising(self) -> Raising:
+        return self._layers.raising
 
     @property
     def forwarding(self) -> Forwarding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from hmcore.errors import ReleaseTooOld
 from hmcore.records import Cluster, Configuration, Node
 from node_agent.consensus import levels
 from node_agent.consensus.commands import Applied, ChangeVoters, FormCluster, RaiseFeatureLevel, Refused, Result, SetNodeState
@@ -16,8 +17,8 @@ def form_cluster(draft: Draft, command: FormCluster, entry: Entry) -> Result:
         if (known.id, known.bootstrap) == (command.id, command.bootstrap):
             return Applied(changed=False)
         return Refused(f"this is cluster {known.id} already")
-    if command.level > levels.LATEST:
-        return Refused(f"feature level {command.level} is unknown: this release knows {levels.LATEST}")
+    if command.level > draft.latest:
+        raise ReleaseTooOld(command.level, draft.latest)
     draft.replace(cluster=Cluster(id=command.id, bootstrap=command.bootstrap, feature_level=max(command.level, levels.BASE)))
     if draft.state.level >= levels.TRUSTED:
         draft.begin_digest()
@@ -31,8 +32,8 @@ def raise_level(draft: Draft, command: RaiseFeatureLevel, entry: Entry) -> Resul
         return Refused("the cluster is not formed yet")
     if command.level <= cluster.feature_level:
         return Applied(changed=False)
-    if command.level > levels.LATEST:
-        return Refused(f"feature level {command.level} is unknown: this release knows {levels.LATEST}")
+    if command.level > draft.latest:
+        raise ReleaseTooOld(command.level, draft.latest)
     had_digest = cluster.feature_level >= levels.TRUSTED
     draft.replace(cluster=replace(cluster, feature_level=command.level))
     if not had_digest:

@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from hmcore.api import Formation, FormRequest
+from hmcore.api import Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
-from hmcore.errors import HyperMeshError, InvalidRequest, PeerUnreachable, Unreachable
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
+from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NotLeader, PeerUnreachable, Unreachable
+from hmcore.records import FEATURE_LEVEL, ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmctl import layout
 from hmctl.actions.deploy import Deploy
 from hmctl.actions.hosts import Options
@@ -58,6 +58,8 @@ class World:
     dies: bool = False  # hmctl is killed once it has sent `form`
     down: set[str] = field(default_factory=set)
     strange: set[str] = field(default_factory=set)  # hosts whose SSH key nobody knows
+    level: int = FEATURE_LEVEL
+    holding_back: str = ""  # the node that runs a release which knows no higher level
 
     def alive(self, name: str) -> bool:
         return name not in self.down and self.machines[name].active
@@ -111,6 +113,18 @@ class MemoryAgents:
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
         return {host.name: self._ask(host.name, self._report) for host in hosts}
 
+    async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError:
+        return self._ask(host.name, self._raised)
+
+    def _raised(self, name: str) -> RaiseReply | HyperMeshError:
+        world = self.world
+        if name != world.leader():
+            return NotLeader("does not lead", leader=world.leader(), host=name)
+        if world.holding_back:
+            return LevelTooLow(f"the feature level stays at {world.level}: {world.holding_back} runs a release that knows no other")
+        before, world.level = world.level, FEATURE_LEVEL
+        return RaiseReply(index=9, level=world.level, changed=before != world.level)
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -135,6 +149,7 @@ class MemoryAgents:
             empty=not formed,
             permitted=name in world.permitted,
             formed=formed,
+            level=world.level if formed else 0,
         )
 
     def _report(self, name: str) -> NodeReport:
@@ -158,7 +173,7 @@ class MemoryAgents:
             reasons=[],
             containers=0,
             components=components,
-            raft=RaftReport(role="leader" if world.leader() == name else "follower", leader=world.leader()),
+            raft=RaftReport(role="leader" if world.leader() == name else "follower", leader=world.leader(), level=world.level),
             formed=world.knows(name),
             members=members,
         )

@@ -14,7 +14,7 @@ from memory_cluster import Bed, killed, make, no_probe
 from hmcore.errors import Interrupted, UsageError
 from hmctl import layout
 from hmctl.actions.deploy import consent
-from hmctl.phases import probe
+from hmctl.phases import level, probe
 from hmctl.phases.base import Step
 from hmctl.remote.fake import Fuse
 
@@ -342,6 +342,43 @@ async def test_a_new_release_is_sent_and_switched_to_and_the_old_one_kept(tmp_pa
         assert (machine.current, machine.started_release) == ("b" * 64, "b" * 64)
         assert machine.releases == {"a" * 64, "b" * 64}
     await settled(bed)
+
+
+async def test_the_last_step_of_an_upgrade_raises_the_feature_level(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.level, bed.digest = 1, "b" * 64  # formed by the release before
+    said = await bed.deploy(dry_run=True)
+    assert said.cluster_changes == ("raise the feature level to 2: every node runs a release that knows it",)
+    limited = await bed.deploy(limit="node1,node2")
+    assert (limited.exit_code(detailed=False), limited.cluster_changes, bed.world.level) == (0, (), 1)  # node3 may run anything
+    report = await bed.deploy()
+    assert (report.exit_code(detailed=False), report.cluster_changes, bed.world.level) == (0, ("raised the feature level to 2",), 2)
+    again = await bed.deploy()
+    assert (again.changed, again.cluster_changes) == (False, ())
+
+
+async def test_a_level_that_cannot_be_raised_is_said_and_tried_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(level, "PAUSE", 0.0)
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.level, bed.world.holding_back = 1, "node9"
+    report = await bed.deploy()
+    assert (report.exit_code(detailed=False), report.cluster_changes) == (3, ())
+    assert report.problems == ("the feature level stays at 1: node9 runs a release that knows no other",)
+    bed.world.holding_back = ""
+    assert (await bed.deploy()).cluster_changes == ("raised the feature level to 2",)
+
+
+async def test_the_level_is_not_raised_while_a_host_is_left_behind(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.world.level, bed.digest = 1, "b" * 64
+    bed.world.down = {"node3"}
+    report = await bed.deploy()
+    assert (report.exit_code(detailed=False), report.cluster_changes, bed.world.level) == (3, (), 1)
 
 
 async def test_an_agent_that_somebody_stopped_is_started_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmcore.errors import ReleaseTooOld
 from hmcore.records import Configuration, KeyValue
 from node_agent.consensus import levels, machine
 from node_agent.consensus.commands import (
@@ -82,9 +83,10 @@ def test_the_level_rises_by_one_command_and_never_sinks():
     state, _ = run(state, FORMED, RaiseFeatureLevel(level=levels.TRUSTED))
     again, result = run(state, RaiseFeatureLevel(level=levels.BASE))
     assert (again.level, result) == (levels.TRUSTED, Applied(changed=False))
-    unknown, result = run(state, RaiseFeatureLevel(level=levels.LATEST + 1))
-    assert unknown.level == levels.TRUSTED
-    assert isinstance(result, Refused)
+    with pytest.raises(ReleaseTooOld, match=f"knows feature level {levels.LATEST}, the cluster is at {levels.LATEST + 1}"):
+        run(state, RaiseFeatureLevel(level=levels.LATEST + 1))  # whoever went on would diverge
+    with pytest.raises(ReleaseTooOld):
+        run(State(), FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST + 1))
 
 
 class EarlierState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,12 +112,11 @@ def test_a_snapshot_at_the_base_level_holds_nothing_that_the_release_before_does
         msgspec.msgpack.decode(snapshot(raised)[10:], type=EarlierState)
 
 
-def test_a_snapshot_of_a_level_that_this_release_does_not_know_is_not_loaded(monkeypatch):
+def test_a_snapshot_of_a_level_that_this_release_does_not_know_is_not_loaded():
     state, _ = run(State(), FORMED, RaiseFeatureLevel(level=levels.TRUSTED))
     data = snapshot(state)
-    monkeypatch.setattr(levels, "LATEST", levels.BASE)
-    with pytest.raises(ValueError, match="feature level 2"):
-        restore(data)
+    with pytest.raises(ReleaseTooOld, match="knows feature level 1, the cluster is at 2"):
+        restore(data, latest=levels.BASE)
 
 
 keys = st.sampled_from(["a", "b", "c"])

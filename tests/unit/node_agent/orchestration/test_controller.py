@@ -16,6 +16,7 @@ from hmcore.config.settings import Membership
 from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Node, NodeState, RaftReport, Role
 from node_agent.consensus.machine import Entry, FormCluster, Refused, State, apply, encode_result
+from node_agent.orchestration.advance import Known
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.health import Health
@@ -34,6 +35,7 @@ class Log:
         self.refuses = ""
         self.attempts = 0
         self.requests: list[str] = []
+        self.voters = ["node1"]
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float) -> tuple[int, bytes]:
         self.attempts += 1
@@ -59,7 +61,7 @@ class Log:
         raise NotImplementedError
 
     def report(self) -> RaftReport:
-        raise NotImplementedError
+        return RaftReport(role="leader", leader="node1", voters=self.voters)
 
 
 class Bench:
@@ -72,7 +74,7 @@ class Bench:
         self.sent: list[tuple[float, str, Heartbeat]] = []
         self.health = Health(1.0)
         self.leader_changes = 0
-        me = Myself("node1", "10.0.0.1", 7443, role, "r1", {"zone": "a"})
+        me = Myself("node1", "10.0.0.1", 7443, role, "r1", {"zone": "a"}, level=2)
         self.incarnation = Incarnation(directory / "incarnation", lambda: 1000.0)
         self.leader = Leader(
             me="node1",
@@ -160,7 +162,7 @@ def test_the_first_leader_forms_then_takes_everybody_in(play):
     async def scenario(bench: Bench) -> None:
         bench.hear("node2")
         await asyncio.sleep(0.1)
-        assert bench.log.state.cluster == Cluster(id=FORMATION.id, bootstrap=FORMATION.bootstrap)
+        assert bench.log.state.cluster == Cluster(id=FORMATION.id, bootstrap=FORMATION.bootstrap, feature_level=2)
         assert {name: node.state for name, node in bench.log.state.nodes.items()} == {"node1": "ready", "node2": "ready"}
         assert len(set(bench.log.requests)) == len(bench.log.requests)
         before = bench.log.attempts
@@ -168,6 +170,35 @@ def test_the_first_leader_forms_then_takes_everybody_in(play):
             await asyncio.sleep(0.5)
             bench.hear("node2")
         assert bench.log.attempts == before, "liveness is not written"
+
+    play(scenario)
+
+
+def test_the_cluster_is_formed_at_the_level_that_all_voters_know(play):
+    async def scenario(bench: Bench) -> None:
+        bench.log.voters = ["node1", "node2", "node3"]
+        bench.hear("node2", level=2)
+        await asyncio.sleep(0.1)
+        assert bench.log.state.cluster is None, "node3 has a moment to be heard"
+        bench.hear("node3", level=1)
+        await asyncio.sleep(0.1)
+        assert bench.log.state.level == 1
+        assert bench.leader.known() == Known(1, (), (("node1", 2), ("node2", 2), ("node3", 1)))
+
+    play(scenario)
+
+
+def test_a_voter_that_is_not_there_delays_the_formation_only_so_long_and_nobody_vouches_for_it(play):
+    async def scenario(bench: Bench) -> None:
+        bench.log.voters = ["node1", "node2", "node3"]
+        for _ in range(9):
+            bench.hear("node2", level=2)
+            await asyncio.sleep(TIMING.suspect / 10)
+        assert bench.log.state.cluster is None
+        bench.hear("node2", level=2)
+        await asyncio.sleep(TIMING.suspect / 10 + 0.05)
+        assert bench.log.state.level == 1
+        assert bench.leader.known().silent == ("node3",)
 
     play(scenario)
 
@@ -300,7 +331,7 @@ def test_a_node_outgrows_what_the_cluster_remembers_of_it(tmp_path):
     sent: list[Heartbeat] = []
     incarnation = Incarnation(tmp_path / "incarnation", lambda: 1.0)
     incarnation.begin()
-    me = Myself("node1", "10.0.0.1", 7443, Role.CONTROL, "r1", {})
+    me = Myself("node1", "10.0.0.1", 7443, Role.CONTROL, "r1", {}, level=2)
     pulse = Pulse(me, incarnation, lambda: Health(1.0), lambda peer, kind, payload: True)
     sent.append(pulse.beat(["node2"], node("node1", incarnation=5_000_000)))
     assert sent[-1].incarnation == 5_000_001

@@ -11,14 +11,16 @@ from hmcore import api
 from hmcore.errors import InvalidRequest, PeerUnreachable, PermissionDenied
 from hmcore.locks import AcquireReply, AcquireRequest, LocksReply, LocksRequest, ReleaseRequest, RenewReply, RenewRequest
 from hmcore.pki import Identity, Kind
-from hmcore.records import Event, Node, NodeReport, RaftReport, Registration, Role
+from hmcore.records import Cluster, Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
 from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus.commands import Applied, encode_result
+from node_agent.orchestration.advance import Known
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
+from node_agent.platform.raising import Raising
 from node_agent.security.journal import Waiters
 
 MAY = {
@@ -34,6 +36,7 @@ MAY = {
     "registry.instances": {Kind.NODE},
     "registry.list": {Kind.OPERATOR, Kind.VIEWER},
     "health.mute": {Kind.OPERATOR},
+    "cluster.raise": {Kind.OPERATOR},
     "keys.put": {Kind.OPERATOR},
     "keys.delete": {Kind.OPERATOR},
     "keys.get": {Kind.OPERATOR, Kind.VIEWER},
@@ -47,6 +50,7 @@ BODIES = {
     "cluster.reports": api.ReportsRequest(nodes=["node2"]),
     "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
     "health.mute": api.MuteRequest(id="request-2", check="disk"),
+    "cluster.raise": api.RaiseRequest(id="request-5"),
     "registry.maintain": api.MaintainRequest(id="request-1", target="node1/", on=True),
     "keys.put": PutKeyRequest(id="request-3", key="a", value=b"1"),
     "keys.delete": DeleteKeyRequest(id="request-4", key="a"),
@@ -65,7 +69,7 @@ EVENT = Event(index=1, kind="node.joined", subject="node1", message="joined")
 
 class View:
     index = 7
-    cluster = None
+    cluster = Cluster(id="hm-abc123defg", bootstrap="b1")
     nodes = {"node2": msgspec.structs.replace(NODE, name="node2"), "node1": NODE}  # noqa: RUF012
     events = (EVENT,)
     registrations = {}  # noqa: RUF012
@@ -133,6 +137,7 @@ class Agent:
     changes = Changes("node1", View(), Log(), timeout=1)
     keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=changes.confirm)
     locks = Locks()
+    raising = Raising(changes, lambda: Known(2, (), (("node1", 2),)))
     registry = Registry()
     formed: str | None = None
 

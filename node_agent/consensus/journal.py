@@ -248,7 +248,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         self._tell_configuration()
 
     def _tell_configuration(self) -> None:
-        if self._configurations.latest != self._told:
+        if self._entries and self._configurations.latest != self._told:  # cleared, it is about to begin anew
             self._told = self._configurations.latest
             self.on_configuration()
 

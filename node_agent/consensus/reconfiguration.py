@@ -34,7 +34,8 @@ Wish = Add | Remove
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """`match`: up to which log index it holds what the leader holds. `answers`: connected, and heard within an election timeout."""
+    """`match`: up to which log index it holds what the leader holds. `answers`: it has taken something from the leader within an election
+    timeout, in this term and on this connection: so its disk was not emptied since."""
 
     match: int
     answers: bool

@@ -63,17 +63,18 @@ class Reconfigurer:
 
     def _view(self, engine: Engine) -> View:
         log, configuration, cluster = self._journal.entries, self._journal.configuration, self._replica.state.cluster
+        position = engine.commit_index - log[0].index  # negative: it does not know yet that its snapshot is committed
         names = {*configuration.voters, *configuration.learners} - {self._name}
         return View(
             name=self._name,
             configuration=configuration,
             commit_index=engine.commit_index,
-            own_term=log[engine.commit_index - log[0].index].term == engine.term,
+            own_term=position >= 0 and log[position].term == engine.term,
             last=log[-1].index,
             level=1 if cluster is None else cluster.feature_level,
             followers={name: Follower(engine.match(name), self._answers(name)) for name in names},
         )
 
     def _answers(self, name: str) -> bool:
-        heard = self._transport.heard.get(name)
-        return name in self._transport.connected and heard is not None and self._clock() - heard < self._patience
+        followed = self._transport.followed.get(name)
+        return followed is not None and self._clock() - followed < self._patience

@@ -84,6 +84,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             rules=protections,
         )
         self.heard: dict[str, float] = {}  # when each voter last said anything
+        self.followed: dict[str, float] = {}  # when each last took what we, leading in this term, sent on this connection
         self.refused = 0  # messages dropped because they were none
         self._complained: set[str] = set()  # about whom the log speaks already
         self.failure: ConsensusError | None = None
@@ -116,11 +117,13 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
     # --- connections
 
     def peer_up(self, peer: str) -> None:
+        self.followed.pop(peer, None)  # its disk may have been emptied meanwhile
         self._out(peer).reconnected()
         self.connected.add(peer)
         self.believe()
 
     def peer_down(self, peer: str) -> None:
+        self.followed.pop(peer, None)
         self._complained.discard(peer)
         self.connected.discard(peer)
         self._receiver.forget(peer)
@@ -262,6 +265,8 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             return None
         elif self._engine is not None:
             self.heard[peer] = self._clock()
+            if isinstance(message, NextIndex) and message.success and envelope.term == self._engine.term:
+                self.followed[peer] = self._clock()
             self._receiver.take(self._engine, Voter(peer), envelope.term, message)
         return message
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node_agent.consensus import codec, machine
+from node_agent.consensus import codec, entries, machine
 from node_agent.consensus.append_guard import Entry
 from node_agent.consensus.machine import Receipt, State
 from node_agent.consensus.member import Member
@@ -88,8 +88,9 @@ class Checks:
             if entry is None:
                 raise Violation("an entry was applied that nobody knows to be committed")
             if entry.command[:1] == codec.REGULAR:
-                batch = codec.loads(entry.command[1:])[1][0]
-                self._states[entry.index] = machine.apply_batch(self._states[self._latest], batch, entry.index)[0]
+                method, (batch,) = codec.loads(entry.command[1:])
+                before, configures = self._states[self._latest], method == entries.RECONFIGURE
+                self._states[entry.index] = machine.apply_batch(before, batch, entry.index, configures=configures).state
                 self._latest = entry.index
         known = self._states.get(state.index)
         if known is not state and known != state:

@@ -21,5 +21,9 @@ PLANS = {
     "rough": Plan(limits=TINY, faults=5.0),
     "crashy": Plan(limits=TINY, crash_in_write=0.006),
     "earlier": Plan(level=levels.BASE),
+    "members": Plan(spares=3),
+    "members-five": Plan(voters=5, spares=2, faults=3.0),
+    "members-rough": Plan(spares=2, limits=TINY, faults=5.0),
+    "members-calm": Plan(voters=1, spares=4, faults=0.5, limits=TINY),
     "disorder": Plan(habits=Habits(disorder=True)),
 }

@@ -17,6 +17,7 @@ from functools import partial
 import pysyncobj.syncobj
 from raft_sim_checks import Checks, Violation
 from raft_sim_disk import Crash, SimDisk
+from raft_sim_membership import Director
 from raft_sim_network import Habits, Network
 
 from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
@@ -52,6 +53,7 @@ class Plan:
     full_disks: bool = True
     power_losses: float = 0.6  # share of the crashes; the others end only the process, whose writes stay in memory
     level: int = levels.LATEST
+    spares: int = 0  # machines beside the voters that may become some; with any, voters are added and removed all the time
     late: bool = False  # one of the voters is not there when the cluster is formed
 
 
@@ -112,7 +114,7 @@ class Machine:
         self.disk.crashy = 0.0
         member = Member(
             name=self.name,
-            voters=list(self.world.machines),
+            voters=self.world.listed(self),
             disk=self.disk,
             timing=Timing(),
             links=self,
@@ -120,6 +122,7 @@ class Machine:
             rng=self.world.rnd,
             wake=self.kick,
             on_applied=lambda state: None,
+            wall_clock=self.world.clock,
             limits=plan.limits,
             protections=plan.protections,
         )
@@ -174,6 +177,7 @@ class Machine:
         if self.world.outcry is not None:
             raise Violation(self.world.outcry)
         self.world.checks.after_step(self.name, self.incarnation, member)
+        self.world.director.after_step(self, member)
         self.world.see(self, member)
         wanted = member.next_tick() + 0.001
         if wanted < self.ticking_at:
@@ -201,8 +205,10 @@ class World:
         self._count = 0
         self._retries: list[Proposal] = []
         self.network = Network(self, self.rnd, plan.habits)
-        names = [f"n{number}" for number in range(plan.voters)]
+        names = [f"n{number}" for number in range(plan.voters + plan.spares)]
+        self.founders = names[: plan.voters]
         self.machines = {name: Machine(self, name, SimDisk(self.rnd, lying=plan.lying_disk)) for name in names}
+        self.director = Director(self)
         self.network.hosts.update(self.machines)
         self._random = random.Random(seed + 1)
 
@@ -243,11 +249,15 @@ class World:
         return self
 
     def _run(self) -> None:
-        latecomer = self.rnd.choice(list(self.machines)) if self.plan.late and len(self.machines) > 2 else None  # a majority must form
+        latecomer = self.rnd.choice(self.founders) if self.plan.late and len(self.founders) > 2 else None  # a majority must form
         for name, machine_ in self.machines.items():
-            if name != latecomer:
+            if name not in self.founders:
+                self.after(self.rnd.uniform(0.0, 4.0), lambda machine_=machine_: self._restart(machine_))  # type: ignore[misc]
+            elif name != latecomer:
                 machine_.permitted = True
                 self.after(self.rnd.random() * 0.3, machine_.start)
+        if self.plan.spares:
+            self.director.begin()
         self.after(0.0, self.network.connect)
         self.after(0.5, self._client)
         if latecomer is not None:
@@ -256,6 +266,11 @@ class World:
         self.until(self.plan.seconds)
         self._heal()
         self._settle()
+
+    def listed(self, machine_: Machine) -> list[str]:
+        """The voters of its agent.yaml: all that may ever be some, or on a machine of the first hour those of then."""
+        first_hour = self.plan.spares and machine_.name in self.founders and (machine_.incarnation == 1 or self.rnd.random() < 0.5)
+        return self.founders if first_hour else list(self.machines)
 
     def _heal(self) -> None:
         self.log("--- healing")
@@ -280,8 +295,11 @@ class World:
                 probe = f"probe{self.now}"
                 self.propose(leaders[-1], Proposal(probe, machine.encode(machine.Noop())))
                 continue
-            states = [machine_.member.replica.state for machine_ in self.machines.values() if machine_.member and machine_.sound]
-            if probe in self.checks.acknowledged and len(states) == len(self.machines) and len({state.index for state in states}) == 1:
+            members = self.director.members()
+            states = [machine_.member.replica.state for machine_ in members if machine_.member and machine_.sound]
+            agreed = members and len(states) == len(members) and len({state.index for state in states}) == 1
+            learners = any(machine_.member and machine_.member.journal.configuration.learners for machine_ in members)
+            if probe in self.checks.acknowledged and agreed and not learners and not self.director.untold():
                 self.checks.in_the_end(states)
                 return
         raise Violation(self._stuck(probe))
@@ -291,7 +309,10 @@ class World:
             return "no progress after healing: no leader"
         if probe not in self.checks.acknowledged:
             return "no progress after healing: nothing is acknowledged"
-        if not all(machine_.sound for machine_ in self.machines.values()):
+        if untold := self.director.untold():
+            self.log("untold:", untold)
+            return "no progress after healing: one that was removed is never told"
+        if not all(machine_.sound for machine_ in self.director.members()):
             return "no progress after healing: a voter is never re-seeded"
         return "no progress after healing: a member never catches up"
 
@@ -449,17 +470,12 @@ class World:
 
     def _wipe(self, machine_: Machine) -> None:
         """Only if the others are a quorum, all with what they ever knew: or the entries that they share would be gone for good."""
-        others = [other for other in self.machines.values() if other is not machine_]
         formed = machine_.member is not None and machine_.member.formation().formed
-        if (
-            self.plan.wipes
-            and formed
-            and len(self.machines) > 2
-            and all(other.sound and other.member and other.member.journal.standing.formed for other in others)
-        ):
+        if self.plan.wipes and formed and len(self.machines) > 2 and self.director.spares(machine_):
             self.log("WIPE", machine_.name)
             self.seen["wipe"] += 1
             machine_.permitted = False
+            self.director.rest(2.0)
             self.crash(machine_)
             machine_.disk.wipe()
 

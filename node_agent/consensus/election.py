@@ -13,21 +13,21 @@ class Candidacy:
     def __init__(self, *, election_min: float, election_max: float) -> None:
         self._patience = election_min
         self._window = election_max  # long enough for pysyncobj's own random deadline to pass within
-        self._heard = float("-inf")
+        self.heard = float("-inf")  # when the leader last spoke
         self._until = float("-inf")
         self._next = float("-inf")
         self._term = -1
         self._grants: set[str] = set()
 
     def heard_leader(self, now: float) -> None:
-        self._heard = now
+        self.heard = now
 
     def leader_lives(self, now: float) -> bool:
         """Whether the leader was heard too recently for anybody's candidacy to be welcome."""
-        return now - self._heard < self._patience
+        return now - self.heard < self._patience
 
     def silence(self, now: float) -> float:
-        return now - self._heard
+        return now - self.heard
 
     def may_stand(self, now: float) -> bool:
         return now < self._until
@@ -42,7 +42,7 @@ class Candidacy:
 
     def wake(self) -> float:
         """When `due` can next become true."""
-        return max(self._next, self._until, self._heard + self._patience)
+        return max(self._next, self._until, self.heard + self._patience)
 
     def ask(self, now: float, *, name: str, term: int, jitter: float) -> None:
         """The others are being asked whether they would vote for `name` in `term`. `jitter` is random, 0..1: two that ask in step would

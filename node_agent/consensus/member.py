@@ -261,7 +261,9 @@ class Member:
         if self.full is not None or engine is None:
             return self._retry_at
         deadline = engine.heartbeat_deadline if engine.leads else self.transport.wake()
-        return min(deadline, self._retry_at) if self.store.postponed or self._adrift else deadline
+        if self.transport.abstains:
+            deadline = min(deadline, max(self._retry_at, self._viewpoint.leader_given_up))
+        return min(deadline, self._retry_at) if self.store.postponed else deadline
 
     @property
     def _alone(self) -> bool:

@@ -54,7 +54,12 @@ class Viewpoint:
 
     @property
     def leader_heard(self) -> bool:
-        return self._transport.candidacy.silence(self._clock()) <= self._patience
+        return self._clock() <= self.leader_given_up
+
+    @property
+    def leader_given_up(self) -> float:
+        """When a leader that is not heard again counts as gone."""
+        return self._transport.candidacy.heard + self._patience
 
     def outlook(self, fault: HyperMeshError | None, warning: str | None) -> Outlook:
         engine, configuration = self.engine, self._journal.configuration

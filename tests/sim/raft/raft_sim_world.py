@@ -268,8 +268,9 @@ class World:
         self._settle()
 
     def listed(self, machine_: Machine) -> list[str]:
-        """The voters of its agent.yaml: all that may ever be some, or on a machine of the first hour those of then."""
-        first_hour = self.plan.spares and machine_.name in self.founders and (machine_.incarnation == 1 or self.rnd.random() < 0.5)
+        """The voters of its agent.yaml: all that may ever be some; on a machine of the first hour maybe still those of then, as long as it
+        need not look there for a cluster that it has forgotten."""
+        first_hour = self.plan.spares and machine_.permitted and (machine_.incarnation == 1 or self.rnd.random() < 0.5)
         return self.founders if first_hour else list(self.machines)
 
     def _heal(self) -> None:
@@ -305,6 +306,10 @@ class World:
         raise Violation(self._stuck(probe))
 
     def _stuck(self, probe: str | None) -> str:
+        for machine_ in self.machines.values():
+            if machine_.member is not None:
+                journal = machine_.member.journal
+                self.log(machine_.name, machine_.member.outlook, journal.standing, journal.configuration)
         if not any(machine_.leads for machine_ in self.machines.values()):
             return "no progress after healing: no leader"
         if probe not in self.checks.acknowledged:

@@ -27,6 +27,10 @@ SEEDS = {
     "rough": 25,
     "crashy": 12,
     "earlier": 16,
+    "members": 16,
+    "members-five": 12,
+    "members-rough": 16,
+    "members-calm": 8,
     "disorder": 12,
 }
 
@@ -48,7 +52,9 @@ def test_raft_holds(plan):
         seen["acknowledged"] += len(world.checks.acknowledged)
         seen["leaders"] += world.checks.leaders
     assert seen["acknowledged"] > 0
-    if plan != "one":
+    if PLANS[plan].spares:
+        assert min(seen[kind] for kind in ("Add: Done", "Remove: Done", "Remove: HandOver", "Add: Wait", "Remove: Propose")) > 0
+    if plan not in ("one", "members-calm"):
         assert (
             min(seen[kind] for kind in ("crash", "kill", "stopped", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0
         )
@@ -58,6 +64,7 @@ def test_raft_holds(plan):
 plans = st.builds(
     Plan,
     voters=st.sampled_from([1, 2, 3, 4, 5]),
+    spares=st.sampled_from([0, 0, 2]),
     seconds=st.floats(3, 12),
     faults=st.floats(0.5, 6),
     client_pauses=st.sampled_from([(0.005,), (0.005, 0.03, 0.08), (0.5,)]),

@@ -269,7 +269,8 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding.
+    """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding |
+    damaged (what is on its disk).
 
     `level`: the feature level in force; 0 where none is known. `knows`: the highest that the node's release knows.
     """

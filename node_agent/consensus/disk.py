@@ -61,9 +61,7 @@ def storage_error(error: OSError, path: str) -> ConsensusError:
 
 
 def damaged(path: str, offset: int, message: str) -> StorageDamaged:
-    directory = os.path.dirname(path)
-    fix = f"systemctl stop hypermesh-agent && mv {directory} {directory}.damaged && systemctl start hypermesh-agent"
-    return StorageDamaged(f"{message}; to re-seed this node from its peers, run the fix there", path=path, offset=offset, fix=fix)
+    return StorageDamaged(f"{message}; this node must be re-seeded from its peers", path=path, offset=offset, fix="hmctl raft reseed NODE")
 
 
 class _AppendOnly:

@@ -12,7 +12,7 @@ import msgspec
 
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow
+from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, StorageDamaged
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import levels, machine, receipts
 from node_agent.consensus.commands import Receipt, decode
@@ -42,18 +42,31 @@ class VoterLayer:
         self._opened_before = False
         self._open = False
         self._ever_formed = False
+        self._damage: StorageDamaged | None = None
 
     async def initialize(self) -> None:
+        """What is damaged on the disk is never loaded, but keeps only this layer from working: the rest of the node goes on, and the
+        operator is told by the node itself what is the matter (docs/adr/0032)."""
         if self._opened_before:
             self._reconnect()
         self._opened_before = True
-        await self.raft.open()
-        self._open = True
+        self._damage = None
+        try:
+            await self.raft.open()
+        except StorageDamaged as error:
+            log.error("%s; to mend it: %s", error, error.fix)
+            self._damage = error
+        else:
+            self._open = True
 
     async def run(self) -> None:
+        if self._damage is not None:
+            await asyncio.Event().wait()  # for the end of the agent: nothing mends itself here
         await self.raft.run()
 
-    async def check(self) -> str | None:
+    async def check(self) -> str | HyperMeshError | None:
+        if self._damage is not None:
+            return self._damage
         if self.serving and (trouble := self.raft.trouble):
             return trouble
         return low_disk(self._config.data_dir)
@@ -112,6 +125,8 @@ class VoterLayer:
         return self.raft.leads_in
 
     def report(self) -> RaftReport:
+        if self._damage is not None:
+            return RaftReport(role="damaged", voters=[voter.name for voter in self._config.voters], knows=levels.LATEST)
         if not self._open:  # starting, or failed: the component's state says which
             voters = [voter.name for voter in self._config.voters]
             return RaftReport(role="follower" if self._ever_formed else "unformed", voters=voters, knows=levels.LATEST)
@@ -129,10 +144,13 @@ class VoterLayer:
 
     @property
     def formed(self) -> bool:
-        self._ever_formed = self._ever_formed or (self._open and self.raft.formation().formed)
+        self._ever_formed = self._ever_formed or self._damage is not None or (self._open and self.raft.formation().formed)
         return self._ever_formed
 
     def formation(self) -> Formation:
+        """Raises StorageDamaged: nobody knows what this node took part in."""
+        if self._damage is not None:
+            raise self._damage
         status = self.raft.formation()
         return Formation(
             bootstrap=self._config.bootstrap,
@@ -151,6 +169,8 @@ class VoterLayer:
         """
         if request.bootstrap != self._config.bootstrap:
             raise InvalidRequest(f"this node was set up for another formation ({self._config.bootstrap})", fix="hmctl deploy")
+        if self._damage is not None:
+            raise self._damage
         voters = self.raft.report().voters
         if sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
             message = f"this node was set up to form with {', '.join(voters)}, and is asked to form with {', '.join(request.voters)}"
@@ -181,6 +201,8 @@ class VoterLayer:
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         """Raises what RaftNode.propose raises, and LevelTooLow: such a command must not even reach the log."""
+        if self._damage is not None:
+            raise self._damage
         state = self.raft.state
         if state.level < levels.LATEST and (refused := machine.too_new(state, decode(command))) is not None:
             raise LevelTooLow(refused.reason, fix="hmctl deploy")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmcore.errors import ConsensusError, HyperMeshError
+from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, StorageDamaged
 from hmcore.records import RaftReport
 from node_agent.consensus import engine
 from node_agent.consensus.commands import Proposal, Receipt
@@ -90,8 +90,9 @@ class RaftNode:
         )
         try:
             member.open()
-        except BaseException:
+        except BaseException as error:
             member.close()
+            self._name_the_remedy(error)
             raise
         if member.journal.torn:
             logger.warning("%s: dropped %d bytes of a write that a crash interrupted", member.journal.path, member.journal.torn)
@@ -106,6 +107,7 @@ class RaftNode:
         member, awake = self._opened(), self._awake
         while self._member is member:
             if member.failure is not None:
+                self._name_the_remedy(member.failure)
                 self._on_fatal(member.failure)
                 raise member.failure
             try:
@@ -116,6 +118,10 @@ class RaftNode:
             awake.clear()
             if self._member is member:
                 member.tick()
+
+    def _name_the_remedy(self, error: BaseException) -> None:
+        if isinstance(error, StorageDamaged | CommittedConflict):
+            error.fix = f"hmctl raft reseed {self._name}"
 
     async def stop(self) -> None:
         """End `run` and let go of the files. Harmless if never opened, or twice."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from clusters import AGENT, Cluster
 
@@ -144,6 +146,10 @@ def _reasons(document: dict[str, object], node: str) -> list[str]:
     return next(n for n in document["nodes"] if n["name"] == node)["reasons"]  # type: ignore[attr-defined,no-any-return]
 
 
+def _state(document: dict[str, object], node: str) -> str:
+    return next(n for n in document["nodes"] if n["name"] == node)["state"]  # type: ignore[attr-defined,no-any-return]
+
+
 def test_a_node_that_lost_its_disk_is_reseeded_and_forms_nothing(cluster: Cluster) -> None:
     node = next(name for name in cluster.names if name != leader_of(cluster))
     cluster.inside(node, "sh", "-ec", f"systemctl stop {AGENT}; rm -rf /var/lib/hypermesh/raft; systemctl start {AGENT}")
@@ -151,17 +157,44 @@ def test_a_node_that_lost_its_disk_is_reseeded_and_forms_nothing(cluster: Cluste
     assert len(cluster.leaders()) == 1
 
 
-def test_a_damaged_journal_is_refused_with_the_way_out(cluster: Cluster) -> None:
+def test_a_damaged_journal_is_told_by_status_and_mended_with_the_command_that_it_names(cluster: Cluster) -> None:
     node = next(name for name in cluster.names if name != leader_of(cluster))
     spoil = "import sys; p = sys.argv[1]; b = bytearray(open(p, 'rb').read()); b[len(b) // 3] ^= 255; open(p, 'wb').write(b)"
     cluster.inside(node, "systemctl", "stop", AGENT)
     cluster.inside(node, "python3", "-c", spoil, "/var/lib/hypermesh/raft/journal")
-    cluster.inside(node, "systemctl", "start", "--no-block", AGENT)
+    spoiled = cluster.inside(node, "sha256sum", "/var/lib/hypermesh/raft/journal").split()[0]
+    cluster.inside(node, "systemctl", "start", AGENT)
+
+    def complaint(document: dict[str, object]) -> dict[str, str] | None:
+        checks: list[dict[str, str]] = document["checks"]  # type: ignore[assignment]
+        return next((check for check in checks if "raft/journal is damaged at byte" in check["message"]), None)
+
+    cluster.until(complaint, 20, f"status says that the journal of {node} is damaged")
+    said = complaint(cluster.status())
+    assert said is not None
+    assert node in said["message"]
+    assert said["fix"] == f"hmctl raft reseed {node}"
+    assert "/var/lib/hypermesh/raft/journal is damaged at byte" in cluster.journal(node)
+    done = json.loads(cluster.run(*said["fix"].split()[1:], "--yes", "-o", "json").stdout)
+    assert done["node"] == node
+    assert spoiled in cluster.inside(node, "sha256sum", f"{done['kept']}/journal"), "what was damaged is kept"
+    cluster.until_healthy()
+    assert len(cluster.leaders()) == 1
+    cluster.inside(node, "rm", "-r", done["kept"])
+
+
+def test_re_seeding_is_refused_where_the_others_are_no_quorum(cluster: Cluster) -> None:
+    node, other = [name for name in cluster.names if name != leader_of(cluster)]
+    before = cluster.agent_pid(node)
+    cluster.inside(other, "systemctl", "stop", AGENT)
     try:
-        cluster.until(lambda document: "damaged" in cluster.journal(node), 15, "the agent names the damage")
-        assert "/var/lib/hypermesh/raft/journal is damaged at byte" in cluster.journal(node)
+        cluster.until(lambda document: _state(document, other) in ("down", "unreachable"), 15, f"{other} is away")
+        refused = cluster.run("raft", "reseed", node, "--yes", check=False)
+        assert refused.returncode == 1
+        assert "without it there is no quorum" in refused.stderr
+        assert cluster.agent_pid(node) == before
     finally:
-        cluster.inside(node, "sh", "-c", f"systemctl stop {AGENT}; rm -rf /var/lib/hypermesh/raft; systemctl start {AGENT}")
+        cluster.inside(other, "systemctl", "start", AGENT)
 
 
 def test_a_paused_host_is_noticed_and_rejoins(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cluster import CLUSTER, WAIT, AgentProcess, ClusterOfProcesses
 
 from hmcore.pki import Identity, Kind, create_authority, create_request, sign_request
+from hmcore.records import ComponentState
 from node_agent.transport.identity import node_key
 
 
@@ -173,7 +174,13 @@ async def test_a_damaged_journal_is_never_loaded(lone: ClusterOfProcesses) -> No
     content = bytearray(journal.read_bytes())
     content[len(content) // 3] ^= 0xFF
     journal.write_bytes(content)
-    await asyncio.to_thread(fails_with, lone, "is damaged at byte")
+    node.start()  # the rest of the agent comes up, and says what is the matter
+    reports = await lone.until(lambda reports: "node1" in reports and reports["node1"].components["consensus"].error)
+    consensus = reports["node1"].components["consensus"]
+    assert consensus.state is ComponentState.DEGRADED
+    assert f"{journal} is damaged at byte" in str(consensus.error)
+    assert consensus.fix == "hmctl raft reseed node1"
+    assert (reports["node1"].raft.role, reports["node1"].raft.leader, reports["node1"].members) == ("damaged", None, [])
     assert journal.read_bytes() == content
 
 

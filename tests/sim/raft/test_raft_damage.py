@@ -158,7 +158,7 @@ def test_every_single_bit_of_a_snapshot():
             disk = SimDisk(random.Random(1))
             disk.create("snapshot").append(bytes(flipped))
             with pytest.raises(StorageDamaged) as caught:
-                SnapshotStore(disk, Replica()).load()
+                SnapshotStore(disk, Replica(), Journal(disk)).load()
             assert caught.value.path == "/sim/snapshot"
 
 
@@ -170,4 +170,4 @@ def test_a_snapshot_that_ends_early_or_late_is_damage(kept, zeros):
         disk = SimDisk(random.Random(1))
         disk.create("snapshot").append(content)
         with pytest.raises(StorageDamaged):
-            SnapshotStore(disk, Replica()).load()
+            SnapshotStore(disk, Replica(), Journal(disk)).load()

@@ -135,7 +135,7 @@ def test_a_snapshot_is_in_its_place_before_the_journal_lets_go_of_what_it_covers
     disk.rename("snapshot.new", "snapshot")
     disk.kill()
     for attempt in range(2):
-        found = SnapshotStore(disk, Replica()).load()
+        found = SnapshotStore(disk, Replica(), Journal(disk)).load()
         assert found is not None
         journal = opened(disk, found.anchor)
         assert journal[:] == LOG[2:]

@@ -227,6 +227,12 @@ def sample_resolution() -> object:
     return msgspec.structs.replace(resolution(found, "shop/web", Filter(), Strategy.WEIGHTED), chosen=["node1/web"])
 
 
+def sample_reseeding() -> object:
+    from hmctl.actions.reseed import Reseeded
+
+    return Reseeded(node="node1", kept="/var/lib/hypermesh/raft.aside-1", leader="node2", index=7, seconds=3.5)
+
+
 def sample_maintenance() -> object:
     from hmctl.actions.service import MaintenanceChange
 
@@ -259,6 +265,7 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl service ls": sample_services,
     "hmctl service resolve": sample_resolution,
     "hmctl service maintain": sample_maintenance,
+    "hmctl raft reseed": sample_reseeding,
     "hmctl deploy": sample_deploy,
     "hmctl reset": sample_deploy,
     "hmctl config diff": sample_config_diff,

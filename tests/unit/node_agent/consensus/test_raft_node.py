@@ -162,8 +162,9 @@ async def test_a_damaged_journal_is_refused_and_can_be_tried_again(tmp_path):
     file.write_bytes(data)
     node = Cluster(tmp_path).make("n1")
     for _ in range(2):  # the lock is let go of
-        with pytest.raises(StorageDamaged):
+        with pytest.raises(StorageDamaged) as caught:
             await node.open()
+        assert caught.value.fix == "hmctl raft reseed n1"
     assert node.trouble == "not open"
 
 

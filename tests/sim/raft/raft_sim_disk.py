@@ -35,6 +35,8 @@ class SimDisk:
         self.lying = lying
         self.full = False
         self.failing = False  # the next sync fails for good
+        self.latency = 0.0  # seconds that a sync takes
+        self.waited = 0.0  # for syncs, since somebody last set this to zero
         self.dead = False
         self.crashy = 0.0
         self._names: dict[str, _Inode] = {}
@@ -148,6 +150,7 @@ class SimFile:
 
     def sync(self) -> None:
         self._disk.step()
+        self._disk.waited += self._disk.latency
         if self._disk.failing:
             self._disk.failing = False
             self._inode.pending = []

@@ -56,12 +56,14 @@ class Network:
 
     # --- messages
 
-    def send(self, sender: str, receiver: str, payload: bytes) -> bool:
+    def send(self, sender: str, receiver: str, payload: bytes, later: float = 0.0) -> bool:
+        """`later`: seconds until the sender comes to it, busy as it is."""
         epoch = self.hosts[sender].connections.get(receiver)
         if epoch is None or not self.hosts[sender].alive:
             return False
         key = (sender, receiver, epoch)
         delay = self.rnd.choice(self.habits.delays) if self.rnd.random() >= self.habits.slow else self.rnd.uniform(0.05, 0.4)
+        delay += later
         if self.habits.disorder:
             process = self.hosts[receiver].incarnation
             for _ in range(1 if self.rnd.random() > 0.05 else 2):

@@ -25,5 +25,6 @@ PLANS = {
     "members-five": Plan(voters=5, spares=2, faults=3.0),
     "members-rough": Plan(spares=2, limits=TINY, faults=5.0),
     "members-calm": Plan(voters=1, spares=4, faults=0.5, limits=TINY),
+    "slow-disks": Plan(slow_disks=(0.02, 0.2, 1.0), crash_in_write=0.002),
     "disorder": Plan(habits=Habits(disorder=True)),
 }

@@ -48,6 +48,7 @@ class Plan:
     habits: Habits = field(default_factory=Habits)
     protections: Protections = ALL
     lying_disk: bool = False
+    slow_disks: tuple[float, ...] = ()  # seconds that a sync may take, for a while, on one machine or all
     crash_in_write: float = 0.0004
     wipes: bool = True
     full_disks: bool = True
@@ -92,7 +93,7 @@ class Machine:
     # --- the network's calls
 
     def send(self, peer: str, payload: bytes) -> bool:
-        return not self.disk.dead and self.world.network.send(self.name, peer, payload)
+        return not self.disk.dead and self.world.network.send(self.name, peer, payload, self.disk.waited)
 
     def peer_up(self, peer: str) -> None:
         self.step(lambda member: member.peer_up(peer))
@@ -157,6 +158,18 @@ class Machine:
         member = self.member
         if member is None:
             return
+        before, self.world.busy = self.world.busy, self
+        self.disk.waited = 0.0
+        try:
+            self._step(member, work)
+        finally:
+            if self.disk.waited:  # what comes meanwhile waits: a sync holds the whole agent up
+                self.world.seen["waited for the disk"] += 1
+                self.paused_until = max(self.paused_until, self.world.now + self.disk.waited)
+                self.disk.waited = 0.0
+            self.world.busy = before
+
+    def _step(self, member: Member, work: Callable[[Member], None]) -> None:
         try:
             work(member)
         except Crash:
@@ -204,6 +217,7 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._retries: list[Proposal] = []
+        self.busy: Machine | None = None  # whose step it is
         self.network = Network(self, self.rnd, plan.habits)
         names = [f"n{number}" for number in range(plan.voters + plan.spares)]
         self.founders = names[: plan.voters]
@@ -216,7 +230,7 @@ class World:
 
     def clock(self) -> float:
         self.now += 2e-5  # pysyncobj's loops wait for time to pass
-        return self.now
+        return self.now + (self.busy.disk.waited if self.busy is not None else 0.0)
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
         self._count += 1
@@ -263,6 +277,8 @@ class World:
         if latecomer is not None:
             self.after(3.0, self.machines[latecomer].start)
         self.after(1.0, self._fault)
+        if self.plan.slow_disks:
+            self.after(1.5, self._slow)
         self.until(self.plan.seconds)
         self._heal()
         self._settle()
@@ -282,6 +298,7 @@ class World:
             machine_.paused_until = 0.0
             machine_.disk.crashy = 0.0
             machine_.disk.full = machine_.disk.failing = False
+            machine_.disk.latency = 0.0
             if not machine_.alive:
                 machine_.start()
 
@@ -468,6 +485,17 @@ class World:
             self.seen["full"] += 1
             machine_.disk.full = True
             self.after(self.rnd.choice((0.3, 1.5, 3.0)), lambda: setattr(machine_.disk, "full", False))
+
+    def _slow(self) -> None:
+        if not self.faulty:
+            return
+        latency = self.rnd.choice(self.plan.slow_disks)
+        machines = list(self.machines.values())
+        for machine_ in machines if self.rnd.random() < 0.2 else [self._pick(machines)]:
+            self.log("SLOW", machine_.name, latency)
+            machine_.disk.latency = latency
+            self.after(self.rnd.choice((0.5, 2.0, 4.0)), partial(setattr, machine_.disk, "latency", 0.0))
+        self.after(self.rnd.uniform(0.5, 2.0), self._slow)
 
     def _fail(self, machine_: Machine) -> None:
         self.log("FAIL", machine_.name)

@@ -31,6 +31,7 @@ SEEDS = {
     "members-five": 12,
     "members-rough": 16,
     "members-calm": 8,
+    "slow-disks": 16,
     "disorder": 12,
 }
 
@@ -54,6 +55,8 @@ def test_raft_holds(plan):
     assert seen["acknowledged"] > 0
     if PLANS[plan].spares:
         assert min(seen[kind] for kind in ("Add: Done", "Remove: Done", "Remove: HandOver", "Add: Wait", "Remove: Propose")) > 0
+    if PLANS[plan].slow_disks:
+        assert seen["waited for the disk"] > 0
     if plan not in ("one", "members-calm"):
         assert (
             min(seen[kind] for kind in ("crash", "kill", "stopped", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0

@@ -65,7 +65,7 @@ class Missing:
 
 
 class Present(NamedTuple):
-    """`created` and `changed`: None as long as only a write without an answer knows. `floor`: the largest index known of a change."""
+    """`created` and `changed`: None as long as only a write without an answer knows. `floor`: later changes have larger indexes."""
 
     value: bytes
     created: int | None
@@ -82,7 +82,10 @@ State = Present | Absent
 
 class Keys:
     """One partition a key. Where an index is not known, what it could be is not narrowed down by refusals: that forgives too much, never
-    too little."""
+    too little. `shared`: changes of a key may share an index, if they can travel in one log entry."""
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self._shared = shared
 
     def start(self) -> State:
         return Absent()
@@ -94,11 +97,10 @@ class Keys:
         return isinstance(request, Get) or isinstance(answer, Refused | Unchanged)
 
     def step(self, state: State, request: Request, answer: Any) -> State | None:
-        match request:
-            case Get():
-                return _found(state, answer)
-            case Put() | Delete():
-                return _written(state, request, answer)
+        after = _found(state, answer) if isinstance(request, Get) else _written(state, request, answer)
+        if self._shared and after is not None and after.floor > state.floor:
+            return after._replace(floor=after.floor - 1)
+        return after
 
 
 def _found(state: State, answer: Any) -> State | None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pysyncobj.syncobj
+from linearizability import Outcome
 from raft_sim_checks import Checks, Violation
+from raft_sim_clients import Clients
 from raft_sim_disk import Crash, SimDisk
 from raft_sim_membership import Director
 from raft_sim_network import Habits, Network
@@ -55,6 +57,8 @@ class Plan:
     power_losses: float = 0.6  # share of the crashes; the others end only the process, whose writes stay in memory
     level: int = levels.LATEST
     spares: int = 0  # machines beside the voters that may become some; with any, voters are added and removed all the time
+    clients: int = 3  # whose history is checked; the others only write
+    inside: bool = True  # False: nobody looks inside the members, only what clients were told is judged
     late: bool = False  # one of the voters is not there when the cluster is formed
 
 
@@ -183,14 +187,17 @@ class Machine:
         if isinstance(member.failure, StorageFailed):
             self.world.seen["stopped"] += 1
             self.disk.dead = True
+        inside = self.world.plan.inside
         if self.disk.dead:  # also when pysyncobj's bare excepts swallowed the Crash
-            self.world.checks.last_words(self.name, self.incarnation, member)
+            if inside:
+                self.world.checks.last_words(self.name, self.incarnation, member)
             self.world.crash(self)
             return
-        if self.world.outcry is not None:
+        if self.world.outcry is not None and inside:
             raise Violation(self.world.outcry)
-        self.world.checks.after_step(self.name, self.incarnation, member)
-        self.world.director.after_step(self, member)
+        if inside:
+            self.world.checks.after_step(self.name, self.incarnation, member)
+            self.world.director.after_step(self, member)
         self.world.see(self, member)
         wanted = member.next_tick() + 0.001
         if wanted < self.ticking_at:
@@ -225,6 +232,7 @@ class World:
         self.director = Director(self)
         self.network.hosts.update(self.machines)
         self._random = random.Random(seed + 1)
+        self.clients = Clients(self, seed + 2, plan.clients)
 
     # --- time
 
@@ -274,6 +282,7 @@ class World:
             self.director.begin()
         self.after(0.0, self.network.connect)
         self.after(0.5, self._client)
+        self.clients.start()
         if latecomer is not None:
             self.after(3.0, self.machines[latecomer].start)
         self.after(1.0, self._fault)
@@ -282,6 +291,10 @@ class World:
         self.until(self.plan.seconds)
         self._heal()
         self._settle()
+        verdict = self.clients.verdict()
+        if verdict.outcome is not Outcome.OK:
+            self.log(verdict.explain())
+            raise Violation(f"the history is {verdict.outcome.value}")
 
     def listed(self, machine_: Machine) -> list[str]:
         """The voters of its agent.yaml: all that may ever be some; on a machine of the first hour maybe still those of then, as long as it
@@ -318,7 +331,9 @@ class World:
             agreed = members and len(states) == len(members) and len({state.index for state in states}) == 1
             learners = any(machine_.member and machine_.member.journal.configuration.learners for machine_ in members)
             if probe in self.checks.acknowledged and agreed and not learners and not self.director.untold():
-                self.checks.in_the_end(states)
+                self.clients.read_all(states[0])
+                if self.plan.inside:
+                    self.checks.in_the_end(states)
                 return
         raise Violation(self._stuck(probe))
 

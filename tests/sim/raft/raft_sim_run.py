@@ -6,6 +6,9 @@ import sys
 import time
 import traceback
 from collections import Counter
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "linearizability"))  # as pytest has it
 
 from raft_sim_checks import Violation
 from raft_sim_plans import PLANS

@@ -12,8 +12,6 @@ from raft_sim_clients import Clients, found
 from raft_sim_plans import PLANS
 from raft_sim_world import World
 
-from node_agent.consensus.rules import ALL
-
 
 class AskNobody(Clients):
     """Read what the leader has, whether or not it still is one."""
@@ -44,11 +42,6 @@ def test_clients_get_answers():
 def test_a_leader_that_asks_nobody_is_caught(monkeypatch):
     monkeypatch.setattr(raft_sim_world, "Clients", AskNobody)
     assert Outcome.ILLEGAL in outcomes(PLANS["three"], range(200))
-
-
-def test_a_member_that_forgot_and_votes_is_caught():
-    plan = dataclasses.replace(PLANS["rough"], protections=dataclasses.replace(ALL, reseeding_abstains=False))
-    assert Outcome.ILLEGAL in outcomes(plan, range(200))
 
 
 @pytest.mark.parametrize("plan", ["three", "rough"])

@@ -31,6 +31,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   │   └── LevelTooLow        the cluster's feature level does not allow it yet: not all nodes would understand it
 │   ├── NotLeader              ask `leader` instead
 │   ├── NoQuorum               too few voters reachable to decide anything
+│   ├── ChangeUnfinished       the voters are not yet as wished; asking again goes on from there
 │   └── InternalFault          the other end failed; its own log says why
 ├── PkiError                   a certificate, request or key that is not acceptable
 ├── ConsensusError
@@ -231,6 +232,12 @@ class NotLeader(CallRefused):
 
 class NoQuorum(CallRefused):
     kind = "no-quorum"
+
+
+class ChangeUnfinished(CallRefused):
+    """A change of the voters is not done in time; why, and how far it is. What was begun stays: asking again goes on from there."""
+
+    kind = "change-unfinished"
 
 
 class InternalFault(CallRefused):

@@ -8,6 +8,7 @@ from hmcore.errors import (
     Backpressure,
     CallRefused,
     CallTimeout,
+    ChangeUnfinished,
     ConnectionLost,
     FrameError,
     HyperMeshError,
@@ -24,7 +25,7 @@ from hmcore.stoq.frames import Fault
 OK = ""  # how a call ended that was answered; see `kind_of` for the others
 
 _KINDS: dict[str, type[CallRefused]] = {
-    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, InternalFault)
+    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, ChangeUnfinished, InternalFault)
 }
 
 

@@ -14,7 +14,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     `formed`: it knows that the cluster was formed. `reseeding`: its disk was empty although the cluster exists, so it may have voted and
     acknowledged before; until it has applied an entry of a term of at least `floor`, it neither votes nor stands (docs/adr/0026).
     `voters`, `learners`, `configured` (a log index): what this node knew of the configuration without its log. 0: as the cluster was formed
-    (docs/adr/0045); else it was told that this one is committed, by others who know (docs/adr/0069).
+    (docs/adr/0045); else it was told that this one is committed, and was in force at log index `known`, by others who know (docs/adr/0069).
     """
 
     bootstrap: str = ""
@@ -24,6 +24,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     voters: tuple[str, ...] = ()
     learners: tuple[str, ...] = ()
     configured: int = 0
+    known: int = 0
 
 
 class Add(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -29,6 +29,7 @@ class Configurations:
     def __init__(self, founders: Sequence[str] = ()) -> None:
         self._founders = Configuration(voters=tuple(sorted(founders)))
         self._base = NOBODY
+        self._known = 0  # the base was still in force at this log index
         self._entries: list[Configuration] = []  # those of the log, in order
         self._first: int | None = None  # index of the log's first entry
         self.latest = self._founders
@@ -37,9 +38,10 @@ class Configurations:
     def base(self) -> Configuration:
         return self._base if self._base.voters else self._founders
 
-    def base_on(self, configuration: Configuration) -> None:
-        """This configuration is committed."""
+    def base_on(self, configuration: Configuration, known: int = 0) -> None:
+        """This configuration is committed, and was in force at log index `known`."""
         if configuration.voters and (not self._base.voters or configuration.index >= self._base.index):
+            self._known = max(known, self._known if configuration.index == self._base.index else 0, configuration.index)
             self._base = configuration
         self._decide()
 
@@ -64,7 +66,7 @@ class Configurations:
             live = self._live()
             self._entries = self._entries[len(gone) :]
             if gone[-1] in live:
-                self._base = gone[-1]
+                self._base, self._known = gone[-1], gone[-1].index
         self._decide()
 
     def clear(self) -> None:
@@ -82,7 +84,7 @@ class Configurations:
         base = self.base
         if base.index and self._first is not None and self._first <= base.index and base not in self._entries:
             return []  # the log holds another entry there, or does not reach so far: what follows is void
-        return [entry for entry in self._entries if entry.index > base.index]
+        return [entry for entry in self._entries if entry.index > max(base.index, self._known)]
 
     def _decide(self) -> None:
         live = self._live()

@@ -146,6 +146,9 @@ class Engine:
         core, now_ = self._core, now()
         voters = {Voter(name) for name in configuration.voters if name != self._name}
         learners = {Voter(name) for name in configuration.learners if name != self._name}
+        if self._name not in configuration.voters and (self.leads or self.stands):
+            core._SyncObj__setState(pysyncobj.syncobj._RAFT_STATE.FOLLOWER)  # it would go on counting itself
+            core._SyncObj__raftLeader = None
         core._SyncObj__otherNodes = voters
         core._SyncObj__readonlyNodes = learners
         for table, initial in (

@@ -129,10 +129,9 @@ class Enrolment:
         standing, latest = self._journal.standing, self._journal.configuration
         member = bool(standing.bootstrap) and not standing.reseeding and self._name in latest.voters
         committed = self._journal.configuration_at(commit_index)
-        whole = TellStanding(
-            term, member, standing.formed, committed.voters, committed.learners, committed.index, None if latest == committed else latest
-        )
-        self._transmit(peer, whole)
+        whole = TellStanding(term, member, standing.formed, committed.voters, committed.learners, committed.index)
+        changing = None if latest == committed else latest
+        self._transmit(peer, msgspec.structs.replace(whole, latest=changing, commit_index=max(commit_index, committed.index)))
 
     def told(self, peer: str, tell: TellStanding, *, commit_index: int) -> None:
         """Draw the consequences of what another says of itself and of the cluster."""
@@ -145,7 +144,7 @@ class Enrolment:
             self._judge()
         elif self._leaves_us_out(peer, tell, commit_index):
             standing = self._journal.standing
-            self._journal.standing = _outside(tell.committed, standing.bootstrap)
+            self._journal.standing = _outside(tell.committed, standing.bootstrap, tell.commit_index)
 
     def _judge(self) -> None:
         match self._census.verdict:
@@ -161,11 +160,12 @@ class Enrolment:
 
         Not the word of one who lags behind: the log may hold a later one that we are part of, which goes on to count (configurations.py).
         """
-        committed, standing = tell.committed, self._journal.standing
+        committed, standing, ours = tell.committed, self._journal.standing, self._journal.configuration
         if not (standing.formed or standing.bootstrap) or not tell.member or peer not in committed.voters:
             return False
         news = committed.index > max(commit_index, standing.configured)
-        return news and self._name not in (*committed.voters, *committed.learners)
+        refuted = commit_index < ours.index <= tell.commit_index and committed.index < ours.index  # ours was never committed
+        return (news or refuted) and self._name not in (*committed.voters, *committed.learners)
 
     def settle(self, engine: Engine) -> None:
         """Note that the cluster is formed; and that a re-seeded node may vote again, once it has applied an entry of its floor's term.
@@ -191,5 +191,5 @@ def _based(standing: Standing, on: Configuration) -> Standing:
     return msgspec.structs.replace(standing, voters=on.voters, learners=on.learners, configured=on.index)
 
 
-def _outside(configuration: Configuration, bootstrap: str) -> Standing:
-    return _based(Standing(bootstrap=bootstrap, formed=True), configuration)
+def _outside(configuration: Configuration, bootstrap: str, known: int = 0) -> Standing:
+    return _based(Standing(bootstrap=bootstrap, formed=True, known=known), configuration)

@@ -272,7 +272,8 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
                 self._term, self._vote = term, vote
             case Stand(standing=standing):
                 self._standing = standing
-                self._configurations.base_on(Configuration(voters=standing.voters, learners=standing.learners, index=standing.configured))
+                told = Configuration(voters=standing.voters, learners=standing.learners, index=standing.configured)
+                self._configurations.base_on(told, standing.known)
 
     def _drop(self, first: int, index: int, *, keep_front: bool) -> None:
         gone = slice(index - first, None) if keep_front else slice(0, index - first)

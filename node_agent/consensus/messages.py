@@ -77,7 +77,7 @@ class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-stand
     """`member`: the sender votes, and has a memory. `formed`: it knows that the cluster was formed.
 
     `voters`, `learners`: the configuration that is committed as far as it knows, made by the entry at log index `configured`. `latest`: the
-    one that its log ends with, if that is another one: it may yet be committed.
+    one that its log ends with, if that is another one: it may yet be committed. `commit_index`: as far as it knows.
     """
 
     term: int
@@ -87,6 +87,7 @@ class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-stand
     learners: tuple[str, ...] = ()
     configured: int = 0
     latest: Configuration | None = None
+    commit_index: int = 0
 
     @property
     def committed(self) -> Configuration:

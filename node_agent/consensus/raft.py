@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, StorageDamaged
+from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, StorageDamaged
 from hmcore.records import RaftReport
-from node_agent.consensus import engine
+from node_agent.consensus import engine, voterchange
 from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
@@ -22,6 +22,7 @@ from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
+from node_agent.consensus.reconfiguration import Add, Remove
 from node_agent.consensus.state import State
 from node_agent.consensus.transport import Links
 
@@ -67,6 +68,7 @@ class RaftNode:
         self._limits = limits
         self._on_sync = on_sync
         self._awake = asyncio.Event()
+        self._ticked = asyncio.Event()
         self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
         self._member: Member | None = None
 
@@ -118,6 +120,8 @@ class RaftNode:
             awake.clear()
             if self._member is member:
                 member.tick()
+            ticked, self._ticked = self._ticked, asyncio.Event()
+            ticked.set()
 
     def _name_the_remedy(self, error: BaseException) -> None:
         if isinstance(error, StorageDamaged | CommittedConflict):
@@ -193,6 +197,23 @@ class RaftNode:
             error.message = f"{error.message}; not committed within {limit:g} s"
             raise error from None
         return receipt.index, receipt.result
+
+    async def change_voters(
+        self, *, add: str = "", remove: str = "", request_id: str, timeout: float | None = None, author: str = ""
+    ) -> int:
+        """Add or remove one voter; the log index of the configuration that did. Harmless to repeat, here or at another leader.
+
+        Raises what voterchange.carry_out raises.
+        """
+        if bool(add) == bool(remove):
+            raise InvalidRequest("one voter is added or removed at a time")
+        limit = self._call_timeout if timeout is None else timeout
+        wish = Add(add) if add else Remove(remove)
+        member = self._opened()
+        return await voterchange.carry_out(member, wish, request_id=request_id, author=author, timeout=limit, ticked=self._next_tick)
+
+    async def _next_tick(self) -> None:
+        await self._ticked.wait()
 
     # --- what others may know
 

@@ -7,14 +7,16 @@ leaders could each count a majority that knows nothing of the other's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hmcore.errors import HyperMeshError, InvalidRequest, NoQuorum
+from hmcore.errors import ChangeUnfinished, InvalidRequest, LevelTooLow, NoQuorum
 from hmcore.records import Configuration
 from node_agent.consensus import levels
 from node_agent.consensus.rules import ALL, Protections
 
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # as in the inventory
 LEVEL = levels.TRUSTED
 CLOSE = 50  # entries that a learner may lag behind and be promoted: less than a leader under load sends in one round trip
 
@@ -43,7 +45,8 @@ class Follower:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the leader `name` knows. `last`: the index of its last entry. `own_term`: an entry of its own term is committed."""
+    """What the leader `name` knows. `last`: the index of its last entry. `own_term`: an entry of its own term is committed. `young`: it has
+    led for less than an election timeout, so that who has not answered yet may still do."""
 
     name: str
     configuration: Configuration
@@ -52,6 +55,8 @@ class View:
     last: int
     level: int
     followers: Mapping[str, Follower]
+    connected: frozenset[str] = frozenset()
+    young: bool = False
 
     @property
     def settled(self) -> bool:
@@ -90,9 +95,11 @@ Step = Done | Propose | Wait | HandOver
 
 
 def next_step(wish: Wish, view: View, rules: Protections = ALL) -> Step:
-    """What to do about `wish`. Raises InvalidRequest or NoQuorum where it must not be carried out."""
+    """What to do about `wish`. Raises LevelTooLow, InvalidRequest or NoQuorum where it must not be carried out."""
+    if not _NAME.fullmatch(wish.name):
+        raise InvalidRequest(f"{wish.name!r} is no name of a node", fix="hmctl status")
     if view.level < LEVEL:
-        raise InvalidRequest(f"the voters can be changed from feature level {LEVEL} on; the cluster is at {view.level}", fix="hmctl deploy")
+        raise LevelTooLow(f"the voters can be changed from feature level {LEVEL} on; the cluster is at {view.level}", fix="hmctl deploy")
     step = _add(wish.name, view, rules) if isinstance(wish, Add) else _remove(wish.name, view)
     if not isinstance(step, Propose):
         return step
@@ -125,6 +132,8 @@ def _add(name: str, view: View, rules: Protections) -> Step:
     if name in configuration.voters:
         return Done(configuration.index) if view.settled else Wait(f"{name} is a voter once log index {configuration.index} is committed")
     if name not in configuration.learners:
+        if name not in view.connected:
+            return Wait(f"{name} is not connected to {view.name}")
         if not rules.learners_first:
             return _with_voter(configuration, name)
         return Propose(configuration.voters, tuple(sorted((*configuration.learners, name))))
@@ -147,21 +156,23 @@ def _remove(name: str, view: View) -> Step:
     rest = tuple(voter for voter in configuration.voters if voter != name)
     if not rest:
         raise InvalidRequest(f"{name} is the last voter: without it there is no cluster", fix="hmctl reset")
-    refuse_without_quorum(name, rest, view)
+    if (reason := _lacking(name, rest, view)) is not None:
+        if view.young:
+            return Wait(reason)
+        raise NoQuorum(reason, fix="hmctl status")
     return HandOver() if name == view.name else Propose(rest, configuration.learners)
 
 
-def refuse_without_quorum(name: str, rest: tuple[str, ...], view: View) -> None:
-    """Raises NoQuorum where the remaining voters could not decide anything."""
-    reachable = [voter for voter in rest if view.answers(voter)]
-    needed = len(rest) // 2 + 1
-    if len(reachable) < needed:
-        silent = ", ".join(sorted(set(rest) - set(reachable)))
-        message = f"without {name}, {needed} of {len(rest)} voters would be needed; {len(reachable)} answer ({silent}: no answer)"
-        raise NoQuorum(message, fix="hmctl status")
+def _lacking(name: str, rest: tuple[str, ...], view: View) -> str | None:
+    """Why the remaining voters could not decide anything; None if they could."""
+    silent = sorted(voter for voter in rest if not view.answers(voter))
+    needed, answering = len(rest) // 2 + 1, len(rest) - len(silent)
+    if answering >= needed:
+        return None
+    return f"without {name}, {needed} of {len(rest)} voters would be needed; {answering} answer ({', '.join(silent)}: no answer)"
 
 
-def explain(error_of: Wait, wish: Wish, seconds: float) -> HyperMeshError:
+def unfinished(wish: Wish, reason: str, seconds: float) -> ChangeUnfinished:
     """What to say when the time is up."""
     done = f"{wish.name} is not {'a voter' if isinstance(wish, Add) else 'removed'} after {seconds:g} s"
-    return NoQuorum(f"{done}: {error_of.reason}; it goes on by itself, and may be asked for again")
+    return ChangeUnfinished(f"{done}: {reason}", fix="hmctl raft ls")

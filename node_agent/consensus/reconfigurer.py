@@ -37,6 +37,8 @@ class Reconfigurer:
         self._clock = clock
         self._wall_clock = wall_clock
         self._rules = rules
+        self._term = -1
+        self._since = float("-inf")  # when we began to lead in it
 
     def carry_out(self, engine: Engine, wish: Wish, *, request_id: str, author: str) -> Step:
         """The next step towards a wish, and its entry in the log if it is one. To be repeated until it is Done.
@@ -49,7 +51,9 @@ class Reconfigurer:
         return step
 
     def promote(self, engine: Engine) -> None:
-        """Let a learner vote that has caught up, whoever led when it was added."""
+        """Let a learner vote that has caught up, whoever led when it was added. To be called at every tick."""
+        if engine.term != self._term:
+            self._term, self._since = engine.term, self._clock()
         if self._journal.configuration.learners:
             step = reconfiguration.promotion(self._view(engine), self._rules)
             if step is not None:
@@ -73,6 +77,8 @@ class Reconfigurer:
             last=log[-1].index,
             level=1 if cluster is None else cluster.feature_level,
             followers={name: Follower(engine.match(name), self._answers(name)) for name in names},
+            young=engine.term != self._term or self._clock() - self._since < self._patience,
+            connected=frozenset(self._transport.connected),
         )
 
     def _answers(self, name: str) -> bool:

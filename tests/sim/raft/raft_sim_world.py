@@ -322,7 +322,7 @@ class World:
         while self.now < end:
             self.until(self.now + 0.5)
             leaders = [machine_ for machine_ in self.machines.values() if machine_.leads]
-            if leaders and (probe is None or probe not in self.checks.acknowledged):
+            if leaders and (probe is None or probe not in self.checks.acknowledged or self.director.untold()):
                 probe = f"probe{self.now}"
                 self.propose(leaders[-1], Proposal(probe, machine.encode(machine.Noop())))
                 continue

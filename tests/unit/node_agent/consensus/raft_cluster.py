@@ -45,10 +45,10 @@ class Cluster:
     def joined(self, one: str, other: str) -> bool:
         return one in self.nodes and other in self.nodes and not {one, other} & self.cut
 
-    def make(self, name: str) -> RaftNode:
+    def make(self, name: str, voters: tuple[str, ...] = VOTERS) -> RaftNode:
         return RaftNode(
             name=name,
-            voters=VOTERS,
+            voters=voters,
             directory=self.directory / name,
             settings=Timing(),
             links=Wire(self, name),

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import TypeVar
 
-from node_agent.consensus import codec, machine, messages
+from node_agent.consensus import codec, entries, machine, messages
 from node_agent.consensus.append_guard import Append, Entry
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.limits import Limits
@@ -116,6 +116,12 @@ def entry(index: int, term: int, *, word: str = "") -> Entry:
     """A batch with one no-op command, told apart by `word`."""
     batch = machine.encode_batch([Proposal(f"{index}-{term}-{word}", machine.encode(machine.Noop()))])
     return Entry(codec.REGULAR + codec.dumps((0, (batch,))), index, term)
+
+
+def configuring(index: int, term: int, voters: tuple[str, ...], learners: tuple[str, ...] = ()) -> Entry:
+    """A configuration entry."""
+    change = machine.encode(machine.ChangeVoters(voters=voters, learners=learners))
+    return Entry(entries.command(entries.RECONFIGURE, machine.encode_batch([Proposal(f"c{index}-{term}", change)])), index, term)
 
 
 def append(term: int, previous: tuple[int, int], *entries: Entry, commit: int = 1) -> Append:

@@ -32,6 +32,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── NotLeader              ask `leader` instead
 │   ├── NoQuorum               too few voters reachable to decide anything
 │   ├── ChangeUnfinished       the voters are not yet as wished; asking again goes on from there
+│   ├── TransferFailed         nobody else took the leadership over
 │   └── InternalFault          the other end failed; its own log says why
 ├── PkiError                   a certificate, request or key that is not acceptable
 ├── ConsensusError
@@ -238,6 +239,10 @@ class ChangeUnfinished(CallRefused):
     """A change of the voters is not done in time; why, and how far it is. What was begun stays: asking again goes on from there."""
 
     kind = "change-unfinished"
+
+
+class TransferFailed(CallRefused):
+    kind = "transfer-failed"
 
 
 class InternalFault(CallRefused):

@@ -19,13 +19,14 @@ from hmcore.errors import (
     NotLeader,
     PeerUnreachable,
     PermissionDenied,
+    TransferFailed,
 )
 from hmcore.stoq.frames import Fault
 
 OK = ""  # how a call ended that was answered; see `kind_of` for the others
 
 _KINDS: dict[str, type[CallRefused]] = {
-    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, ChangeUnfinished, InternalFault)
+    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, ChangeUnfinished, TransferFailed, InternalFault)
 }
 
 

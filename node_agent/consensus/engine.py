@@ -175,9 +175,9 @@ class Engine:
         """Store a snapshot at the next tick, however short the log is."""
         self._core.forceLogCompaction()
 
-    def transfer(self) -> None:
-        """Ask the follower that is furthest ahead to stand for election now. Best effort."""
-        self._core.transferLeadership()
+    def transfer(self, name: str) -> None:
+        """Ask a follower that holds our last entry to stand for election now. Best effort: it may not hear."""
+        self._core.transferLeadership(Voter(name))
 
     def resend(self, name: str, index: int) -> None:
         """Let the next append to a follower begin at `index`: pysyncobj counted what it sent as sent, whatever the transport said."""
@@ -198,6 +198,16 @@ class Engine:
     @property
     def applied_index(self) -> int:
         return int(self._core.raftLastApplied)
+
+    @property
+    def last_index(self) -> int:
+        return self._journal[-1].index
+
+    @property
+    def own_term_committed(self) -> bool:
+        """Whether the last committed entry is of the current term. A leader's commit index may be behind what was acknowledged before."""
+        position = self.commit_index - self._journal[0].index
+        return 0 <= position < len(self._journal) and self._journal[position].term == self.term
 
     @property
     def leads(self) -> bool:

@@ -13,21 +13,26 @@ from collections.abc import Callable, Sequence
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus import levels
 from node_agent.consensus.append_guard import Append
+from node_agent.consensus.barrier import LEVEL as BARRIER_LEVEL
+from node_agent.consensus.barrier import Barrier
 from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Disk
 from node_agent.consensus.engine import Engine, Timing
 from node_agent.consensus.enrolment import Enrolment, FormationStatus
+from node_agent.consensus.handover import Follower
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
-from node_agent.consensus.messages import AskStanding, Message, NextIndex, TellStanding
+from node_agent.consensus.messages import AskStanding, Confirm, Confirmed, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Figures, Outlook
 from node_agent.consensus.proposals import Done, Proposals
-from node_agent.consensus.reconfiguration import LEVEL, HandOver, Step, Wish
+from node_agent.consensus.reads import Done as ReadDone
+from node_agent.consensus.reconfiguration import LEVEL, HandOver, Step, Wait, Wish
 from node_agent.consensus.reconfigurer import Reconfigurer
 from node_agent.consensus.replica import Replica
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.snapshots import SnapshotStore
 from node_agent.consensus.state import State
+from node_agent.consensus.transfer import Told, Transfer
 from node_agent.consensus.transport import Links, RaftTransport
 from node_agent.consensus.viewpoint import Viewpoint
 from node_agent.consensus.voters import check, disregarded
@@ -76,10 +81,21 @@ class Member:
             rng=rng,
             acquainted=lambda: self.enrolment.acquainted,
             on_standing=self._on_standing,
+            on_confirmed=lambda voter, number: self._barrier.heard(voter, number),
             protections=protections,
         )
         self.engine: Engine | None = None
         self._proposals = Proposals(self._put, max_bytes=limits.batch, in_flight=limits.in_flight)
+        self._barrier = Barrier(
+            name,
+            patience=timing.heartbeat,
+            clock=clock,
+            incarnation=self.transport.incarnation,
+            transmit=self.transport.transmit,
+            propose=self.propose,
+        )
+        self._transfer = Transfer(name, timing=timing, clock=clock, proposals=self._proposals)
+        self._confirms = protections.read_barrier
         self.enrolment = Enrolment(name, self._configured, journal=self.journal, replica=self.replica, transmit=self.transport.transmit)
         self._viewpoint = Viewpoint(
             name,
@@ -136,7 +152,10 @@ class Member:
         self.transport.believe()
 
     def close(self) -> None:
-        self._proposals.abandon(NoQuorum(f"{self._name} is stopping"))
+        stopping = NoQuorum(f"{self._name} is stopping")
+        self._transfer.end(stopping)
+        self._barrier.end(stopping)
+        self._proposals.abandon(stopping)
         self.transport.destroy()
         self.journal.close()
         self._disk.close()
@@ -220,7 +239,7 @@ class Member:
     def _worth_a_tick(self, message: Message) -> bool:
         """Not for a heartbeat with nothing in it, nor for its answer: ticks are what an idle node's CPU time goes into."""
         engine = self.engine
-        if engine is None:
+        if engine is None or isinstance(message, Confirm | Confirmed):
             return False
         idle = engine.commit_index <= engine.applied_index and (not engine.leads or engine.commit_index == self.journal[-1].index)
         return not (idle and isinstance(message, Append | NextIndex))
@@ -239,7 +258,7 @@ class Member:
         self.journal.sync()  # what a leader counts as its own must be durable
         self.transport.before_tick()
         engine.tick()
-        if self.is_leader:
+        if self.is_leader and not self._transfer.under_way:
             self._reconfigurer.promote(engine)
         if self._alone:
             self.journal.sync()  # no send will
@@ -261,6 +280,7 @@ class Member:
         if self.full is not None or engine is None:
             return self._retry_at
         deadline = engine.heartbeat_deadline if engine.leads else self.transport.wake()
+        deadline = min(deadline, self._barrier.wake(), self._transfer.wake())
         if self.transport.abstains:
             deadline = min(deadline, max(self._retry_at, self._viewpoint.leader_given_up))
         return min(deadline, self._retry_at) if self.store.postponed else deadline
@@ -309,16 +329,70 @@ class Member:
         leading = engine.term if engine is not None and self.is_leader else None
         if leading != self._leading:
             self._leading = leading
-            self._proposals.abandon(self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader))
+            lost = self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
+            self._barrier.end(lost)
+            if self._transfer.under_way:
+                self._proposals.lose(lost)  # what waits shall learn who leads next
+            else:
+                self._proposals.abandon(lost)
+        if engine is not None:
+            self._lead_on(engine)
         if self.replica.state is not self._shown and self.failure is None:
             self._shown = self.replica.state
             self._on_applied(self._shown)
+
+    def _lead_on(self, engine: Engine) -> None:
+        """Go on with reads, and with a transfer of the leadership."""
+        if self._leading is not None:
+            self._barrier.step(engine, self.journal.configuration.voters, self.replica.state.index, late=lambda: self.outlook.no_quorum())
+        fault = self.failure or self.full
+        self._transfer.step(engine, leads=self.is_leader, leader=self.leader, fault=fault, refusal=lambda: self.outlook.refusal())
+
+    # --- reads and the leadership
+
+    def barrier(self, done: ReadDone, *, timeout: float) -> None:
+        """`done` hears the log index of a state that holds every write acknowledged before now, or why this node cannot tell: it does not
+        lead (any more), or too few voters answered within `timeout` seconds."""
+        refusal = None if self.is_leader else self.outlook.refusal()
+        if refusal is not None:
+            done(refusal)
+        elif not self._confirms:
+            done(self.replica.state.index)
+        elif self._level < BARRIER_LEVEL:
+            self._barrier.write(done)
+        else:
+            self._barrier.ask(done, timeout=timeout)
+            self._guarded(lambda: None)
+            self._wake()
+
+    @property
+    def _level(self) -> int:
+        cluster = self.replica.state.cluster
+        return 1 if cluster is None else cluster.feature_level
+
+    def transfer(self, to: str | None, told: Told, *, timeout: float) -> None:
+        """Hand the leadership to the voter `to`, or to the one that is furthest ahead. `told` hears who leads then, or what went wrong,
+        after `timeout` seconds, or an election timeout, at most: this node goes on leading if it can. Proposals wait meanwhile."""
+        engine = self.engine
+        refusal = None if self.is_leader else self.outlook.refusal()
+        if engine is None or refusal is not None:
+            told(refusal or self.outlook.no_quorum())
+            return
+        since = self._clock() - self._timing.election_min
+        followers = [
+            Follower(voter, engine.match(voter), voter in self.transport.connected and self.transport.heard.get(voter, since) > since)
+            for voter in self.journal.configuration.voters
+            if voter != self._name
+        ]
+        self._transfer.begin(engine.term, followers, to, told, timeout=timeout)
+        self._guarded(lambda: None)
+        self._wake()
 
     # --- proposals
 
     def propose(self, proposal: Proposal, done: Done) -> None:
         """Put a command into the log. `done` hears its receipt once it is applied here, or why it cannot be."""
-        refusal = None if self.is_leader else self.outlook.refusal()
+        refusal = None if self.is_leader or self._transfer.under_way else self.outlook.refusal()
         if len(proposal.command) > MAX_COMMAND:
             refusal = InvalidRequest(f"a command of {len(proposal.command)} bytes is too large; {MAX_COMMAND} are allowed")
         if refusal is not None:
@@ -341,9 +415,11 @@ class Member:
         engine = self.engine
         if engine is None or not self.is_leader:
             raise self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
+        if self._transfer.under_way:  # an entry of ours would keep the next leader from being up to date
+            return Wait("the leadership is being handed over")
         step = self._reconfigurer.carry_out(engine, wish, request_id=request_id, author=author)
-        if isinstance(step, HandOver):
-            engine.transfer()
+        if isinstance(step, HandOver) and not self._transfer.under_way:
+            self.transfer(None, lambda outcome: None, timeout=self._timing.election_max)  # how it ends shows in the next step
         self._wake()
         return step
 

@@ -69,6 +69,20 @@ class StaleTerm(msgspec.Struct, frozen=True, array_like=True, tag="stale-term"):
     term: int
 
 
+class Confirm(msgspec.Struct, frozen=True, array_like=True, tag="confirm"):
+    """Are you still in `term`, in which I lead? Sent only at the feature level from which all voters know it."""
+
+    term: int
+    number: int
+
+
+class Confirmed(msgspec.Struct, frozen=True, array_like=True, tag="confirmed"):
+    """When question `number` came, I was in `term`: nobody had been elected in a later one with my vote."""
+
+    term: int
+    number: int
+
+
 class AskStanding(msgspec.Struct, frozen=True, array_like=True, tag="ask-standing"):
     """Asked by a node whose disk is empty, or which may have missed that it was removed."""
 
@@ -95,7 +109,19 @@ class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-stand
 
 
 Message = (
-    Append | SnapshotChunk | NextIndex | RequestVote | Vote | TimeoutNow | PreVote | PreVoteGranted | StaleTerm | AskStanding | TellStanding
+    Append
+    | SnapshotChunk
+    | NextIndex
+    | RequestVote
+    | Vote
+    | TimeoutNow
+    | PreVote
+    | PreVoteGranted
+    | StaleTerm
+    | Confirm
+    | Confirmed
+    | AskStanding
+    | TellStanding
 )
 
 

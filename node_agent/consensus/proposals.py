@@ -32,6 +32,20 @@ class Proposals:
         self._waiting: deque[tuple[Proposal, Done]] = deque()
         self._flying: dict[int, list[tuple[Proposal, Done]]] = {}  # by a number that only tells them apart
         self._count = 0
+        self._held = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether none is on its way into the log."""
+        return not self._flying
+
+    def hold(self) -> None:
+        """Let what comes from now on wait until `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self._flush()
 
     def offer(self, proposal: Proposal, done: Done) -> None:
         self._waiting.append((proposal, done))
@@ -39,14 +53,21 @@ class Proposals:
 
     def abandon(self, error: HyperMeshError) -> None:
         """Nobody will answer these any more: tell their callers `error`. They may have been applied all the same."""
-        lost = [*(item for batch in self._flying.values() for item in batch), *self._waiting]
-        self._flying.clear()
+        waiting = list(self._waiting)
         self._waiting.clear()
+        self.lose(error)
+        for _, done in waiting:
+            done(error)
+
+    def lose(self, error: HyperMeshError) -> None:
+        """The same for what is on its way into the log; what waits goes on waiting."""
+        lost = [item for batch in self._flying.values() for item in batch]
+        self._flying.clear()
         for _, done in lost:
             done(error)
 
     def _flush(self) -> None:
-        while self._waiting and len(self._flying) < self._in_flight:
+        while self._waiting and not self._held and len(self._flying) < self._in_flight:
             self._send(self._take())
 
     def _send(self, batch: list[tuple[Proposal, Done]]) -> None:

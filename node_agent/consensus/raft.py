@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, StorageDamaged
 from hmcore.records import RaftReport
@@ -19,6 +20,7 @@ from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
 from node_agent.consensus.enrolment import FormationStatus
+from node_agent.consensus.handover import Handed
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _SLACK = 0.001  # seconds: pysyncobj's deadlines must have passed, not merely be reached
 _NAP = 1.0  # seconds between ticks at most
+
+T = TypeVar("T")
 
 
 class RaftNode:
@@ -177,26 +181,47 @@ class RaftNode:
         been applied; proposing it again under the same `request_id`, here or to another leader, is always right: it is applied once.
         """
         member = self._opened()
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        limit = self._call_timeout if timeout is None else timeout
+        proposal = Proposal(request_id, command, self._wall_clock(), author)
+        receipt: Receipt = await self._outcome(member, lambda done: member.propose(proposal, done), limit, "not committed")
+        return receipt.index, receipt.result
 
-        def done(outcome: Receipt | HyperMeshError) -> None:
+    # --- reads and the leadership
+
+    async def barrier(self, timeout: float | None = None) -> int:
+        """The log index of a state that holds every write acknowledged before the call: whoever reads from it, or from a later one, reads
+        what is true now. This node's own state is that far. Raises NotLeader (ask `leader`), NoQuorum, StorageFull."""
+        member = self._opened()
+        limit = self._call_timeout if timeout is None else timeout
+        return await self._outcome(member, lambda done: member.barrier(done, timeout=limit), limit, "not confirmed")
+
+    async def transfer(self, to: str | None = None, timeout: float | None = None) -> Handed:
+        """Hand the leadership to the voter `to`, or to the one that is furthest ahead. Takes `timeout` seconds, and an election timeout, at
+        most. Raises NotLeader (ask `leader`), InvalidRequest, NoQuorum, TransferFailed (this node goes on leading, if it can)."""
+        member = self._opened()
+        limit = self._call_timeout if timeout is None else timeout
+        return await self._outcome(member, lambda told: member.transfer(to, told, timeout=limit), limit + _NAP, "not handed over")
+
+    async def _outcome(self, member: Member, begin: Callable[[Callable[[T | HyperMeshError], None]], None], limit: float, what: str) -> T:
+        """What `begin` has the member tell, within `limit` seconds. Raises NoQuorum, saying what was not done, after that."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: T | HyperMeshError) -> None:
             if future.done():
                 return
-            if isinstance(outcome, Receipt):
-                future.set_result(outcome)
-            else:
+            if isinstance(outcome, HyperMeshError):
                 future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
-        member.propose(Proposal(request_id, command, self._wall_clock(), author), done)
-        limit = self._call_timeout if timeout is None else timeout
+        begin(done)
         try:
             async with asyncio.timeout(limit):
-                receipt = await future
+                return await future
         except TimeoutError:
             error = member.outlook.no_quorum()
-            error.message = f"{error.message}; not committed within {limit:g} s"
+            error.message = f"{error.message}; {what} within {limit:g} s"
             raise error from None
-        return receipt.index, receipt.result
 
     async def change_voters(
         self, *, add: str = "", remove: str = "", request_id: str, timeout: float | None = None, author: str = ""

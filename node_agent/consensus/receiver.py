@@ -14,6 +14,8 @@ from node_agent.consensus.election import Candidacy
 from node_agent.consensus.engine import Engine, Timing, Voter
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.messages import (
+    Confirm,
+    Confirmed,
     Message,
     NextIndex,
     PreVote,
@@ -50,9 +52,11 @@ class Receiver:
         candidacy: Candidacy,
         clock: Callable[[], float],
         rules: Protections,
+        on_confirmed: Callable[[str, int], None],
     ) -> None:
         self._outlet = outlet
         self._name = name
+        self._on_confirmed = on_confirmed
         self._window = timing.election_max
         self._journal = journal
         self._store = store
@@ -95,7 +99,7 @@ class Receiver:
         """Raises CommittedConflict."""
         term = engine.term
         match message:
-            case Append() | SnapshotChunk() if message.term < term:
+            case Append() | SnapshotChunk() | Confirm() if message.term < term:
                 if self._rules.stale_term_answers:
                     self._outlet.transmit(voter.id, StaleTerm(term))
             case Append():
@@ -104,6 +108,12 @@ class Receiver:
             case SnapshotChunk():
                 self._candidacy.heard_leader(self._clock())
                 self._snapshot(engine, voter, message)
+            case Confirm():
+                if message.term == term:
+                    self._outlet.transmit(voter.id, Confirmed(term, message.number))
+            case Confirmed():
+                if message.term == term and engine.leads:
+                    self._on_confirmed(voter.id, message.number)
             case NextIndex():
                 if sender_term == term or not self._rules.term_tags:  # of another term, it may speak of a log that is no more
                     self._outlet.deliver(voter, messages.next_node_idx(message))

@@ -26,6 +26,7 @@ class Protections:
     one_change_at_a_time: bool = True
     own_term_first: bool = True  # no change of the voters before the leader has committed an entry of its own term
     learners_first: bool = True
+    read_barrier: bool = True  # a leader asks whether it still is one before it tells what is true now
 
 
 ALL = Protections()

@@ -53,6 +53,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         rng: random.Random,
         acquainted: Callable[[], frozenset[str]],
         on_standing: Callable[[str, AskStanding | TellStanding], None],
+        on_confirmed: Callable[[str, int], None],
         protections: Protections = ALL,
     ) -> None:
         super().__init__(None, None, None)
@@ -67,7 +68,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         self._rules = protections
         self._engine: Engine | None = None
         self.candidacy = Candidacy(election_min=timing.election_min, election_max=timing.election_max)
-        self._incarnation = rng.getrandbits(62)
+        self.incarnation = rng.getrandbits(62)  # of this process
         self._outgoing: dict[str, Outgoing] = {}
         self._incoming: dict[str, Incoming] = {}
         self.connected: set[str] = set()
@@ -82,6 +83,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
             candidacy=self.candidacy,
             clock=clock,
             rules=protections,
+            on_confirmed=on_confirmed,
         )
         self.heard: dict[str, float] = {}  # when each voter last said anything
         self.followed: dict[str, float] = {}  # when each last took what we, leading in this term, sent on this connection
@@ -96,7 +98,7 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         return frozenset((*configuration.voters, *configuration.learners)) - {self._name}
 
     def _out(self, peer: str) -> Outgoing:
-        return self._outgoing.setdefault(peer, Outgoing(self._incarnation))
+        return self._outgoing.setdefault(peer, Outgoing(self.incarnation))
 
     @property
     def abstains(self) -> bool:

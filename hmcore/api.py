@@ -97,18 +97,21 @@ class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `partial`: of the registrations, those that were made after `since` are enough. `wait`: a node that has the latest is answered when
     there is something newer, or after so many seconds (at most 5): it follows at once, and costs nothing while nothing happens.
+    `consistent`: every write acknowledged before the call is in the answer, whichever node is asked; NoQuorum where that cannot be said.
     """
 
     since: int = -1
     partial: bool = False
     wait: float = 0.0
+    consistent: bool = False
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     """The members and latest events at log index `index`. Nodes also get the registry; `unchanged`: all lists are left out.
 
     `partial`: the registrations of other members are as they were at the request's `since`. `waited`: seconds for which the answer was
-    held back; none where too many wait already, or by an earlier release.
+    held back; none where too many wait already, or by an earlier release. `no_quorum`: why nobody leads, once the node is sure that it is
+    for want of voters; empty otherwise.
     """
 
     index: int
@@ -122,6 +125,27 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     registrations: dict[str, Registration] = {}
     maintenance: list[Maintenance] = []
     mutes: list[Mute] = []
+    no_quorum: str = ""
+
+
+class BarrierReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A state at log index `index`, or a later one, holds every write that was acknowledged before the call. Only the leader knows."""
+
+    index: int
+
+
+class TransferRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the leader: another is to lead. `to`: which voter; empty: the one that is furthest ahead."""
+
+    to: str = ""
+
+
+class TransferReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Who leads now, in which term, and how many seconds it took."""
+
+    leader: str
+    term: int
+    seconds: float
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +259,8 @@ REPORTS: Method[ReportsRequest, ReportsReply] = Method("cluster.reports", Report
 FORMATION: Method[Empty, Formation] = Method("cluster.formation", Empty, Formation)
 FORM: Method[FormRequest, Formation] = Method("cluster.form", FormRequest, Formation)
 STATE: Method[StateRequest, StateReply] = Method("cluster.state", StateRequest, StateReply)
+BARRIER: Method[Empty, BarrierReply] = Method("cluster.barrier", Empty, BarrierReply)
+TRANSFER: Method[TransferRequest, TransferReply] = Method("cluster.transfer", TransferRequest, TransferReply)
 INSTANCES: Method[Empty, InstancesReply] = Method("registry.instances", Empty, InstancesReply)
 REGISTRY: Method[Empty, RegistryReply] = Method("registry.list", Empty, RegistryReply)
 MAINTAIN: Method[MaintainRequest, ChangeReply] = Method("registry.maintain", MaintainRequest, ChangeReply)

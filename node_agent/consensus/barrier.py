@@ -11,8 +11,6 @@ from node_agent.consensus.engine import Engine
 from node_agent.consensus.messages import Confirm
 from node_agent.consensus.reads import Done, Read, Reads
 
-LEVEL = 2  # of the cluster's features: below it, some voter may not know the question
-
 
 class Barrier:
     """`incarnation` tells the requests of this process from those of the ones before it."""

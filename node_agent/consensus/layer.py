@@ -12,10 +12,11 @@ import msgspec
 
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, StorageDamaged
+from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import levels, machine, receipts
 from node_agent.consensus.commands import Receipt, decode
+from node_agent.consensus.handover import Handed
 from node_agent.consensus.raft import RaftNode
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
@@ -124,6 +125,10 @@ class VoterLayer:
     def leads_in(self) -> int | None:
         return self.raft.leads_in
 
+    @property
+    def no_quorum(self) -> NoQuorum | None:
+        return self.raft.no_quorum
+
     def report(self) -> RaftReport:
         if self._damage is not None:
             return RaftReport(role="damaged", voters=[voter.name for voter in self._config.voters], knows=levels.LATEST)
@@ -207,6 +212,12 @@ class VoterLayer:
         if state.level < levels.LATEST and (refused := machine.too_new(state, decode(command))) is not None:
             raise LevelTooLow(refused.reason, fix="hmctl deploy")
         return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
+
+    async def barrier(self, timeout: float) -> int:
+        return await self.raft.barrier(timeout)
+
+    async def transfer(self, to: str | None, timeout: float) -> Handed:
+        return await self.raft.transfer(to, timeout)
 
 
 def low_disk(directory: Path) -> str | None:

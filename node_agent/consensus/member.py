@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
 from node_agent.consensus import levels
 from node_agent.consensus.append_guard import Append
-from node_agent.consensus.barrier import LEVEL as BARRIER_LEVEL
 from node_agent.consensus.barrier import Barrier
 from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Disk
@@ -21,6 +20,7 @@ from node_agent.consensus.engine import Engine, Timing
 from node_agent.consensus.enrolment import Enrolment, FormationStatus
 from node_agent.consensus.handover import Follower
 from node_agent.consensus.journal import Journal
+from node_agent.consensus.levels import TRUSTED
 from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
 from node_agent.consensus.messages import AskStanding, Confirm, Confirmed, Message, NextIndex, TellStanding
 from node_agent.consensus.outlook import Figures, Outlook
@@ -328,6 +328,8 @@ class Member:
                 self._wake()  # nobody's answer will
         leading = engine.term if engine is not None and self.is_leader else None
         if leading != self._leading:
+            if self._leading is not None:
+                self._viewpoint.ceased_at = self._clock()
             self._leading = leading
             lost = self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
             self._barrier.end(lost)
@@ -358,17 +360,12 @@ class Member:
             done(refusal)
         elif not self._confirms:
             done(self.replica.state.index)
-        elif self._level < BARRIER_LEVEL:
+        elif self.replica.state.level < TRUSTED:
             self._barrier.write(done)
         else:
             self._barrier.ask(done, timeout=timeout)
             self._guarded(lambda: None)
             self._wake()
-
-    @property
-    def _level(self) -> int:
-        cluster = self.replica.state.cluster
-        return 1 if cluster is None else cluster.feature_level
 
     def transfer(self, to: str | None, told: Told, *, timeout: float) -> None:
         """Hand the leadership to the voter `to`, or to the one that is furthest ahead. `told` hears who leads then, or what went wrong,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from hmcore.api import Formation, StateReply, StateRequest
-from hmcore.errors import HyperMeshError
+from hmcore.errors import HyperMeshError, NoQuorum
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import levels
 
@@ -175,6 +175,10 @@ class ObserverLayer:
     @property
     def is_leader(self) -> bool:
         return False
+
+    @property
+    def no_quorum(self) -> NoQuorum | None:
+        return None  # a worker knows only what it is told
 
     def report(self) -> RaftReport:
         voters = list(self._control_nodes())

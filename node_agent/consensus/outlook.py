@@ -34,13 +34,26 @@ class Outlook:
     fault: HyperMeshError | None
     warning: str | None = None  # it works, but not for ever
     learners: tuple[str, ...] = ()
+    leaderless: float = 0.0  # seconds since anybody led
+    patience: float = float("inf")  # seconds that an election takes at most
 
     def no_quorum(self) -> NoQuorum:
-        needed = len(self.voters) // 2 + 1
         count = f"{len(self.reachable)} of {len(self.voters)} voters reachable"
         if self.enrolment is not None:
             return NoQuorum(self.enrolment, host=self.name)
-        return NoQuorum(f"no quorum: {count}" if len(self.reachable) < needed else f"no leader at the moment: {count}", host=self.name)
+        if self._too_few:
+            return NoQuorum(f"no quorum: {count}", host=self.name)
+        return NoQuorum(f"{'no leader at the moment' if self.leader is None else 'no answer in time'}: {count}", host=self.name)
+
+    @property
+    def _too_few(self) -> bool:
+        return len(self.reachable) < len(self.voters) // 2 + 1
+
+    def lasting_no_quorum(self) -> NoQuorum | None:
+        """The lack of a quorum, unless it may be over in a moment: nobody has led for longer than an election takes."""
+        if self.leader is not None or self.enrolment is not None or self.leaderless <= self.patience or not self._too_few:
+            return None
+        return self.no_quorum()
 
     def refusal(self) -> HyperMeshError | None:
         """Why a command cannot be taken here and now; None if it can."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, StorageDamaged
+from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, StorageDamaged
 from hmcore.records import RaftReport
 from node_agent.consensus import engine, voterchange
 from node_agent.consensus.commands import Proposal, Receipt
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _SLACK = 0.001  # seconds: pysyncobj's deadlines must have passed, not merely be reached
 _NAP = 1.0  # seconds between ticks at most
+_GRACE = 0.05  # seconds: whoever has a deadline of its own says better what went wrong
 
 T = TypeVar("T")
 
@@ -200,7 +201,7 @@ class RaftNode:
         most. Raises NotLeader (ask `leader`), InvalidRequest, NoQuorum, TransferFailed (this node goes on leading, if it can)."""
         member = self._opened()
         limit = self._call_timeout if timeout is None else timeout
-        return await self._outcome(member, lambda told: member.transfer(to, told, timeout=limit), limit + _NAP, "not handed over")
+        return await self._outcome(member, lambda told: member.transfer(to, told, timeout=limit), limit + _GRACE, "not handed over")
 
     async def _outcome(self, member: Member, begin: Callable[[Callable[[T | HyperMeshError], None]], None], limit: float, what: str) -> T:
         """What `begin` has the member tell, within `limit` seconds. Raises NoQuorum, saying what was not done, after that."""
@@ -264,6 +265,11 @@ class RaftNode:
     def trouble(self) -> str | None:
         """Why this layer is degraded (no leader, no room on the disk, ...), or None."""
         return "not open" if self._member is None else self._member.outlook.trouble
+
+    @property
+    def no_quorum(self) -> NoQuorum | None:
+        """That nothing can be decided for want of voters, once that is certain: no election under way will end it."""
+        return None if self._member is None else self._member.outlook.lasting_no_quorum()
 
     def report(self) -> RaftReport:
         return self._opened().outlook.report()

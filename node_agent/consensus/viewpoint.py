@@ -34,6 +34,8 @@ class Viewpoint:
         self._clock = clock
         self._healthy = healthy
         self.engine: Engine | None = None
+        self._made_at = clock()
+        self.ceased_at = float("-inf")  # to lead
 
     @property
     def term(self) -> int:
@@ -76,12 +78,21 @@ class Viewpoint:
             enrolment=self._enrolment.trouble,
             fault=fault,
             warning=warning,
+            leaderless=self._leaderless(),
+            patience=self._patience,
         )
 
+    def _leaderless(self) -> float:
+        """Seconds since anybody led, as far as we know."""
+        now = self._clock()
+        since = now - max(self._made_at, self.ceased_at)
+        return 0.0 if self.leader is not None else min(since, self._transport.candidacy.silence(now))
+
     def _reachable(self) -> tuple[str, ...]:
-        """Of the voters. Of a leader's followers only those count that answered lately."""
+        """Of the voters. Of a leader's followers only those count that answered lately; so too when it has just ceased to lead, which may
+        be why."""
         since, voters = self._clock() - self._patience, self._journal.configuration.voters
-        leads, heard = self.is_leader, self._transport.heard
+        leads, heard = self.is_leader or self.ceased_at > since, self._transport.heard
         others = [peer for peer in self._transport.connected.intersection(voters) if not leads or heard.get(peer, since) > since]
         return tuple(sorted([*others, self._name] if self._name in voters else others))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hmcore.api import Formation
+from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus.commands import Receipt
 
@@ -35,6 +36,10 @@ class ClusterView(Protocol):
     def leader(self) -> str | None: ...
     @property
     def is_leader(self) -> bool: ...
+    @property
+    def no_quorum(self) -> NoQuorum | None:
+        """That nothing can be decided for want of voters, once this node is sure of it: not while an election may still end that."""
+
     @property
     def fresh(self) -> bool:
         """Whether all this is how things are now, as far as anybody can tell."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from hmcore.api import (
+    BARRIER,
     EVENTS,
     FLOWS,
     FORM,
@@ -23,6 +24,8 @@ from hmcore.api import (
     REPORT,
     REPORTS,
     STATE,
+    TRANSFER,
+    BarrierReply,
     ChangeReply,
     Empty,
     EventsReply,
@@ -42,6 +45,8 @@ from hmcore.api import (
     ReportsRequest,
     StateReply,
     StateRequest,
+    TransferReply,
+    TransferRequest,
 )
 from hmcore.locks import (
     ACQUIRE,
@@ -74,6 +79,7 @@ from hmcore.store import (
 )
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
+from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.locks import Locks
@@ -104,6 +110,8 @@ class Agent(Protocol):
     def locks(self) -> Locks: ...
     @property
     def raising(self) -> Raising: ...
+    @property
+    def consistency(self) -> Consistency: ...
     @property
     def registry(self) -> RegistryLayer: ...
     @property
@@ -143,13 +151,16 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def state(peer: Peer, request: StateRequest) -> StateReply:
         view = agent.cluster
         node = peer.identity.kind is Kind.NODE  # a worker asks often: it needs the registry, and no events
+        if request.consistent:
+            await agent.consistency.wait()
         asked = time.monotonic()
         if node and request.wait > 0 and view.index <= request.since:
             await agent.news.until(lambda: view.index > request.since, request.wait)
         waited = time.monotonic() - asked
         index, leader, term = view.index, view.leader, view.report().term
+        no_quorum = "" if view.no_quorum is None else view.no_quorum.message
         if request.since == index:
-            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True, waited=waited)
+            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True, waited=waited, no_quorum=no_quorum)
         return StateReply(
             index=index,
             leader=leader,
@@ -165,7 +176,16 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             },
             maintenance=[view.maintenance[target] for target in sorted(view.maintenance)],
             mutes=[view.mutes[key] for key in sorted(view.mutes)],
+            no_quorum=no_quorum,
         )
+
+    async def barrier(_peer: Peer, _request: Empty) -> BarrierReply:
+        return BarrierReply(index=await agent.consistency.barrier())
+
+    async def transfer(peer: Peer, request: TransferRequest) -> TransferReply:
+        log.info("%s asks that %s lead", peer.identity, request.to or "another")
+        handed = await agent.consistency.transfer(request.to)
+        return TransferReply(leader=handed.leader, term=handed.term, seconds=handed.seconds)
 
     async def instances(_peer: Peer, _request: Empty) -> InstancesReply:
         return agent.registry.instances()
@@ -219,6 +239,8 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             REPORTS: (READERS, reports),
             FORMATION: (NODES + READERS, formation),
             STATE: (NODES + READERS, state),
+            BARRIER: (NODES + READERS, barrier),
+            TRANSFER: (CHANGERS, transfer),
             FLOWS: (READERS, flows),
             EVENTS: (READERS, events),
             FORM: (CHANGERS, form),

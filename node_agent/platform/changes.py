@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import uuid
 from collections.abc import Collection
 
 from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
-from node_agent.consensus.commands import AcquireLock, Applied, Command, MuteCheck, Noop, Refused, SetMaintenance, decode_result, encode
+from node_agent.consensus.commands import AcquireLock, Applied, Command, MuteCheck, Refused, SetMaintenance, decode_result, encode
 from node_agent.orchestration.cluster import ClusterView, Proposer
 
 MAX_REASON = 500  # characters
@@ -35,8 +34,10 @@ class Changes:
         self._timeout = timeout
 
     def leading(self) -> Proposer:
-        """The state to judge a change by. Raises NotLeader unless it is ours."""
+        """The state to judge a change by. Raises NotLeader unless it is ours; NoQuorum where nobody will lead for want of voters."""
         if self._proposer is None or not self._proposer.is_leader:
+            if (lasting := self._view.no_quorum) is not None:
+                raise lasting
             leader = self._view.leader
             raise NotLeader(f"{self._me} does not lead; {f'{leader} does' if leader else 'nobody is known to'}", leader=leader)
         return self._proposer
@@ -62,13 +63,6 @@ class Changes:
             encode(command), request_id=request_id(request, author), timeout=self._timeout, author=author.name
         )
         return index, _applied(result)
-
-    async def confirm(self) -> None:
-        """Return once this node has carried out all that was acknowledged before: the leader writes that it still leads.
-
-        Raises NotLeader, NoQuorum.
-        """
-        await self.leading().propose(encode(Noop()), request_id=f"confirm-{uuid.uuid4().hex}", timeout=self._timeout)
 
     def answered(self, request: str, author: Identity) -> ChangeReply | None:
         """What came of the request, if it was carried out before: it meant something then, whatever has gone meanwhile.

@@ -5,7 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from hmcore.api import FORMATION, INSTANCES, REPORT, STATE, Empty, Formation, InstancesReply, ReportRequest, StateReply, StateRequest
+from hmcore.api import (
+    BARRIER,
+    FORMATION,
+    INSTANCES,
+    REPORT,
+    STATE,
+    Empty,
+    Formation,
+    InstancesReply,
+    ReportRequest,
+    StateReply,
+    StateRequest,
+)
 from hmcore.config.agent import AgentConfig
 from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
 from hmcore.selection import Strategy
@@ -20,6 +32,7 @@ from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.changes import Changes
+from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
 from node_agent.platform.keys import Keys
@@ -97,8 +110,9 @@ class Layers:
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
+        self.consistency = Consistency(config.node, self.cluster, self.voter, self._ask_barrier, timeout=2 * settings.raft.election_max)
         self.keys = Keys(
-            config.node, self.changes, keys=self._replicated_keys, leader=lambda: self.cluster.leader, barrier=self.changes.confirm
+            config.node, self.changes, keys=self._replicated_keys, leader=lambda: self.cluster.leader, barrier=self.consistency.wait
         )
         self.directory = Directory(
             config.node,
@@ -116,7 +130,7 @@ class Layers:
             self._keeper,
             locks=self._replicated_locks,
             leader=lambda: self.cluster.leader,
-            barrier=self.changes.confirm,
+            barrier=self.consistency.wait,
         )
         self.raising = Raising(self.changes, None if self._leader is None else self._leader.known)
         self.registry = self._make_registry(release)
@@ -206,7 +220,7 @@ class Layers:
         assert self._leader is not None
         return LockKeeper(
             log=self.voter,
-            barrier=self.changes.confirm,
+            barrier=self.consistency.barrier,
             propose_timeout=2 * self._config.settings.raft.election_max,
             request_prefix=self._request_prefix,
             clock=self._leader.now,
@@ -267,6 +281,10 @@ class Layers:
             bootstrap=[name],
             insist=True,
         )
+
+    async def _ask_barrier(self, name: str, timeout: float) -> int:
+        reply = await self.transport.call(name, BARRIER, Empty(), timeout=timeout)
+        return reply.index
 
     def reports(self) -> dict[str, ComponentReport]:
         return {name: managed.report() for name, managed in self.managed.items()}
@@ -356,6 +374,7 @@ class Layers:
         self.news.wake()
         if self._keeper is not None:
             self._keeper.state_changed()
+        self.consistency.state_changed()
         self.set_peers()
         self.registry.records_changed()
         self.managed["consensus"].poke()

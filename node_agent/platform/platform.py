@@ -20,6 +20,7 @@ from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform import health
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
+from node_agent.platform.consistency import Consistency
 from node_agent.platform.coordinator import Coordinator, Phase
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
@@ -101,6 +102,7 @@ class HyperMeshPlatform:
             for helper in helpers:
                 helper.cancel()
             await asyncio.wait(helpers)
+            await self._layers.consistency.hand_over()
             await self._coordinator.take_down()
         if self._failure is not None:
             raise self._failure
@@ -224,6 +226,10 @@ class HyperMeshPlatform:
     @property
     def raising(self) -> Raising:
         return self._layers.raising
+
+    @property
+    def consistency(self) -> Consistency:
+        return self._layers.consistency
 
     @property
     def forwarding(self) -> Forwarding:

@@ -8,16 +8,18 @@ import msgspec
 import pytest
 
 from hmcore import api
-from hmcore.errors import InvalidRequest, PeerUnreachable, PermissionDenied
+from hmcore.errors import InvalidRequest, NoQuorum, PeerUnreachable, PermissionDenied
 from hmcore.locks import AcquireReply, AcquireRequest, LocksReply, LocksRequest, ReleaseRequest, RenewReply, RenewRequest
 from hmcore.pki import Identity, Kind
 from hmcore.records import Cluster, Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
 from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus.commands import Applied, encode_result
+from node_agent.consensus.handover import Handed
 from node_agent.orchestration.advance import Known
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
+from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.raising import Raising
@@ -29,6 +31,8 @@ MAY = {
     "cluster.reports": {Kind.OPERATOR, Kind.VIEWER},
     "cluster.formation": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.barrier": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.transfer": {Kind.OPERATOR},
     "security.flows": {Kind.OPERATOR, Kind.VIEWER},
     "node.events": {Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
@@ -77,6 +81,7 @@ class View:
     mutes = {}  # noqa: RUF012
     leader = "node1"
     is_leader = True
+    no_quorum: NoQuorum | None = None
     formed = True
 
     def formation(self) -> api.Formation:
@@ -92,6 +97,16 @@ class Log(View):
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
         return 8, encode_result(Applied())
+
+    async def barrier(self, timeout: float) -> int:
+        return 7
+
+    async def transfer(self, to: str | None, timeout: float) -> Handed:
+        return Handed(to or "node2", 4, 0.25)
+
+
+async def nobody_to_ask(name: str, timeout: float) -> int:
+    raise AssertionError(f"{name} was asked")
 
 
 class Registry:
@@ -134,8 +149,9 @@ class Agent:
     chronicle = Events()
     cluster = View()
     news = Waiters(most=2)
+    consistency = Consistency("node1", View(), Log(), nobody_to_ask, timeout=1.0)
     changes = Changes("node1", View(), Log(), timeout=1)
-    keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=changes.confirm)
+    keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=consistency.wait)
     locks = Locks()
     raising = Raising(changes, lambda: Known(2, (), (("node1", 2),)))
     registry = Registry()

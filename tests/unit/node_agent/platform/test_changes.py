@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from hmcore.api import MaintainRequest, MuteRequest
-from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Instance, Mute, Node, Registration, Role
 from node_agent.consensus.commands import Proposal, Receipt, Refused, encode_batch, encode_result
@@ -27,6 +27,7 @@ class Log:
         self.is_leader = leads
         self.leader = "node1" if leads else "node2"
         self.refuses = ""
+        self.no_quorum: NoQuorum | None = None
 
     nodes = property(lambda self: self.state.nodes)
     registrations = property(lambda self: self.state.registrations)
@@ -182,3 +183,15 @@ async def test_a_mute_of_a_check_that_has_gone_can_be_taken_back():
     log = Log()
     log.state = replace(log.state, mutes={"old": Mute(check="old")})
     assert (await changes(log).mute(muting("old", on=False), ANN)).changed
+
+
+async def test_a_node_that_is_sure_that_there_is_no_quorum_says_so_at_once():
+    log = Log(leads=False)
+    with pytest.raises(NotLeader):
+        await changes(log).maintain(request(), ANN)
+    log.leader = None
+    log.no_quorum = NoQuorum("no quorum: 1 of 3 voters reachable")
+    with pytest.raises(NoQuorum, match="no quorum: 1 of 3 voters reachable"):
+        await changes(log).maintain(request(), ANN)
+    with pytest.raises(NoQuorum):
+        await changes(log).mute(MuteRequest(id="request-9", check="disk"), ANN)

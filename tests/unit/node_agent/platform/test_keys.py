@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.store import MOST_KEYS, DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus import receipts
@@ -24,6 +24,7 @@ class Log:
         self.state = State()
         self.is_leader = True
         self.leader = "node1"
+        self.no_quorum = None
         self.asked = 0
         self.put(encode(FormCluster(id="hm-a", bootstrap="b1", level=2)), "form")
 
@@ -35,9 +36,13 @@ class Log:
         return receipts.find(self.state, request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
-        self.asked += 1
         receipt = self.put(command, request_id)
         return receipt.index, receipt.result
+
+    async def barrier(self) -> None:
+        self.asked += 1
+        if not self.is_leader:
+            raise NoQuorum("no quorum: 1 of 3 voters reachable")
 
 
 def keys_of(log: Log, *, worker: bool = False) -> Keys:
@@ -48,7 +53,7 @@ def keys_of(log: Log, *, worker: bool = False) -> Keys:
         changes,
         keys=lambda: None if held is None else (held.state.index, held.state.keys),
         leader=lambda: log.leader,
-        barrier=changes.confirm,
+        barrier=log.barrier,
     )
 
 
@@ -143,17 +148,19 @@ async def test_a_list_has_bounds(limit):
         await keys_of(Log()).list(KeysRequest(limit=limit))
 
 
-async def test_a_consistent_read_asks_whether_this_node_still_leads():
+async def test_a_consistent_read_waits_until_this_node_knows_all_that_was_acknowledged():
     log = Log()
     keys = keys_of(log)
     await keys.get(KeyRequest(key="a"))
     assert log.asked == 0
     await keys.get(KeyRequest(key="a", consistent=True))
     assert log.asked == 1
-    log.is_leader, log.leader = False, "node2"
-    with pytest.raises(NotLeader) as refused:
+    log.is_leader = False
+    with pytest.raises(NoQuorum, match="1 of 3"):
         await keys.get(KeyRequest(key="a", consistent=True))
-    assert refused.value.leader == "node2"
+    with pytest.raises(NoQuorum):
+        await keys.list(KeysRequest(consistent=True))
+    assert (await keys.get(KeyRequest(key="a"))).item is None
 
 
 async def test_a_worker_names_the_leader():

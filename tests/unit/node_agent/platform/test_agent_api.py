@@ -270,3 +270,42 @@ async def test_a_node_that_has_the_latest_waits_for_what_is_newer_and_others_do_
         reply = await follower
     assert (reply.index, reply.unchanged) == (View.index + 1, False)
     assert (await ask(reply.index, wait=0.02)).waited >= 0.02
+
+
+async def test_a_consistent_state_is_asked_for_and_what_keeps_it_away_is_told():
+    agent = Agent()
+    waited: list[bool] = []
+
+    class Sure(Consistency):
+        async def wait(self) -> None:
+            waited.append(True)
+            if len(waited) > 1:
+                raise NoQuorum("no quorum: 1 of 3 voters reachable")
+
+    agent.consistency = Sure("node1", View(), Log(), nobody_to_ask, timeout=1.0)
+    router, operator = routes(agent), peer(Kind.OPERATOR)
+    asked = msgspec.msgpack.encode(api.StateRequest(consistent=True))
+    assert await router.call(operator, "cluster.state", body("cluster.state"))
+    assert waited == []
+    state = msgspec.msgpack.decode(await router.call(operator, "cluster.state", asked), type=api.StateReply)
+    assert (state.index, waited) == (7, [True])
+    with pytest.raises(NoQuorum, match="1 of 3"):
+        await router.call(operator, "cluster.state", asked)
+
+
+async def test_that_there_is_no_quorum_is_in_the_state():
+    class Alone(View):
+        leader = None
+        no_quorum = NoQuorum("no quorum: 1 of 3 voters reachable")
+
+    agent = Agent()
+    agent.cluster = Alone()
+    for request in (api.StateRequest(), api.StateRequest(since=7)):
+        said = await routes(agent).call(peer(Kind.OPERATOR), "cluster.state", msgspec.msgpack.encode(request))
+        assert msgspec.msgpack.decode(said, type=api.StateReply).no_quorum == "no quorum: 1 of 3 voters reachable"
+
+
+async def test_the_leadership_is_handed_to_whom_the_operator_names():
+    asked = msgspec.msgpack.encode(api.TransferRequest(to="node3"))
+    said = await routes(Agent()).call(peer(Kind.OPERATOR), "cluster.transfer", asked)
+    assert msgspec.msgpack.decode(said, type=api.TransferReply) == api.TransferReply(leader="node3", term=4, seconds=0.25)

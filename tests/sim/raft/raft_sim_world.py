@@ -21,10 +21,12 @@ from raft_sim_clients import Clients
 from raft_sim_disk import Crash, SimDisk
 from raft_sim_membership import Director
 from raft_sim_network import Habits, Network
+from raft_sim_reads import Readers
 
 from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
 from hmcore.records import Node, NodeState, Role
 from node_agent.consensus import levels, machine
+from node_agent.consensus.handover import Handed
 from node_agent.consensus.limits import Limits
 from node_agent.consensus.machine import Proposal, Receipt
 from node_agent.consensus.member import Member
@@ -193,8 +195,8 @@ class Machine:
                 self.world.checks.last_words(self.name, self.incarnation, member)
             self.world.crash(self)
             return
-        if self.world.outcry is not None and inside:
-            raise Violation(self.world.outcry)
+        if inside and (broken := self.world.outcry or self.world.readers.broken) is not None:
+            raise Violation(broken)
         if inside:
             self.world.checks.after_step(self.name, self.incarnation, member)
             self.world.director.after_step(self, member)
@@ -225,6 +227,7 @@ class World:
         self._count = 0
         self._retries: list[Proposal] = []
         self.busy: Machine | None = None  # whose step it is
+        self.readers = Readers(self.seen)
         self.network = Network(self, self.rnd, plan.habits)
         names = [f"n{number}" for number in range(plan.voters + plan.spares)]
         self.founders = names[: plan.voters]
@@ -368,7 +371,10 @@ class World:
         leaders = [machine_ for machine_ in live if machine_.leads]
         if live:
             target = self.rnd.choice(leaders) if leaders and self.rnd.random() < 0.9 else self.rnd.choice(live)
-            if self._retries and self.rnd.random() < 0.5:
+            if self.rnd.random() < 0.3:
+                timeout = self.rnd.choice((0.05, 0.5, 2.0))
+                target.step(lambda member: self.readers.ask(member, timeout))
+            elif self._retries and self.rnd.random() < 0.5:
                 self.seen["retried"] += 1
                 self.propose(target, self._retries.pop())
             else:
@@ -398,6 +404,7 @@ class World:
         def done(outcome: Receipt | HyperMeshError) -> None:
             if isinstance(outcome, Receipt):
                 self.checks.acknowledge(proposal.id, outcome)
+                self.readers.acknowledged(outcome.index)
             else:
                 self.seen[type(outcome).__name__] += 1
                 self._retries = [*self._retries, proposal][-5:]
@@ -491,8 +498,13 @@ class World:
     def _transfer(self, live: list[Machine]) -> None:
         for machine_ in live:
             if machine_.leads and machine_.responsive:
-                self.log("TRANSFER", machine_.name)
-                machine_.step(lambda member: member.engine.transfer() if member.engine else None)
+                to = self.rnd.choice((None, *self.machines))
+                self.log("TRANSFER", machine_.name, to)
+                machine_.step(lambda member, to=to: member.transfer(to, self._transferred, timeout=1.0))  # type: ignore[misc]
+
+    def _transferred(self, outcome: Handed | HyperMeshError) -> None:
+        self.log("TRANSFERRED", outcome)
+        self.seen[f"transfer: {type(outcome).__name__}"] += 1
 
     def _fill(self, machine_: Machine) -> None:
         if self.plan.full_disks:

@@ -53,6 +53,7 @@ def broken(plan: Plan, seeds: Iterable[int]) -> str:
         (["sync_before_send"], "rough", UNSAFE),
         (["reseeding_abstains"], "rough", UNSAFE),
         (["stale_term_answers"], "rough", STUCK),
+        (["read_barrier"], "three", {"a stale read"}),
         (["stale_term_answers", "pre_vote"], "tiny", STUCK),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",

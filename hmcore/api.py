@@ -111,7 +111,7 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True):
 
     `partial`: the registrations of other members are as they were at the request's `since`. `waited`: seconds for which the answer was
     held back; none where too many wait already, or by an earlier release. `no_quorum`: why nobody leads, once the node is sure that it is
-    for want of voters; empty otherwise.
+    for want of voters; empty otherwise. `consistent`: that was asked for, and it is; never so by an earlier release, which does not know.
     """
 
     index: int
@@ -126,6 +126,7 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: list[Maintenance] = []
     mutes: list[Mute] = []
     no_quorum: str = ""
+    consistent: bool = False
 
 
 class BarrierReply(msgspec.Struct, frozen=True, kw_only=True):

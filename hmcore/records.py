@@ -310,3 +310,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     security: SecurityReport | None = None
     mutes: list[Mute] = []  # as this node knows them
     maintenance: list[Maintenance] = []  # likewise
+    index: int = 0  # the log index of what it knows of the cluster: members, mutes, maintenance

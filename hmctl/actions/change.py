@@ -1,7 +1,8 @@
 """A change of the cluster's state: find the leader, ask it, and ask again under the same id while leadership moves.
 
 Only the leader carries changes out. Whoever is asked instead names it; while there is none, or it has just died, we look again until
-the deadline. A change that was carried out but whose answer was lost is not carried out twice: the request's id tells.
+the deadline; or until all that answer are sure that there will be none, for want of voters. A change that was carried out but whose
+answer was lost is not carried out twice: the request's id tells.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hmctl.state import OperatorStore
 
 Req = TypeVar("Req")
+Res = TypeVar("Res")
 
 DEADLINE = 15.0  # seconds in all: a leader's death and an election fit in
 ASKING = 2.0  # seconds that a control node has to say who leads
@@ -49,6 +51,20 @@ async def change(
 
     Raises CallRefused (no quorum, invalid, not permitted), PeerUnreachable when no control node answers, HyperMeshError when none leads.
     """
+    return await at_leader(inventory, store, method, request, via=via, timeout=timeout, say=say)
+
+
+async def at_leader(
+    inventory: Inventory,
+    store: OperatorStore,
+    method: api.Method[Req, Res],
+    request: Req,
+    *,
+    via: Via = Via.AUTO,
+    timeout: float = DEADLINE,
+    say: Callable[[str], None] = lambda words: None,
+) -> Res:
+    """What the leader answers to `request`, which must be harmless when it is repeated. Otherwise as `change`."""
     access = Access.of(store, via)
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     if via is not Via.SSH:
@@ -89,7 +105,7 @@ class _Change:
         self._wait: str | None = None  # what for; None: it is not known yet
         self._timer: asyncio.TimerHandle | None = None
 
-    async def carry_out(self, method: api.Method[Req, api.ChangeReply], request: Req) -> api.ChangeReply:
+    async def carry_out(self, method: api.Method[Req, Res], request: Req) -> Res:
         self._speak_after(SILENCE)
         try:
             return await self._carry_out(method, request)
@@ -106,7 +122,7 @@ class _Change:
         else:
             self._say(self._wait)
 
-    async def _carry_out(self, method: api.Method[Req, api.ChangeReply], request: Req) -> api.ChangeReply:
+    async def _carry_out(self, method: api.Method[Req, Res], request: Req) -> Res:
         deadline = asyncio.get_running_loop().time() + self._timeout
         named: str | None = None  # by the last that was asked and does not lead
         trouble: HyperMeshError | None = None
@@ -125,7 +141,7 @@ class _Change:
                     return await self._ask(self._host(leader), method, request, left)
                 except NotLeader as error:
                     named, trouble = error.leader if error.leader != leader else None, None
-                except (PeerUnreachable, ConnectionLost, CallTimeout) as error:
+                except (PeerUnreachable, ConnectionLost, CallTimeout, NoQuorum) as error:  # without a quorum: unless there is one again
                     trouble = error
                     self._wait = None  # until it has been looked who leads now
             await asyncio.sleep(PAUSE if named is None else 0)
@@ -141,7 +157,8 @@ class _Change:
         return host
 
     async def _find(self) -> str | None:
-        """Who leads, by the latest term that the control nodes know of; None while nobody does. Raises when none of them answers."""
+        """Who leads, by the latest term that the control nodes know of; None while nobody does. Raises when none of them answers, and
+        NoQuorum when nobody will."""
         answers = await ask_all(
             list(self._hosts.values()),
             self._state,
@@ -152,13 +169,15 @@ class _Change:
         if not said:
             failures = [answer for answer in answers.values() if isinstance(answer, HyperMeshError)]
             raise nobody_answers(failures)
+        if (lasting := lasting_no_quorum(said)) is not None:
+            raise lasting
         return newest_leader(said)
 
     async def _state(self, host: Host) -> api.StateReply:
         async with await connect(host, self._access, via=self._via, timeout=ASKING, connector=self._connector) as agent:
             return await agent.state()
 
-    async def _ask(self, host: Host, method: api.Method[Req, api.ChangeReply], request: Req, left: float) -> api.ChangeReply:
+    async def _ask(self, host: Host, method: api.Method[Req, Res], request: Req, left: float) -> Res:
         async with await connect(host, self._access, via=self._via, timeout=min(left, ASKING), connector=self._connector) as agent:
             return await agent.call(method, request, timeout=left)
 
@@ -180,6 +199,14 @@ def newest_leader(said: Mapping[str, api.StateReply]) -> str | None:
     """The leader of the newest term in which one is named. A node that was cut off may still name the one before."""
     named = [(reply.term, reply.leader) for reply in said.values() if reply.leader is not None]
     return max(named)[1] if named else None
+
+
+def lasting_no_quorum(said: Mapping[str, api.StateReply]) -> NoQuorum | None:
+    """That nothing can be changed, when all that answer are sure of it: the others may be dead, or out of our reach and theirs."""
+    if not all(reply.no_quorum and reply.leader is None for reply in said.values()):
+        return None
+    name = min(said)
+    return NoQuorum(said[name].no_quorum, host=name, fix="hmctl status says who is missing")
 
 
 def nobody_answers(failures: Sequence[HyperMeshError]) -> HyperMeshError:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
+from hmcore.api import StateReply
+from hmcore.errors import HyperMeshError
 from hmcore.health import COMPONENT, cluster_checks, complaints, score
 from hmcore.records import CheckReport, NodeReport, NodeState
 from hmctl.actions.health import condition_of, explained, silenced
@@ -20,6 +22,7 @@ from hmctl.actions.status import (
     Status,
     Verdict,
     View,
+    confirmed,
     node_statuses,
     release_of,
     reports_of,
@@ -34,10 +37,21 @@ UNKNOWN = "unknown: no node answered"
 EXPIRES_SOON = timedelta(days=30)
 
 
-def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certificate_ends: datetime | None, now: datetime) -> Status:
-    """The whole status document. `certificate_ends`: when the operator's own certificate expires, if it has one."""
+def judge(
+    *,
+    cluster: str,
+    expected: Sequence[Expected],
+    answers: Answers,
+    certificate_ends: datetime | None,
+    now: datetime,
+    sure: StateReply | HyperMeshError | None = None,
+) -> Status:
+    """The whole status document. `certificate_ends`: when the operator's own certificate expires, if it has one. `sure`: the state with
+    all that was changed before it was asked for, or why it could not be had; None if it was not asked for."""
     reports = reports_of(answers)
     view = view_of(expected, reports)
+    if isinstance(sure, StateReply):
+        view = confirmed(view, sure)
     nodes = node_statuses(expected, answers, view)
     astray = clocks_astray(answers)
     judged = cluster_health(expected, answers, view, nodes)
@@ -51,6 +65,8 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
         check_clocks(answers, astray),
         check_certificate(certificate_ends, now),
     ]
+    if sure is not None:
+        checks.insert(2, check_consistent(sure))
     checks = [silenced(check, judged) for check in checks]
     return Status(
         cluster=cluster,
@@ -64,6 +80,8 @@ def judge(*, cluster: str, expected: Sequence[Expected], answers: Answers, certi
         mutes=[view.mutes[key] for key in sorted(view.mutes)],
         maintenance=list(view.maintenance),
         cluster_checks=explained(judged, checks),
+        index=view.index,
+        consistent=None if sure is None else isinstance(sure, StateReply),
     )
 
 
@@ -86,6 +104,15 @@ def health_of(checks: Sequence[Check]) -> Health:
     if Verdict.ERROR in verdicts:
         return Health.CRITICAL
     return Health.WARNING if Verdict.WARN in verdicts else Health.HEALTHY
+
+
+def check_consistent(sure: StateReply | HyperMeshError) -> Check:
+    """Whether what is told of the members, mutes and maintenance was true when we asked. If not, it may be old."""
+    name = "consistent"
+    if isinstance(sure, StateReply):
+        return Check(name=name, status=Verdict.OK, message=f"all that was changed before you asked is in this: log index {sure.index}")
+    message = f"what is true now cannot be told: {sure}; what is shown may be old"
+    return Check(name=name, status=Verdict.ERROR, message=message, fix=sure.fix)
 
 
 def check_quorum(view: View, answers: Answers) -> Check:

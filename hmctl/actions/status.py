@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from hmcore import health
+from hmcore.api import StateReply
 from hmcore.records import CheckReport, ComponentState, Maintenance, Mute, Node, NodeReport, NodeState, Role
 
 
@@ -76,7 +77,8 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """`hmctl status -o json`. `apps` is empty until the cluster can run some. The score is hmcore/health.py's,
-    made of `cluster_checks`."""
+    made of `cluster_checks`. `index`: the log index of what is told of members, mutes and maintenance; `consistent`: whether it holds all
+    that was changed before it was asked for, None if that was not asked for."""
 
     cluster: str
     health: Health
@@ -90,6 +92,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     mutes: list[Mute] = []
     maintenance: list[Maintenance] = []
     cluster_checks: list[CheckReport] = []
+    index: int = 0
+    consistent: bool | None = None
 
     @property
     def exit_code(self) -> int:
@@ -137,6 +141,7 @@ class View(msgspec.Struct, frozen=True):
     rivals: tuple[str, ...] = ()  # more than one leader in one term: must never be
     mutes: Mapping[str, Mute] = msgspec.field(default_factory=dict)
     maintenance: Sequence[Maintenance] = ()
+    index: int = 0
 
 
 def reports_of(answers: Answers) -> list[NodeReport]:
@@ -168,6 +173,18 @@ def view_of(expected: Sequence[Expected], reports: Sequence[NodeReport]) -> View
         rivals=tuple(leaders) if len(leaders) > 1 else (),
         mutes={mute.key: mute for mute in best.mutes} if best is not None else {},
         maintenance=best.maintenance if best is not None else (),
+        index=0 if best is None else best.index or best.raft.applied_index,  # agents of an earlier release do not say
+    )
+
+
+def confirmed(view: View, sure: StateReply) -> View:
+    """`view`, with what the cluster agrees on from a state that is certain."""
+    return msgspec.structs.replace(
+        view,
+        members={node.name: node for node in sure.nodes},
+        mutes={mute.key: mute for mute in sure.mutes},
+        maintenance=sure.maintenance,
+        index=sure.index,
     )
 
 

@@ -14,6 +14,7 @@ from hmcore.errors import AnotherNode, HyperMeshError, NothingListens, PeerUnrea
 from hmcore.pki import valid_until
 from hmcore.records import Role
 from hmctl.actions.checks import judge
+from hmctl.actions.consistent import consistent_state
 from hmctl.actions.forwarded import Ahead, GoBetween, forwarded
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
 from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, Via, ask_all, connect
@@ -41,15 +42,23 @@ class Survey:
 
 
 async def survey(
-    inventory: Inventory, store: OperatorStore, *, via: Via = Via.AUTO, timeout: float | None = None, closely: Sequence[str] = ()
+    inventory: Inventory,
+    store: OperatorStore,
+    *,
+    via: Via = Via.AUTO,
+    timeout: float | None = None,
+    closely: Sequence[str] = (),
+    consistent: bool = False,
 ) -> Survey:
     """Asks all hosts of the inventory, each for `timeout` seconds; by default DEADLINE, or PATIENCE after most have answered.
 
     Of a large cluster only witnesses (and `closely`) are asked directly; control nodes ask the others for us, and whom they do not reach
     is asked directly, too. With `auto`, SSH is tried only when nobody answers over QUIC: UDP is then closed somewhere between us and them,
-    while a single dead host must not make everybody wait for its SSH.
+    while a single dead host must not make everybody wait for its SSH. `consistent`: what the cluster agrees on is asked of the leader, too,
+    which must be able to say that it still leads.
     """
     access = Access.of(store, via)
+    sure = await consistent_state(inventory, store, via=via) if consistent else None
     used = Via.SSH if via is Via.SSH else Via.QUIC
     found = await _ask(inventory.hosts, access, used, timeout, closely)
     if via is Via.AUTO and found and all(isinstance(answer, PeerUnreachable) for answer in found.values()):
@@ -65,6 +74,7 @@ async def survey(
         answers=answers,
         certificate_ends=valid_until(access.ours.certificate) if access.ours else None,
         now=datetime.now(UTC),
+        sure=sure,
     )
     return Survey(status, answers, used)
 

@@ -48,6 +48,10 @@ def command(
     interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="With --watch: how often.")] = 2.0,
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
+    consistent: Annotated[
+        bool,
+        typer.Option("--consistent", help="Show what is true now, or say that nobody can tell."),
+    ] = False,
     every: Annotated[
         bool, typer.Option("--all", "-a", help="Show every node: by default a terminal shows, of many, those that need attention.")
     ] = False,
@@ -55,14 +59,15 @@ def command(
     """Ask every agent, and say whether the cluster is healthy.
 
     A narrow terminal is spared columns: RTT first, never NODE, STATE and HEALTH.
-    Exit code 0: healthy; 3: a warning, such as an unreachable node; 4: critical, no quorum or nobody answers.
+    Exit code 0: healthy; 3: a warning, such as an unreachable node; 4: critical, no quorum or nobody answers; with --consistent also when
+    the members, mutes and maintenance that are shown may be old.
     """
     context = current(ctx)
-    status = _status(context, watch=watch, interval=interval, via=via, timeout=timeout, every=every)
+    status = _status(context, watch=watch, interval=interval, via=via, timeout=timeout, consistent=consistent, every=every)
     return context.run_until_interrupted(status) if watch else context.run(status)
 
 
-async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None, every: bool) -> int:
+async def _status(context: Context, *, watch: bool, interval: float, via: Via, timeout: float | None, consistent: bool, every: bool) -> int:
     from hmctl.actions.survey import survey
 
     inventory = context.inventory(warn=False)
@@ -70,7 +75,7 @@ async def _status(context: Context, *, watch: bool, interval: float, via: Via, t
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
-        found = (await survey(inventory, store, via=via, timeout=timeout)).status
+        found = (await survey(inventory, store, via=via, timeout=timeout, consistent=consistent)).status
         if not watch:
             context.output.result(found, lambda: show(context.output, found, every=every))  # noqa: B023  drawn at once
             return found.exit_code

@@ -158,9 +158,10 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             await agent.news.until(lambda: view.index > request.since, request.wait)
         waited = time.monotonic() - asked
         index, leader, term = view.index, view.leader, view.report().term
-        no_quorum = "" if view.no_quorum is None else view.no_quorum.message
+        sure, no_quorum = request.consistent, "" if view.no_quorum is None else view.no_quorum.message
         if request.since == index:
-            return StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True, waited=waited, no_quorum=no_quorum)
+            short = StateReply(index=index, leader=leader, term=term, nodes=[], unchanged=True, waited=waited)
+            return msgspec.structs.replace(short, no_quorum=no_quorum, consistent=sure)
         return StateReply(
             index=index,
             leader=leader,
@@ -177,6 +178,7 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             maintenance=[view.maintenance[target] for target in sorted(view.maintenance)],
             mutes=[view.mutes[key] for key in sorted(view.mutes)],
             no_quorum=no_quorum,
+            consistent=sure,
         )
 
     async def barrier(_peer: Peer, _request: Empty) -> BarrierReply:

@@ -282,4 +282,5 @@ class HyperMeshPlatform:
             mutes=[self.cluster.mutes[key] for key in sorted(self.cluster.mutes)],
             maintenance=[self.cluster.maintenance[target] for target in sorted(self.cluster.maintenance)],
             security=self._layers.security.report(),
+            index=self.cluster.index,
         )

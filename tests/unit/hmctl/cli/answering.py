@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hmcore.api import StateReply
+from hmcore.errors import HyperMeshError
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
 from hmctl.actions.checks import judge
 from hmctl.actions.status import Answer, Expected, Silence
@@ -54,14 +56,26 @@ class Cluster:
     answers: dict[str, Answer | Silence]
     asked: list[tuple[Via, float | None]] = field(default_factory=list)
     before_answering: Callable[[], None] = lambda: None
+    sure: StateReply | HyperMeshError | None = None
 
-    async def survey(self, inventory: Any, store: Any, *, via: Via, timeout: float | None, closely: Sequence[str] = ()) -> Survey:
+    async def survey(
+        self, inventory: Any, store: Any, *, via: Via, timeout: float | None, closely: Sequence[str] = (), consistent: bool = False
+    ) -> Survey:
         self.asked.append((via, timeout))
         self.before_answering()
         expected = [Expected(host.name, host.address, host.role) for host in inventory.hosts]
         ends = NOW + timedelta(days=300)
         return Survey(
-            judge(cluster=inventory.name, expected=expected, answers=self.answers, certificate_ends=ends, now=NOW), self.answers, via
+            judge(
+                cluster=inventory.name,
+                expected=expected,
+                answers=self.answers,
+                certificate_ends=ends,
+                now=NOW,
+                sure=self.sure if consistent else None,
+            ),
+            self.answers,
+            via,
         )
 
     def silence(self, names: Sequence[str], reason: str = "no answer within 2 s") -> None:

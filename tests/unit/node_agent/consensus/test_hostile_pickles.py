@@ -110,6 +110,8 @@ def test_no_field_of_any_message_takes_them_for_something_else(data):
         messages.PreVote(5, 1, 0),
         messages.PreVoteGranted(5),
         messages.StaleTerm(5),
+        messages.Confirm(5, 1),
+        messages.Confirmed(5, 1),
         messages.AskStanding(),
         messages.TellStanding(5, True, True, ("n0", "n1")),
     ]

@@ -287,8 +287,9 @@ async def test_a_consistent_state_is_asked_for_and_what_keeps_it_away_is_told():
     asked = msgspec.msgpack.encode(api.StateRequest(consistent=True))
     assert await router.call(operator, "cluster.state", body("cluster.state"))
     assert waited == []
+    assert not msgspec.msgpack.decode(await router.call(operator, "cluster.state", body("cluster.state")), type=api.StateReply).consistent
     state = msgspec.msgpack.decode(await router.call(operator, "cluster.state", asked), type=api.StateReply)
-    assert (state.index, waited) == (7, [True])
+    assert (state.index, state.consistent, waited) == (7, True, [True])
     with pytest.raises(NoQuorum, match="1 of 3"):
         await router.call(operator, "cluster.state", asked)
 

@@ -341,7 +341,7 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
     assert main.run(["status", "-o", "json"]) == 4
     printed = json.loads(capsys.readouterr().out)
-    assert [key for key in printed if key not in ("health_score", "mutes", "maintenance", "cluster_checks")] == [
+    assert [key for key in printed if key not in ("health_score", "mutes", "maintenance", "cluster_checks", "index", "consistent")] == [
         "cluster", "health", "leader", "term", "release", "checks", "nodes", "apps",
     ]  # fmt: skip
     assert list(printed["nodes"][0]) == [

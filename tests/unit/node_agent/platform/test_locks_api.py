@@ -30,6 +30,7 @@ class Log:
     def __init__(self, level: int = 2) -> None:
         self.state = State()
         self.leads_in: int | None = 1
+        self.no_quorum = None
         self.leader = "node1"
         self.asked = 0
         self.put(encode(FormCluster(id="hm-a", bootstrap="b1", level=level)), "form")
@@ -52,6 +53,11 @@ class Log:
         receipt = self.put(command, request_id, author)
         return receipt.index, receipt.result
 
+    async def barrier(self) -> None:
+        await asyncio.sleep(0)
+        if not self.is_leader:
+            raise NotLeader("node1 does not lead", leader=self.leader)
+
 
 class Bed:
     def __init__(self, level: int = 2) -> None:
@@ -60,7 +66,7 @@ class Bed:
         self.changes = Changes("node1", self.log, self.log, timeout=1.0)  # type: ignore[arg-type]
         self.keeper = LockKeeper(
             log=self.log,
-            barrier=self.changes.confirm,
+            barrier=self.log.barrier,
             propose_timeout=1.0,
             request_prefix=lambda: "node1-7",
             clock=lambda: self.now,
@@ -71,7 +77,7 @@ class Bed:
             self.keeper,
             locks=lambda: (self.log.state.index, self.log.state.locks),
             leader=lambda: self.log.leader,
-            barrier=self.changes.confirm,
+            barrier=self.log.barrier,
         )
 
     async def acquire(self, holder: str, author: Identity = ANN, *, name: str = "deploy", id: str = "session-1:1", note: str = ""):
@@ -189,7 +195,7 @@ async def test_who_does_not_lead_names_the_one_who_does():
 
 async def test_a_worker_knows_of_no_locks():
     changes = Changes("node5", Log(), None, timeout=1.0)  # type: ignore[arg-type]
-    locks = Locks("node5", changes, None, locks=lambda: None, leader=lambda: "node1", barrier=changes.confirm)
+    locks = Locks("node5", changes, None, locks=lambda: None, leader=lambda: "node1", barrier=Log().barrier)
     with pytest.raises(NotLeader) as refused:
         await locks.list(LocksRequest())
     assert refused.value.leader == "node1"
@@ -197,7 +203,7 @@ async def test_a_worker_knows_of_no_locks():
 
 async def test_the_late_write_of_a_deposed_holder_is_refused():
     bed = Bed()
-    keys = Keys("node1", bed.changes, keys=lambda: (0, {}), leader=lambda: "node1", barrier=bed.changes.confirm)
+    keys = Keys("node1", bed.changes, keys=lambda: (0, {}), leader=lambda: "node1", barrier=bed.log.barrier)
     await bed.acquire("ann@desk-1")
     mine = PutKeyRequest(id="session-1:2", key="version", value=b"1", lock="deploy", token=1)
     assert (await keys.put(mine, ANN)).changed

@@ -30,6 +30,7 @@ UNSAFE = {
     "states differ at equal index",
     "an applied entry was truncated",
     "acknowledged command lost",
+    "a stale read",
     "a member stopped: CommittedConflict",
 }
 STUCK = {f"no progress after healing: {who}" for who in ("a voter is never re-seeded", "a member never catches up", "no leader")}

@@ -127,13 +127,13 @@ class Clients:
     def _read(
         self, member: Member, machine: Machine, id: str, request: Get, answer: Callable[..., None], failed: Callable[[], None]
     ) -> None:
-        def done(outcome: Receipt | HyperMeshError) -> None:
-            if isinstance(outcome, Receipt):
+        def done(outcome: int | HyperMeshError) -> None:
+            if isinstance(outcome, int):
                 answer(found(member.replica.state.keys.get(request.key)))
             else:
                 failed()
 
-        member.propose(Proposal(id, commands.encode(commands.Noop())), done)
+        member.barrier(done, timeout=PATIENCE)
 
     def _target(self) -> Machine | None:
         live = [machine for machine in self._world.machines.values() if machine.alive and machine.responsive]

@@ -162,6 +162,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     leaving: bool = False  # a planned stop: no need to wait for silence
     level: int = 1  # the highest feature level that the sender's release knows
+    hashes: tuple[tuple[int, str], ...] = ()  # of the sender's state, by log index: its latest, and its latest checkpoint
+    reseeding: bool = False  # it is taking the state from the others
     registry: int | None = None  # renews the node's instances: their revision. Sent every `registry.refresh`, and when it has changed
 
 

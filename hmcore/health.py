@@ -36,6 +36,7 @@ NODE_WEIGHTS: Mapping[str, float] = {
 CLUSTER_WEIGHTS: Mapping[str, float] = {
     "cluster.quorum": 4.0,
     "cluster.leader": 2.0,
+    "cluster.state": 12.0,  # only where states differ, and then as much as all others: what the cluster says may be wrong
     "cluster.nodes": 4.0,
     "cluster.members": 1.0,
     "cluster.releases": 0.5,
@@ -122,7 +123,8 @@ class NodeCondition(msgspec.Struct, frozen=True):
 
 class ClusterCondition(msgspec.Struct, frozen=True):
     """What the cluster's score is made of. `following`: voters that stand behind the leader. `astray`: nodes that follow nobody or somebody
-    else. `amiss`: nodes that should be members and are not, or the other way round."""
+    else. `amiss`: nodes that should be members and are not, or the other way round. `diverged`: nodes that hold another state than the
+    majority; an empty name where there is no majority."""
 
     voters: int
     following: int
@@ -130,13 +132,16 @@ class ClusterCondition(msgspec.Struct, frozen=True):
     nodes: Sequence[NodeCondition]
     astray: Sequence[str] = ()
     amiss: Sequence[str] = ()
+    diverged: Sequence[str] = ()
 
 
 def cluster_checks(condition: ClusterCondition, mutes: Mapping[str, Mute] | None = None) -> list[CheckReport]:
-    """The cluster's own checks, in the order of CLUSTER_WEIGHTS; muted as told. Their fixes are known only to who can look further."""
+    """The cluster's own checks, in the order of CLUSTER_WEIGHTS, of states only where they differ; muted as told. Their fixes are
+    known only to who can look further."""
     found = (
         _quorum(condition),
         _leader(condition),
+        *([_state(condition.diverged)] if condition.diverged else []),
         _nodes(condition.nodes),
         _check("members", 0.5 if condition.amiss else 1.0, f"not as they should be: {_listed(condition.amiss)}"),
         _releases(condition.nodes),
@@ -166,6 +171,12 @@ def _leader(condition: ClusterCondition) -> CheckReport:
         return _check("leader", 0.0, "no leader")
     worth = 0.5 if condition.astray else 1.0
     return _check("leader", worth, f"{condition.leader} leads, but not {_listed(condition.astray)}")
+
+
+def _state(diverged: Sequence[str]) -> CheckReport:
+    named = [name for name in diverged if name]
+    reason = f"the state of {_listed(named)} is not that of the others" if named else "the voters hold different states"
+    return _check("state", 0.0, reason)
 
 
 def _nodes(nodes: Sequence[NodeCondition]) -> CheckReport:

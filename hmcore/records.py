@@ -268,6 +268,21 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """At log index `index` the state of `node` has another `hash` than that of `others`, a majority, has (`agreed`). `waits`: why the node
+    does not take theirs by itself, in words; only it knows.
+
+    `node` empty: no majority agrees; `waits` then says who holds what.
+    """
+
+    node: str
+    index: int
+    hash: str
+    agreed: str
+    others: list[str]
+    waits: str = ""
+
+
 class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
     """`role` is leader | follower | candidate | learner | outsider (no voter, by the log) | observer (a worker) | unformed | reseeding |
     damaged (what is on its disk).
@@ -285,6 +300,7 @@ class RaftReport(msgspec.Struct, frozen=True, kw_only=True):
     learners: list[str] = []
     level: int = 0
     knows: int = 1
+    divergences: list[Divergence] = []
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

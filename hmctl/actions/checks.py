@@ -9,7 +9,7 @@ from statistics import median
 from hmcore.api import StateReply
 from hmcore.errors import HyperMeshError
 from hmcore.health import COMPONENT, cluster_checks, complaints, score
-from hmcore.records import CheckReport, NodeReport, NodeState
+from hmcore.records import CheckReport, Divergence, NodeReport, NodeState
 from hmctl.actions.health import condition_of, explained, silenced
 from hmctl.actions.status import (
     Answer,
@@ -58,6 +58,7 @@ def judge(
     checks = [
         check_quorum(view, answers),
         check_leader(view, answers),
+        check_state(reports),
         check_nodes(nodes, answers),
         check_components(nodes),
         check_members(expected, view, answers),
@@ -82,6 +83,8 @@ def judge(
         cluster_checks=explained(judged, checks),
         index=view.index,
         consistent=None if sure is None else isinstance(sure, StateReply),
+        level=max((report.raft.level for report in reports), default=0),
+        level_known=min((report.raft.knows for report in reports), default=0),
     )
 
 
@@ -94,6 +97,7 @@ def cluster_health(expected: Sequence[Expected], answers: Answers, view: View, n
         following=len(_following(view, answers)),
         astray=_not_following(view, reports_of(answers)),
         skewed=clocks_astray(answers),
+        diverged=[found.node for found in divergences(reports_of(answers))],
     )
     return cluster_checks(condition, view.mutes)
 
@@ -208,6 +212,39 @@ def check_leader(view: View, answers: Answers) -> Check:
 
 def _not_following(view: View, reports: Sequence[NodeReport]) -> list[str]:
     return sorted(report.name for report in reports if report.raft.leader != view.leader)
+
+
+def divergences(reports: Sequence[NodeReport]) -> list[Divergence]:
+    """What the control nodes found when they compared states, once each; a node that is named knows best why it waits."""
+    found: dict[str, Divergence] = {}
+    for report in reports:
+        for said in report.raft.divergences:
+            if said.node not in found or report.name == said.node:
+                found[said.node] = said
+    if any(found):
+        found.pop("", None)  # whoever is named is what the others only cannot agree on
+    return [found[name] for name in sorted(found)]
+
+
+def check_state(reports: Sequence[NodeReport]) -> Check:
+    """Whether all control nodes made the same state of the log."""
+    name = "state"
+    asked = [report for report in reports if report.raft.role != "observer"]
+    found = divergences(asked)
+    if not found:
+        return Check(name=name, status=Verdict.OK, message="the same on all control nodes" if asked else UNKNOWN)
+    one = found[0]
+    if not one.node:
+        message = f"at log index {one.index} there are different states, and no majority for any: {one.waits}"
+        fix = f"find out which is right, then for each other one: hmctl raft reseed NODE; hmctl logs {one.others[0]} may say how it came"
+        return Check(name=name, status=Verdict.ERROR, message=message, fix=fix)
+    said = [
+        f"the state of {odd.node} ({odd.hash[:12]}) is not that of {listed(odd.others)} ({odd.agreed[:12]}), since log index {odd.index}"
+        for odd in found
+    ]
+    waits = f"; it does not take theirs by itself: {one.waits}" if one.waits else "; it takes theirs by itself"
+    fix = f"hmctl raft reseed {one.node}" if one.waits else f"look again in a moment; if it lasts: hmctl raft reseed {one.node}"
+    return Check(name=name, status=Verdict.ERROR, message="; ".join(said) + waits, fix=fix)
 
 
 def check_nodes(nodes: Sequence[NodeStatus], answers: Answers) -> Check:

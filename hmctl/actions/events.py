@@ -22,6 +22,7 @@ NODE_KINDS = ("exec", "tcp")  # what nodes keep; every other kind is replicated
 FAMILIES: Mapping[str, Sequence[str]] = {  # of the replicated ones
     "cluster": ("formed", "level"),
     "voters": ("changed",),
+    "state": ("diverged",),
     "node": ("joined", "removed", *(state.value for state in NodeState if state is not NodeState.UNREACHABLE)),
     "instance": tuple(health.value for health in InstanceHealth),
     "registry": ("changed", "expired", "renewed"),

@@ -13,7 +13,9 @@ from hmcore.health import CHECKS, CLUSTER, ClusterCondition, NodeCondition, mute
 from hmcore.records import CheckReport, Mute, NodeState
 from hmctl.actions.status import Check, Expected, Health, NodeStatus, Status, View
 
-CRITICAL = frozenset({"cluster.quorum", "cluster.leader", "cluster.nodes"})  # whose errors stop the cluster: no mute hides these
+CRITICAL = frozenset(
+    {"cluster.quorum", "cluster.leader", "cluster.state", "cluster.nodes"}
+)  # whose errors stop the cluster: no mute hides these
 
 
 class CheckHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +51,17 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def condition_of(
-    expected: Sequence[Expected], view: View, nodes: Sequence[NodeStatus], *, following: int, astray: Sequence[str], skewed: Collection[str]
+    expected: Sequence[Expected],
+    view: View,
+    nodes: Sequence[NodeStatus],
+    *,
+    following: int,
+    astray: Sequence[str],
+    skewed: Collection[str],
+    diverged: Sequence[str] = (),
 ) -> ClusterCondition:
-    """What the cluster's score is made of. `following`: how many voters stand behind the leader; `skewed`: whose clock is wrong."""
+    """What the cluster's score is made of. `following`: how many voters stand behind the leader; `skewed`: whose clock is wrong;
+    `diverged`: whose state."""
     named = {host.name for host in expected}
     members = set(view.members)
     return ClusterCondition(
@@ -67,6 +77,7 @@ def condition_of(
         ],
         astray=astray,
         amiss=sorted(named ^ members) if members else (),
+        diverged=diverged,
     )
 
 

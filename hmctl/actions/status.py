@@ -78,7 +78,8 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """`hmctl status -o json`. `apps` is empty until the cluster can run some. The score is hmcore/health.py's,
     made of `cluster_checks`. `index`: the log index of what is told of members, mutes and maintenance; `consistent`: whether it holds all
-    that was changed before it was asked for, None if that was not asked for."""
+    that was changed before it was asked for, None if that was not asked for. `level`: the feature level in force, 0 where nobody tells;
+    `level_known`: the highest that all who answered know."""
 
     cluster: str
     health: Health
@@ -94,6 +95,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cluster_checks: list[CheckReport] = []
     index: int = 0
     consistent: bool | None = None
+    level: int = 0
+    level_known: int = 0
 
     @property
     def exit_code(self) -> int:

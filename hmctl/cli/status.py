@@ -113,6 +113,8 @@ def show(output: Output, status: Status, *, every: bool = True) -> None:
         output.paragraph(_MARK[check.status], f" {check.name:<{width}}  ", text=check.message)
         if check.fix:
             output.paragraph(" " * (width + 4), Styled("fix: ", "accent"), text=check.fix)
+    if hint := level_hint(status):
+        output.paragraph(text=Styled(hint, "dim"))
     for line in set_aside(status):
         output.paragraph(text=Styled(line, "dim"))
     output.line()
@@ -122,6 +124,13 @@ def show(output: Output, status: Status, *, every: bool = True) -> None:
     shown, rest = of_interest(status.nodes)
     show_nodes(output, msgspec.structs.replace(status, nodes=shown))
     output.line(Styled(summary(rest), "dim"))
+
+
+def level_hint(status: Status) -> str | None:
+    """What to do when the cluster could do more than it does. Pure."""
+    if not 0 < status.level < status.level_known:
+        return None
+    return f"feature level {status.level}, though all nodes that answered know {status.level_known}: hmctl deploy raises it"
 
 
 def set_aside(status: Status) -> list[str]:

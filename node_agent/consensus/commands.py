@@ -136,6 +136,14 @@ class ExpireLock(msgspec.Struct, frozen=True, kw_only=True, tag="expire-lock"):
     token: int
 
 
+class NoteDivergence(msgspec.Struct, frozen=True, kw_only=True, tag="note-divergence"):
+    """The leader has found that a node's state is not that of the others: an event, and nothing else."""
+
+    node: str
+    index: int
+    others: tuple[str, ...]
+
+
 Command = (
     FormCluster
     | PutNode
@@ -153,6 +161,7 @@ Command = (
     | AcquireLock
     | ReleaseLock
     | ExpireLock
+    | NoteDivergence
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import levels, machine, receipts
+from node_agent.consensus.agreement import Claim
+from node_agent.consensus.aside import seconds_since, set_aside
 from node_agent.consensus.commands import Receipt, decode
 from node_agent.consensus.handover import Handed
 from node_agent.consensus.raft import RaftNode
@@ -40,6 +43,8 @@ class VoterLayer:
         self._config = config
         self._ask_formation = ask_formation
         self._reconnect = reconnect
+        self._directory = config.data_dir / "raft"
+        self._aside: int | None = None  # once the layer stops, move its directory aside: wrong since this log index
         self._opened_before = False
         self._open = False
         self._ever_formed = False
@@ -63,7 +68,16 @@ class VoterLayer:
     async def run(self) -> None:
         if self._damage is not None:
             await asyncio.Event().wait()  # for the end of the agent: nothing mends itself here
-        await self.raft.run()
+        while True:
+            await self.raft.run()
+            if self._aside is None:
+                return
+            index, self._aside = self._aside, None
+            place = set_aside(self._directory, index, time.time())
+            log.warning("what this node held is in %s", place)
+            self._reconnect()
+            await self.raft.open()
+            self._open = True
 
     async def check(self) -> str | HyperMeshError | None:
         if self._damage is not None:
@@ -74,7 +88,40 @@ class VoterLayer:
 
     async def stop(self) -> None:
         self._open = False
+        self._aside = None
         await self.raft.stop()
+
+    async def reseed(self, index: int) -> None:
+        """What this node made of the log is wrong, at least since log index `index`: move it aside, and begin with an empty disk."""
+        self._aside = index
+        self._open = False
+        await self.raft.stop()
+
+    async def hand_over(self) -> None:
+        """To whoever can take it; whether one did shows in who leads."""
+        try:
+            await self.raft.transfer()
+        except HyperMeshError as error:
+            log.warning("the leadership was not handed over: %s", error)
+
+    @property
+    def since_reseeding(self) -> float | None:
+        """Seconds since this node re-seeded itself last, as its disk remembers it."""
+        return seconds_since(self._directory, time.time())
+
+    @property
+    def hashes(self) -> Mapping[int, str]:
+        """Of our own states, by log index."""
+        return self.raft.checkpoints.hashes
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What to tell others of our state: nothing before we know that we have it."""
+        return self.raft.checkpoints.claims if self._open and not self.reseeding else ()
+
+    @property
+    def reseeding(self) -> bool:
+        return self._open and self.raft.report().role == "reseeding"
 
     @property
     def serving(self) -> bool:

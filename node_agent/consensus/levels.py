@@ -14,6 +14,7 @@ from node_agent.consensus.commands import (
     Command,
     DeleteKey,
     ExpireLock,
+    NoteDivergence,
     PutKey,
     RaiseFeatureLevel,
     ReleaseLock,
@@ -30,6 +31,7 @@ _SINCE: dict[type[Command], int] = {
     AcquireLock: TRUSTED,
     ReleaseLock: TRUSTED,
     ExpireLock: TRUSTED,
+    NoteDivergence: TRUSTED,
     RaiseFeatureLevel: BASE,  # it is what leads upwards; a release that does not know it refuses it, whatever the level
 }
 

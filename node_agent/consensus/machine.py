@@ -23,6 +23,7 @@ from node_agent.consensus.commands import (
     FormCluster,
     MuteCheck,
     Noop,
+    NoteDivergence,
     PutInstances,
     PutKey,
     PutNode,
@@ -145,5 +146,7 @@ def _effect(draft: Draft, command: Command, entry: Entry) -> Result:
             return locks.acquire_lock(draft, command, entry)
         case ReleaseLock() | ExpireLock():
             return locks.release_lock(draft, command, entry)
+        case NoteDivergence():
+            return members.note_divergence(draft, command, entry)
         case Noop():
             return Applied(changed=False)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, StorageDamaged
 from hmcore.records import RaftReport
 from node_agent.consensus import engine, voterchange
+from node_agent.consensus.agreement import Checkpoints
 from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
@@ -242,6 +243,11 @@ class RaftNode:
         await self._ticked.wait()
 
     # --- what others may know
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Hashes of the states that were applied here."""
+        return Checkpoints() if self._member is None else self._member.replica.checkpoints
 
     @property
     def state(self) -> State:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hmcore.errors import ConsensusError, ReleaseTooOld
 from node_agent.consensus import levels, machine
+from node_agent.consensus.agreement import Checkpoints
 from node_agent.consensus.commands import Receipt
 from node_agent.consensus.state import Change, State
 
@@ -20,6 +21,7 @@ class Replica:
         feature level that we know."""
         self._latest = latest
         self.state = State()
+        self.checkpoints = Checkpoints()
         self.failure: ConsensusError | None = None
         self._on_changes = on_changes
 
@@ -28,7 +30,9 @@ class Replica:
         if self.failure is not None:
             return []
         try:
-            self.state, receipts, changes = machine.apply_batch(self.state, batch, index, configures=configures, latest=self._latest)
+            before = self.state
+            self.state, receipts, changes = machine.apply_batch(before, batch, index, configures=configures, latest=self._latest)
+            self.checkpoints.note(before, self.state)
             self._on_changes(index, changes)
         except ReleaseTooOld as error:
             self.failure = error
@@ -49,3 +53,4 @@ class Replica:
 
     def restore(self, state: bytes) -> None:
         self.state = machine.restore(state, self._latest)
+        self.checkpoints.begin(self.state)

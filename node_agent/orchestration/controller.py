@@ -15,9 +15,11 @@ import msgspec
 
 from hmcore.api import Heartbeat
 from hmcore.errors import HyperMeshError
+from hmcore.records import Role
 from node_agent.consensus.commands import Command, FormCluster, Refused, decode_result, encode
 from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.cluster import ClusterView, Proposer
+from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.membership import Timing, decide, next_change
@@ -46,9 +48,11 @@ class Orchestration:
         leader: Leader | None,
         on_leader_change: Callable[[], None],
         locks: LockKeeper | None = None,
+        comparison: Comparison | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leader`, and for the locks `locks`: what a control node does when it leads; None on a worker."""
+        """`leader`, and for the locks `locks`: what a control node does when it leads; `comparison`: at all times. None on a worker."""
+        self._comparison = comparison
         self._clock = clock
         self._me = me
         self._incarnation = incarnation
@@ -73,6 +77,8 @@ class Orchestration:
                 tasks.create_task(self._leader.run(), name="leader")
             if self._locks is not None:
                 tasks.create_task(self._locks.run(), name="locks")
+            if self._comparison is not None:
+                tasks.create_task(self._comparison.run(), name="comparison")
 
     async def check(self) -> str | None:
         return None if self._leader is None else self._leader.trouble
@@ -150,9 +156,12 @@ class Leader:
         request_prefix: Callable[[], str],
         clock: Callable[[], float],
         on_renewal: Callable[[str, int, int], None] = lambda name, incarnation, revision: None,
+        on_hashes: Callable[[str, Heartbeat], None] = lambda name, beat: None,
     ) -> None:
         """`formation` is what the first leader of all proposes first. `request_prefix` makes request ids unique to this start.
-        `on_renewal` hears which instances a node's heartbeat renews, and of which start they are."""
+        `on_renewal` hears which instances a node's heartbeat renews, and of which start they are; `on_hashes` every control node's
+        heartbeat, for what it tells of its state."""
+        self._on_hashes = on_hashes
         self.trouble: str | None = None
         self._formation = formation
         self._cluster = cluster
@@ -186,7 +195,10 @@ class Leader:
     def noted(self, name: str, beat: Heartbeat) -> None:
         if beat.registry is not None:
             self._on_renewal(name, beat.incarnation, beat.registry)
-            beat = msgspec.structs.replace(beat, registry=None)  # says nothing about the node: no news for whoever judges that
+        if beat.role is Role.CONTROL:
+            self._on_hashes(name, beat)
+        if beat.registry is not None or beat.hashes:
+            beat = msgspec.structs.replace(beat, registry=None, hashes=())  # says nothing about the node: no news for whoever judges that
         if self._hearing.hear(name, beat, self._clock()) or self._cluster.is_leader != self._leading:
             self._news.set()
 

@@ -32,6 +32,14 @@ class Myself:
     level: int  # the highest feature level that our release knows
 
 
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Of the replicated state: hashes by log index, and whether it is being taken from the others."""
+
+    hashes: tuple[tuple[int, str], ...] = ()
+    reseeding: bool = False
+
+
 class Condition(Protocol):
     """What node_agent.platform.health.Health has."""
 
@@ -83,8 +91,10 @@ class Pulse:
         condition: Callable[[], Condition],
         send: Callable[[str, str, bytes], bool],
         renewal: Callable[[], int | None] = lambda: None,
+        holds: Callable[[], Holds] = lambda: Holds(),
     ) -> None:
-        """`renewal`: the revision of our instances when the next heartbeat is to renew them."""
+        """`renewal`: the revision of our instances when the next heartbeat is to renew them. `holds`: what to tell of our state."""
+        self._holds = holds
         self._me = me
         self._incarnation = incarnation
         self._condition = condition
@@ -97,7 +107,7 @@ class Pulse:
         """Send a heartbeat to all `control_nodes` but ourselves. `record` is what the cluster knows of us."""
         if record is not None:
             self._incarnation.outgrow(record.incarnation)
-        condition = self._condition()
+        condition, holds = self._condition(), self._holds()
         beat = Heartbeat(
             address=self._me.address,
             port=self._me.port,
@@ -109,6 +119,8 @@ class Pulse:
             labels=dict(self._me.labels),
             leaving=leaving,
             level=self._me.level,
+            hashes=holds.hashes,
+            reseeding=holds.reseeding,
             registry=None if leaving else self._renewal(),
         )
         if beat != self._last:

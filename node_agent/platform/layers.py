@@ -13,6 +13,7 @@ from hmcore.api import (
     STATE,
     Empty,
     Formation,
+    Heartbeat,
     InstancesReply,
     ReportRequest,
     StateReply,
@@ -28,9 +29,10 @@ from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
 from node_agent.consensus.observer import INTERVAL, TIMEOUT, ObserverLayer
 from node_agent.consensus.raft import RaftNode
 from node_agent.container.layer import ContainerLayer
+from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.lockkeeper import LockKeeper
-from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+from node_agent.orchestration.pulse import Holds, Incarnation, Myself, Pulse
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
@@ -122,6 +124,7 @@ class Layers:
             fresh=lambda: self.cluster.fresh,
         )
         self.forwarding = Forwarding(self._ask_report, links=self.transport.reports, wall_clock=wall_clock)
+        self.comparison = self._make_comparison() if self.voter is not None else None
         self._leader = self._make_leader() if self.voter is not None else None
         self._keeper = self._make_keeper() if self.voter is not None else None
         self.locks = Locks(
@@ -213,7 +216,28 @@ class Layers:
             request_prefix=self._request_prefix,
             clock=time.monotonic,
             on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),
+            on_hashes=self._hashes_told,
         )
+
+    def _make_comparison(self) -> Comparison:
+        assert self.voter is not None
+        membership = self._config.settings.membership
+        return Comparison(
+            self._config.node,
+            self.voter,
+            heartbeat=membership.heartbeat,
+            silent_after=membership.suspect,
+            timeout=2 * self._config.settings.raft.election_max,
+            clock=time.monotonic,
+        )
+
+    def _hashes_told(self, name: str, beat: Heartbeat) -> None:
+        assert self.comparison is not None
+        self.comparison.hear(name, beat.hashes, reseeding=beat.reseeding)
+
+    def _holds(self) -> Holds:
+        """What our heartbeats tell of the replicated state."""
+        return Holds() if self.voter is None else Holds(self.voter.claims, self.voter.reseeding)
 
     def _make_keeper(self) -> LockKeeper:
         assert self.voter is not None
@@ -295,13 +319,14 @@ class Layers:
         return Orchestration(
             me=me,
             incarnation=self.incarnation,
-            pulse=Pulse(me, self.incarnation, health, self.transport.send, self.registry.renewal),
+            pulse=Pulse(me, self.incarnation, health, self.transport.send, self.registry.renewal, self._holds),
             cluster=self.cluster,
             control_nodes=self._control_nodes,
             timing=settings.membership,
             leader=self._leader,
             on_leader_change=self._leader_changed,
             locks=self._keeper,
+            comparison=self.comparison,
         )
 
     # --- what the connections say

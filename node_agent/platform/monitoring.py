@@ -151,5 +151,6 @@ def cluster_score(report: NodeReport, cluster: ClusterView) -> float | None:
             NodeCondition(member.name, member.state, report.health_score if member.name == report.name else _WORTH.get(member.state, 0.0))
             for member in report.members
         ],
+        diverged=[found.node for found in report.raft.divergences],
     )
     return score(cluster_checks(condition, cluster.mutes))

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
+
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InitializationFailed, InvalidRequest
 from hmcore.pki import Identity, Kind
-from hmcore.records import NodeReport
+from hmcore.records import NodeReport, RaftReport
 from hmcore.stoq.endpoint import Local
 from hmcore.stoq.local import UnixListener, serve_unix
 from node_agent.orchestration.cluster import ClusterView
@@ -258,6 +260,11 @@ class HyperMeshPlatform:
             raise InvalidRequest(f"{self.name} is a worker: it does not form clusters")
         return await self._layers.voter.form(request)
 
+    def _raft_report(self) -> RaftReport:
+        comparison = self._layers.comparison
+        said = self.cluster.report()
+        return said if comparison is None else msgspec.structs.replace(said, divergences=comparison.divergences)
+
     def report(self) -> NodeReport:
         checks = self._vitals.checks()
         condition = health.judge(checks)
@@ -272,7 +279,7 @@ class HyperMeshPlatform:
             reasons=list(condition.reasons),
             containers=self._layers.container.running,
             components={name: managed.report() for name, managed in self._layers.managed.items()},
-            raft=self.cluster.report(),
+            raft=self._raft_report(),
             formed=self.cluster.formed,
             members=[self.cluster.nodes[name] for name in sorted(self.cluster.nodes)],
             peers=self._layers.transport.reports(),

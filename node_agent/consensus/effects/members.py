@@ -7,7 +7,16 @@ from msgspec.structs import replace
 from hmcore.errors import ReleaseTooOld
 from hmcore.records import Cluster, Configuration, Node
 from node_agent.consensus import levels
-from node_agent.consensus.commands import Applied, ChangeVoters, FormCluster, RaiseFeatureLevel, Refused, Result, SetNodeState
+from node_agent.consensus.commands import (
+    Applied,
+    ChangeVoters,
+    FormCluster,
+    NoteDivergence,
+    RaiseFeatureLevel,
+    Refused,
+    Result,
+    SetNodeState,
+)
 from node_agent.consensus.state import Draft, Entry
 
 
@@ -48,6 +57,12 @@ def change_voters(draft: Draft, command: ChangeVoters, entry: Entry) -> Result:
     known = set(before.voters) if before is not None else set()
     if before is None or known != set(command.voters):
         draft.record(entry, "voters.changed", ", ".join(command.voters), _difference(known, set(command.voters)))
+    return Applied()
+
+
+def note_divergence(draft: Draft, command: NoteDivergence, entry: Entry) -> Result:
+    others = ", ".join(command.others)
+    draft.record(entry, "state.diverged", command.node, f"since log index {command.index}, or before, its state is not that of {others}")
     return Applied()
 
 

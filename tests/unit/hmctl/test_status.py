@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hmcore.records import (
     CheckReport,
     ComponentReport,
     ComponentState,
+    Divergence,
     Mute,
     Node,
     NodeReport,
@@ -26,6 +28,7 @@ from hmcore.records import (
 from hmctl.actions.checks import EXPIRES_SOON, judge
 from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
 from hmctl.actions.survey import silence_of
+from hmctl.cli.status import level_hint
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 LATER = NOW + timedelta(days=300)
@@ -485,3 +488,48 @@ def test_who_answers_is_not_to_be_brought_back() -> None:
     silent = Silence("no answer")
     fix = check(status(("node1", silent), report("node2", None), ("node3", silent)), "quorum").fix or ""
     assert fix.startswith("bring back node1 and node3: is the host up? ping ")
+
+
+def divergent(name: str, *found: Divergence, level: int = 2, knows: int = 2) -> NodeReport:
+    said = report(name)
+    return msgspec.structs.replace(said, raft=msgspec.structs.replace(said.raft, divergences=list(found), level=level, knows=knows))
+
+
+ODD = Divergence(node="node3", index=812, hash="ab" * 16, agreed="cd" * 16, others=["node1", "node2"])
+
+
+def test_a_state_that_differs_is_critical_and_names_node_index_and_hashes() -> None:
+    found = status(divergent("node1", ODD), divergent("node2", ODD), divergent("node3", ODD))
+    assert (found.health, found.exit_code) == (Health.CRITICAL, 4)
+    said = check(found, "state")
+    assert said.status is Verdict.ERROR
+    assert said.message == (
+        "the state of node3 (abababababab) is not that of node1 and node2 (cdcdcdcdcdcd), since log index 812; it takes theirs by itself"
+    )
+    assert said.fix == "look again in a moment; if it lasts: hmctl raft reseed node3"
+    assert [judged.worth for judged in found.cluster_checks if judged.name == "cluster.state"] == [0.0]
+    assert found.health_score == 0.5
+
+
+def test_the_node_itself_says_why_it_does_not_mend_its_state() -> None:
+    itself = msgspec.structs.replace(ODD, waits="it needs all other voters for that, and node2 cannot be heard")
+    said = check(status(divergent("node1", ODD), divergent("node3", itself)), "state")
+    assert "does not take theirs by itself: it needs all other voters for that, and node2 cannot be heard" in said.message
+    assert said.fix == "hmctl raft reseed node3"
+
+
+def test_where_no_majority_agrees_nobody_is_accused() -> None:
+    split = Divergence(node="", index=9, hash="", agreed="", others=["node1", "node2"], waits="node1: ab; node2: cd")
+    found = status(divergent("node1", split), divergent("node2", split), report("node3"))
+    assert found.exit_code == 4
+    assert check(found, "state").message == "at log index 9 there are different states, and no majority for any: node1: ab; node2: cd"
+    named = status(divergent("node1", split), divergent("node2", ODD), report("node3"))  # node2 has heard more
+    assert "the state of node3" in check(named, "state").message
+
+
+def test_a_cluster_below_the_level_that_all_know_is_told_what_raises_it() -> None:
+    below = status(*(divergent(name, level=1) for name in NAMES))
+    assert (below.level, below.level_known, below.health) == (1, 2, Health.HEALTHY)
+    assert level_hint(below) == "feature level 1, though all nodes that answered know 2: hmctl deploy raises it"
+    assert level_hint(status(*(divergent(name) for name in NAMES))) is None
+    assert level_hint(status(divergent("node1", level=1), divergent("node2", level=1, knows=1))) is None

@@ -109,7 +109,7 @@ def test_of_connections_all_steps_are_told_on_demand_and_to_machines(fleet: Flee
     ("kind", "fix"),
     [
         ("exce", "did you mean exec"),
-        ("foo", "kinds are exec, tcp, cluster, voters, node,"),
+        ("foo", "kinds are exec, tcp, cluster, voters, state, node,"),
         ("exec,node.dwon", "did you mean node.down"),
         ("node.zzzzzzzzzz", "kinds are node.joined"),
         ("nod", "did you mean node"),

@@ -19,6 +19,7 @@ from hmcore.config.inventory import Inventory, load_inventory
 from hmcore.records import (
     ComponentReport,
     ComponentState,
+    Divergence,
     Instance,
     Maintenance,
     Mute,
@@ -87,7 +88,14 @@ def report() -> NodeReport:
         reasons=["container: Docker does not answer"],
         containers=None,
         components={"container": ComponentReport(state=ComponentState.DEGRADED, init_seconds=0.2, error="Docker does not answer")},
-        raft=RaftReport(role="leader", leader="node1", term=3, voters=["node1"], reachable_voters=["node1"]),
+        raft=RaftReport(
+            role="leader",
+            leader="node1",
+            term=3,
+            voters=["node1"],
+            reachable_voters=["node1"],
+            divergences=[Divergence(node="node2", index=9, hash="1f", agreed="2e", others=["node1"])],
+        ),
         formed=True,
         members=[Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", state=NodeState.READY)],
         peers=[PeerReport(name="node2", address="198.18.0.2:7443", state="connected", rtt_ms=0.5)],
@@ -341,7 +349,8 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "hmctl.cli.status", module)
     assert main.run(["status", "-o", "json"]) == 4
     printed = json.loads(capsys.readouterr().out)
-    assert [key for key in printed if key not in ("health_score", "mutes", "maintenance", "cluster_checks", "index", "consistent")] == [
+    later = ("health_score", "mutes", "maintenance", "cluster_checks", "index", "consistent", "level", "level_known")
+    assert [key for key in printed if key not in later] == [
         "cluster", "health", "leader", "term", "release", "checks", "nodes", "apps",
     ]  # fmt: skip
     assert list(printed["nodes"][0]) == [

@@ -205,10 +205,12 @@ class MuteRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A change is in the log at `index`. `changed` is false when everything was as wanted already."""
+    """A change is in the log at `index`. `changed` is false when everything was as wanted already. `revision`: of the key that was put or
+    deleted; 0 for any other change."""
 
     index: int
     changed: bool
+    revision: int = 0
 
 
 class RaiseRequest(msgspec.Struct, frozen=True, kw_only=True):

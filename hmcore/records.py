@@ -93,7 +93,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept under a key, and the log indexes that created it and changed it last."""
+    """What is kept under a key, and the revisions that created it and changed it last. Every change of any key is a revision of its own,
+    larger than all before."""
 
     value: bytes
     created: int

@@ -17,7 +17,7 @@ MOST_BYTES = 4 << 20  # of values in one answer
 
 
 class PutKeyRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`expect`: the log index of the key's last change as the caller knows it, 0 if there must be no such key; None: whatever there is.
+    """`expect`: the revision of the key's last change as the caller knows it, 0 if there must be no such key; None: whatever there is.
 
     `lock` and `token`: only while the lock is held with this token (fencing).
     """

@@ -98,7 +98,7 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PutKey(msgspec.Struct, frozen=True, kw_only=True, tag="put-key"):
-    """`expect`: the log index of the key's last change as its caller knows it, 0 if there must be no such key; None: whatever there is."""
+    """`expect`: the revision of the key's last change as its caller knows it, 0 if there must be no such key; None: whatever there is."""
 
     key: str
     value: bytes
@@ -166,10 +166,12 @@ Command = (
 
 
 class Applied(msgspec.Struct, frozen=True, tag="applied", omit_defaults=True):
-    """Carried out. `changed` is False when everything was as wanted already. `token`: of the lock that was asked for."""
+    """Carried out. `changed` is False when everything was as wanted already. `token`: of the lock that was asked for.
+    `revision`: of the key that was changed."""
 
     changed: bool = True
     token: int = 0
+    revision: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

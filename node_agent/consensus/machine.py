@@ -119,9 +119,9 @@ def too_new(state: State, command: Command) -> Refused | None:
 def _effect(draft: Draft, command: Command, entry: Entry) -> Result:
     match command:
         case PutKey():
-            return keys.put_key(draft, command, entry)
+            return keys.put_key(draft, command)
         case DeleteKey():
-            return keys.delete_key(draft, command, entry)
+            return keys.delete_key(draft, command)
         case FormCluster():
             return members.form_cluster(draft, command, entry)
         case RaiseFeatureLevel():

@@ -98,6 +98,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     configuration: Configuration | None = None
     keys: Mapping[str, KeyValue] = NOTHING
     keys_size: int = 0  # bytes of all keys and values
+    revision: int = 0  # changes of keys so far
     locks: Mapping[str, Lock] = {}
     tokens: int = 0  # of locks, given out so far
     sessions: Mapping[str, Session] = NOTHING
@@ -205,7 +206,7 @@ def digest(state: State) -> bytes:
 def state_hash(state: State) -> str:
     """Equal on all nodes at equal index, or somebody's state has diverged. Cheap from level TRUSTED on."""
     if state.digest:
-        rest = _deterministic.encode((state.index, state.cluster, state.configuration, state.keys_size, state.tokens))
+        rest = _deterministic.encode((state.index, state.cluster, state.configuration, state.keys_size, state.revision, state.tokens))
         return hashlib.blake2b(state.digest + state.history + rest, digest_size=_DIGEST).hexdigest()
     return hashlib.sha256(_deterministic.encode(state)).hexdigest()
 

@@ -48,7 +48,7 @@ class Changes:
         Raises NotLeader, NoQuorum, InvalidRequest (refused by the state, or the request's id is none).
         """
         index, applied = await self._propose(command, request, author)
-        return ChangeReply(index=index, changed=applied.changed)
+        return ChangeReply(index=index, changed=applied.changed, revision=applied.revision)
 
     async def acquire(self, command: AcquireLock, *, request: str, author: Identity) -> tuple[int, int]:
         """Log index and token of the lock. Raises what `carry_out` raises."""
@@ -70,7 +70,10 @@ class Changes:
         Raises NotLeader, and InvalidRequest if it was refused then.
         """
         receipt = self.leading().receipt(request_id(request, author))
-        return None if receipt is None else ChangeReply(index=receipt.index, changed=_applied(receipt.result).changed)
+        if receipt is None:
+            return None
+        applied = _applied(receipt.result)
+        return ChangeReply(index=receipt.index, changed=applied.changed, revision=applied.revision)
 
     async def maintain(self, request: MaintainRequest, author: Identity) -> ChangeReply:
         """Take something out of traffic, or give it back. Raises what `carry_out` raises."""

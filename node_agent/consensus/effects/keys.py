@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hmcore.records import KeyValue, Lock
 from node_agent.consensus.commands import Applied, DeleteKey, Fence, PutKey, Refused, Result
-from node_agent.consensus.state import Draft, Entry
+from node_agent.consensus.state import Draft
 
 MAX_KEY = 512  # bytes
 MAX_VALUE = 512 << 10  # bytes
 MAX_KEYS_SIZE = 64 << 20  # bytes of all keys and values: every control node holds them in memory
 
 
-def put_key(draft: Draft, command: PutKey, entry: Entry) -> Result:
+def put_key(draft: Draft, command: PutKey) -> Result:
     size = len(command.key.encode())
     if not command.key or size > MAX_KEY:
         return Refused(f"a key is 1 to {MAX_KEY} bytes, this one {size}")
@@ -25,27 +25,29 @@ def put_key(draft: Draft, command: PutKey, entry: Entry) -> Result:
     total = draft.state.keys_size + len(command.value) - (len(before.value) if before is not None else -size)
     if total > MAX_KEYS_SIZE:
         return Refused(f"all keys together may hold {MAX_KEYS_SIZE >> 20} MiB, and are full")
-    created = entry.index if before is None else before.created
-    draft.put("keys", command.key, KeyValue(value=command.value, created=created, changed=entry.index))
-    draft.replace(keys_size=total)
-    return Applied()
+    revision = draft.state.revision + 1  # not the log index: two changes may share an entry, and `expect` must tell them apart
+    created = revision if before is None else before.created
+    draft.put("keys", command.key, KeyValue(value=command.value, created=created, changed=revision))
+    draft.replace(keys_size=total, revision=revision)
+    return Applied(revision=revision)
 
 
-def delete_key(draft: Draft, command: DeleteKey, entry: Entry) -> Result:
+def delete_key(draft: Draft, command: DeleteKey) -> Result:
     before = draft.table("keys").get(command.key)
     if (refused := _forbidden(draft, command, before)) is not None:
         return refused
     if before is None:
         return Applied(changed=False)
     draft.remove("keys", command.key)
-    draft.replace(keys_size=draft.state.keys_size - len(before.value) - len(command.key.encode()))
-    return Applied()
+    revision = draft.state.revision + 1
+    draft.replace(keys_size=draft.state.keys_size - len(before.value) - len(command.key.encode()), revision=revision)
+    return Applied(revision=revision)
 
 
 def _forbidden(draft: Draft, command: PutKey | DeleteKey, before: KeyValue | None) -> Refused | None:
     changed = 0 if before is None else before.changed
     if command.expect is not None and command.expect != changed:
-        what = "does not exist" if before is None else f"was changed last at log index {changed}"
+        what = "does not exist" if before is None else f"was changed last by revision {changed}"
         return Refused(f"{command.key} {what}, expected was {command.expect or 'that it does not exist'}")
     return None if command.fence is None else fenced_off(draft, command.fence)
 

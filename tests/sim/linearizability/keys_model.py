@@ -1,6 +1,6 @@
 """Our keys as one sequential object: put, get, delete, and each of the two writes only if the key was changed last at `expect`.
 
-What a client is told of log indexes counts as well: every change of a key has an index of its own, larger than that of the change
+What a client is told of revisions counts as well: every change of a key has one of its own, larger than that of the change
 before. Without that, `expect` would let a write pass that has not seen the latest value.
 """
 
@@ -37,7 +37,7 @@ Request = Put | Delete | Get
 
 @dataclass(frozen=True, slots=True)
 class Wrote:
-    """The write changed the key, at this log index."""
+    """The write changed the key, by this revision."""
 
     index: int
 
@@ -82,10 +82,7 @@ State = Present | Absent
 
 class Keys:
     """One partition a key. Where an index is not known, what it could be is not narrowed down by refusals: that forgives too much, never
-    too little. `shared`: changes of a key may share an index, if they can travel in one log entry."""
-
-    def __init__(self, *, shared: bool = False) -> None:
-        self._shared = shared
+    too little."""
 
     def start(self) -> State:
         return Absent()
@@ -97,10 +94,7 @@ class Keys:
         return isinstance(request, Get) or isinstance(answer, Refused | Unchanged)
 
     def step(self, state: State, request: Request, answer: Any) -> State | None:
-        after = _found(state, answer) if isinstance(request, Get) else _written(state, request, answer)
-        if self._shared and after is not None and after.floor > state.floor:
-            return after._replace(floor=after.floor - 1)
-        return after
+        return _found(state, answer) if isinstance(request, Get) else _written(state, request, answer)
 
 
 def _found(state: State, answer: Any) -> State | None:

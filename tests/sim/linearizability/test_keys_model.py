@@ -73,14 +73,10 @@ def test_illegal(said):
     assert check(Keys(), one_after_another(*said)).outcome is Outcome.ILLEGAL
 
 
-def test_changes_in_one_entry():
+def test_changes_that_share_a_revision():
     """Who put `a` and expects it to be there still overwrites `b`, which he never saw."""
     history = one_after_another((A, Wrote(5)), (B, Wrote(5)), (GET, Found(b"b", 5, 5)), (Put("k", b"c", 5), Wrote(6)))
     assert check(Keys(), history).outcome is Outcome.ILLEGAL
-    assert check(Keys(shared=True), history).outcome is Outcome.OK
-    assert check(Keys(shared=True), one_after_another((A, Wrote(5)), (B, Wrote(4)))).outcome is Outcome.ILLEGAL
-    assert check(Keys(shared=True), one_after_another((A, Wrote(5)), (B, UNKNOWN), (GET, Found(b"b", 5, 5)))).outcome is Outcome.OK
-    assert check(Keys(shared=True), one_after_another((A, Wrote(5)), (B, UNKNOWN), (GET, Found(b"b", 4, 4)))).outcome is Outcome.ILLEGAL
 
 
 STEP = 10  # between the indexes that clients are told of: there is room for those that nobody was told

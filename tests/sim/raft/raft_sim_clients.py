@@ -52,7 +52,7 @@ class Clients:
 
     def verdict(self) -> Verdict:
         """Of all that was said so far."""
-        return check(Keys(shared=True), self._history.operations())
+        return check(Keys(), self._history.operations())
 
     @property
     def answered(self) -> int:
@@ -152,8 +152,8 @@ class Clients:
 
 def _told(receipt: Receipt) -> Wrote | Unchanged | Refused:
     match commands.decode_result(receipt.result):
-        case commands.Applied(changed=True):
-            return Wrote(receipt.index)
+        case commands.Applied(changed=True, revision=revision):
+            return Wrote(revision)
         case commands.Applied():
             return Unchanged()
         case commands.Refused():

@@ -78,6 +78,22 @@ def test_a_session_is_remembered_while_a_generation_of_others_comes(monkeypatch)
     assert receipts.find(state, "s:1") is None
 
 
+def test_changes_that_share_a_log_entry_are_told_apart():
+    """Who put the first of them must not overwrite the second unseen."""
+
+    def put(request: str, value: bytes, expect: int | None = None) -> Proposal:
+        return Proposal(request, encode(PutKey(key="k", value=value, expect=expect)))
+
+    state, answers, _ = machine.apply_batch(BEGUN, encode_batch([put("a:1", b"mine"), put("b:1", b"theirs")]), 2)
+    mine, theirs = (decode_result(answer.result) for answer in answers)
+    assert isinstance(mine, Applied)
+    assert isinstance(theirs, Applied)
+    assert mine.revision < theirs.revision == state.keys["k"].changed
+    state, answers, _ = machine.apply_batch(state, encode_batch([put("a:2", b"mine again", mine.revision)]), 3)
+    assert isinstance(decode_result(answers[0].result), Refused)
+    assert state.keys["k"].value == b"theirs"
+
+
 def test_many_requests_of_one_session_cost_one_entry():
     state = BEGUN
     for number in range(100):

@@ -69,12 +69,12 @@ async def test_what_was_put_is_read_with_the_index_that_put_it_until_it_is_delet
     reply = await keys.put(put("app/web"), ANN)
     got = await keys.get(KeyRequest(key="app/web"))
     assert got.item is not None
-    assert (got.item.value, got.item.created, got.item.changed) == (b"1", reply.index, reply.index)
+    assert (got.item.value, got.item.created, got.item.changed) == (b"1", reply.revision, reply.revision)
     assert got.index == log.state.index
-    again = await keys.put(put("app/web", b"2", id="session:2", expect=reply.index), ANN)
+    again = await keys.put(put("app/web", b"2", id="session:2", expect=reply.revision), ANN)
     got = await keys.get(KeyRequest(key="app/web"))
     assert got.item is not None
-    assert (got.item.value, got.item.created, got.item.changed) == (b"2", reply.index, again.index)
+    assert (got.item.value, got.item.created, got.item.changed) == (b"2", reply.revision, again.revision)
     await keys.delete(DeleteKeyRequest(id="session:3", key="app/web"), ANN)
     assert (await keys.get(KeyRequest(key="app/web"))).item is None
     assert log.state.keys_size == 0
@@ -83,8 +83,8 @@ async def test_what_was_put_is_read_with_the_index_that_put_it_until_it_is_delet
 async def test_a_key_that_is_not_as_expected_is_left_alone():
     keys = keys_of(Log())
     reply = await keys.put(put("a", expect=0), ANN)
-    for request in (put("a", b"2", id="session:2", expect=0), put("a", b"2", id="session:3", expect=reply.index + 1)):
-        with pytest.raises(InvalidRequest, match=f"a was changed last at log index {reply.index}"):
+    for request in (put("a", b"2", id="session:2", expect=0), put("a", b"2", id="session:3", expect=reply.revision + 1)):
+        with pytest.raises(InvalidRequest, match=f"a was changed last by revision {reply.revision}"):
             await keys.put(request, ANN)
     with pytest.raises(InvalidRequest, match="does not exist"):
         await keys.delete(DeleteKeyRequest(id="session:4", key="b", expect=3), ANN)

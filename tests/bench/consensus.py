@@ -17,7 +17,7 @@ import consensus_sides as sides
 import uvloop
 from bed import Bed
 from consensus_load import Load, typical
-from consensus_turns import after_crash, fill, largest, restarted, writers
+from consensus_turns import after_crash, after_transfer, fill, largest, restarted, writers
 from figures import Figure, Kind
 
 ROUNDS, SECONDS = 5, 3.0
@@ -37,9 +37,10 @@ RATE_64_OVER = Kind("consensus: writes a second, 64 callers, over etcd's", "x", 
 RATE_1000 = Kind("consensus: writes a second, 1000 callers", "/s", None, PEER, at_least=True)
 CRASH = Kind("consensus: leader killed to next write, balanced", "s", 3, PEER, tolerance=1.8)
 CRASH_FAST = Kind("consensus: leader killed to next write, high-performance", "s", 1.5, PEER, tolerance=1.8)
+TRANSFER = Kind("consensus: leader transferred to next write", "s", 1, PEER, tolerance=1.8)
 RESTART = Kind("consensus: restart with 100,000 keys", "s", 5, PEER, tolerance=1.8)
 MEMORY = Kind("consensus: memory with 100,000 keys", "MB RSS", 250, PEER, tolerance=1.3)
-FIGURES = (P50, P50_OVER, P99, RATE_1, RATE_64, RATE_64_OVER, RATE_1000, CRASH, CRASH_FAST, RESTART, MEMORY)
+FIGURES = (P50, P50_OVER, P99, RATE_1, RATE_64, RATE_64_OVER, RATE_1000, CRASH, CRASH_FAST, TRANSFER, RESTART, MEMORY)
 
 Sides = tuple[sides.Side, sides.Side]  # ours, etcd
 
@@ -57,6 +58,9 @@ async def _measure(directory: Path) -> list[Figure]:
             ours, theirs = await _crashes(agents), await _crashes(etcd)
             how = f"the longest of {CRASHES}; SIGKILL to the leader, both survivors tried at once; election timeouts 1-2 s on both sides"
             figures.append(CRASH.of(max(ours), max(theirs), how))
+            ours, moved = await _transfers(agents), await _transfers(etcd)
+            how = f"the longest of {CRASHES}; from the order to the leader until the new one acknowledges a write"
+            figures.append(TRANSFER.of(max(ours), max(moved), how))
         async with sides.agents(directory / "high-performance", "high-performance") as agents:
             how = "the same with election timeouts of 0.5-1 s; etcd's as above"
             figures.append(CRASH_FAST.of(max(await _crashes(agents)), max(theirs), how))
@@ -106,6 +110,10 @@ async def _turns(both: Sides, callers: int) -> tuple[list[Load], list[Load]]:
 
 async def _crashes(side: sides.Side) -> list[float]:
     return [await after_crash(side) for _ in range(CRASHES)]
+
+
+async def _transfers(side: sides.Side) -> list[float]:
+    return [await after_transfer(side) for _ in range(CRASHES)]
 
 
 async def _full(both: Sides) -> list[Figure]:

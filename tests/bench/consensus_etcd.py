@@ -158,6 +158,11 @@ class Etcd:
                 raise EtcdUnavailable(f"no leader within {WAIT:g} s: {trouble}")
             time.sleep(0.05)
 
+    def transfer(self, leader: str, to: str) -> None:
+        """Raises OSError, http.client.HTTPException, ValueError."""
+        target = self.members[to].ask("/v3/maintenance/status")["header"]["member_id"]
+        self.members[leader].ask("/v3/maintenance/transfer-leadership", targetID=target)
+
     def _logs(self, names: list[str]) -> str:
         return "\n".join((self._directory / f"{name}.log").read_text()[-2000:] for name in names)
 

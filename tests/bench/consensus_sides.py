@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
 from cluster import ClusterOfProcesses
 
+from hmcore.api import TRANSFER, TransferRequest
 from hmcore.config.presets import settings_for
 from hmcore.stoq.endpoint import Connection
 from hmcore.stoq.rpc import invoke
@@ -59,6 +60,9 @@ class Side(Protocol):
         """Once all three run and agree."""
 
     async def open(self, member: str) -> Line: ...
+
+    async def transfer(self, leader: str, to: str) -> None:
+        """Returns when `to` leads. Raises whatever made it refuse."""
 
 
 class AgentLine:
@@ -119,6 +123,10 @@ class Agents:
     async def open(self, member: str) -> Line:
         return AgentLine(await self._cluster.open(member, timeout=TIMEOUT), TIMEOUT)
 
+    async def transfer(self, leader: str, to: str) -> None:
+        async with self._cluster.connect(leader) as connection:
+            await invoke(connection, TRANSFER, TransferRequest(to=to), timeout=TIMEOUT)
+
 
 class EtcdLine:
     def __init__(self, channel: Channel) -> None:
@@ -160,6 +168,9 @@ class EtcdSide:
 
     async def open(self, member: str) -> Line:
         return EtcdLine(await connect(self._etcd.members[member].port))
+
+    async def transfer(self, leader: str, to: str) -> None:
+        await asyncio.to_thread(self._etcd.transfer, leader, to)
 
 
 @asynccontextmanager

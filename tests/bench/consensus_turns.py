@@ -95,6 +95,20 @@ async def _first(opened: Sequence[Line]) -> None:
             tasks.create_task(attempt(line), name=f"attempts {number}")
 
 
+async def after_transfer(side: Side) -> float:
+    """Seconds from the order until the new leader acknowledges a write."""
+    leader = await side.leader()
+    to = next(member for member in side.members if member != leader)
+    line = await side.open(to)
+    try:
+        began = time.perf_counter()
+        await side.transfer(leader, to)
+        await line.put("bench/transfer", value(time.monotonic_ns()))
+        return time.perf_counter() - began
+    finally:
+        await line.close()
+
+
 async def fill(side: Side, count: int, *, callers: int, connections: int) -> None:
     """Write so many keys. Raises what made a write fail."""
     async with lines(side, connections) as made:

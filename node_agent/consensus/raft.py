@@ -22,6 +22,7 @@ from node_agent.consensus.disk import Directory
 from node_agent.consensus.engine import Timing
 from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.handover import Handed
+from node_agent.consensus.history import History
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
@@ -253,6 +254,11 @@ class RaftNode:
     def state(self) -> State:
         """The latest applied."""
         return State() if self._member is None else self._member.replica.state
+
+    @property
+    def history(self) -> History:
+        """How `state` came about, of late."""
+        return History() if self._member is None else self._member.replica.history
 
     @property
     def is_leader(self) -> bool:

@@ -8,11 +8,12 @@ from hmcore.errors import ConsensusError, ReleaseTooOld
 from node_agent.consensus import levels, machine
 from node_agent.consensus.agreement import Checkpoints
 from node_agent.consensus.commands import Receipt
+from node_agent.consensus.history import History
 from node_agent.consensus.state import Change, State
 
 
 class Replica:
-    """`failure` must stop this node: it could not apply what the others apply."""
+    """`failure` must stop this node: it could not apply what the others apply. `history`: what came of the latest entries."""
 
     def __init__(
         self, on_changes: Callable[[int, list[Change]], None] = lambda index, changes: None, *, latest: int = levels.LATEST
@@ -22,6 +23,7 @@ class Replica:
         self._latest = latest
         self.state = State()
         self.checkpoints = Checkpoints()
+        self.history = History()
         self.failure: ConsensusError | None = None
         self._on_changes = on_changes
 
@@ -33,6 +35,7 @@ class Replica:
             before = self.state
             self.state, receipts, changes = machine.apply_batch(before, batch, index, configures=configures, latest=self._latest)
             self.checkpoints.note(before, self.state)
+            self.history.add(index, changes)
             self._on_changes(index, changes)
         except ReleaseTooOld as error:
             self.failure = error
@@ -54,3 +57,4 @@ class Replica:
     def restore(self, state: bytes) -> None:
         self.state = machine.restore(state, self._latest)
         self.checkpoints.begin(self.state)
+        self.history.restart(self.state.index)

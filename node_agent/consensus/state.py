@@ -19,6 +19,7 @@ from rpds import HashTrieMap
 
 from hmcore.errors import ReleaseTooOld
 from hmcore.records import Cluster, Configuration, Event, KeyValue, Lock, Maintenance, Mute, Node, Registration
+from hmcore.watch import Change as Change
 from node_agent.consensus import codec, levels
 from node_agent.consensus.commands import Receipt
 
@@ -41,7 +42,7 @@ _MAGIC = b"HMST"
 _FORMAT = 1
 _DIGEST = 16  # bytes
 NOTHING: HashTrieMap[str, Any] = HashTrieMap()  # the one empty table: what is left out of a snapshot is recognised by identity
-_PERSISTENT = ("keys", "sessions", "older_sessions")  # tables that may be large: a change copies none of the rest
+PERSISTENT = ("keys", "sessions", "older_sessions")  # tables that may be large: a change copies none of the rest
 
 
 def _as_dict(table: object) -> dict[str, Any]:
@@ -62,14 +63,6 @@ class Entry:
     index: int
     unix_time: float = 0.0
     author: str = ""
-
-
-class Change(msgspec.Struct, frozen=True, array_like=True):
-    """What became of one record: its encoding, or None when it is gone."""
-
-    table: Table
-    key: str
-    record: bytes | None
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
@@ -140,7 +133,7 @@ class Draft:
     def put(self, table: Table, key: str, record: Record) -> None:
         encoded = _deterministic.encode(record)
         self._move(table, key, encoded)
-        if table in _PERSISTENT:
+        if table in PERSISTENT:
             self.replace(**{table: getattr(self.state, table).insert(key, record)})
         else:
             self._own(table)[key] = record
@@ -148,7 +141,7 @@ class Draft:
     def remove(self, table: Table, key: str) -> None:
         """There must be such a record."""
         self._move(table, key, None)
-        if table in _PERSISTENT:
+        if table in PERSISTENT:
             self.replace(**{table: getattr(self.state, table).remove(key) or NOTHING})
         else:
             del self._own(table)[key]
@@ -181,14 +174,19 @@ class Draft:
         if self._digest is not None:
             before = self.table(table).get(key)
             if before is not None:
-                self._digest -= _share(table, key, _deterministic.encode(before))
+                self._digest -= share(table, key, _deterministic.encode(before))
             if encoded is not None:
-                self._digest += _share(table, key, encoded)
+                self._digest += share(table, key, encoded)
             self._digest %= 1 << (8 * _DIGEST)
         self.changes.append(Change(table, key, encoded))
 
 
-def _share(table: str, key: str, encoded: bytes) -> int:
+def encode(record: Record) -> bytes:
+    """A record as it is hashed, and told to followers."""
+    return _deterministic.encode(record)
+
+
+def share(table: str, key: str, encoded: bytes) -> int:
     """What a record adds to the digest. A sum does not depend on the order in which the records came."""
     name = f"{table}\0{key}\0".encode()
     return int.from_bytes(hashlib.blake2b(name + encoded, digest_size=_DIGEST).digest(), "big")
@@ -199,7 +197,7 @@ def digest(state: State) -> bytes:
     total = 0
     for table in TABLES:
         for key, record in getattr(state, table).items():
-            total += _share(table, key, _deterministic.encode(record))
+            total += share(table, key, _deterministic.encode(record))
     return (total % (1 << (8 * _DIGEST))).to_bytes(_DIGEST, "big")
 
 
@@ -234,7 +232,7 @@ def restore(data: bytes, latest: int = levels.LATEST) -> State:
         state = codec.read(_states, body)
     except msgspec.DecodeError as error:
         raise ValueError(f"the snapshot cannot be read: {error}") from error
-    state = replace(state, **{table: HashTrieMap(getattr(state, table)) or NOTHING for table in _PERSISTENT})
+    state = replace(state, **{table: HashTrieMap(getattr(state, table)) or NOTHING for table in PERSISTENT})
     if state.level > latest:
         raise ReleaseTooOld(state.level, latest)
     if state.digest and state.digest != digest(state):

@@ -77,6 +77,7 @@ from hmcore.store import (
     KeysRequest,
     PutKeyRequest,
 )
+from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
@@ -84,6 +85,7 @@ from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.locks import Locks
 from node_agent.platform.raising import Raising
+from node_agent.platform.watches import Watches
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -112,6 +114,8 @@ class Agent(Protocol):
     def raising(self) -> Raising: ...
     @property
     def consistency(self) -> Consistency: ...
+    @property
+    def watches(self) -> Watches: ...
     @property
     def registry(self) -> RegistryLayer: ...
     @property
@@ -228,6 +232,12 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def locks(_peer: Peer, request: LocksRequest) -> LocksReply:
         return await agent.locks.list(request)
 
+    async def watch(_peer: Peer, request: WatchRequest) -> WatchReply:
+        return await agent.watches.watch(request)
+
+    async def tables(_peer: Peer, request: TablesRequest) -> TablesReply:
+        return await agent.watches.tables(request)
+
     async def flows(_peer: Peer, _request: Empty) -> FlowsReply:
         return await agent.chronicle.flows()
 
@@ -259,6 +269,8 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             RENEW: (NODES + CHANGERS, renew),
             RELEASE: (NODES + CHANGERS, release),
             LOCKS: (NODES + READERS, locks),
+            WATCH: (NODES + READERS, watch),
+            TABLES: (NODES + READERS, tables),
         },
         denied=_denied,
         observe=observe,

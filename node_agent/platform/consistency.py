@@ -30,14 +30,23 @@ class Voice(Protocol):
 
 class Consistency:
     def __init__(
-        self, me: str, view: ClusterView, voice: Voice | None, ask: Callable[[str, float], Awaitable[int]], *, timeout: float
+        self,
+        me: str,
+        view: ClusterView,
+        voice: Voice | None,
+        ask: Callable[[str, float], Awaitable[int]],
+        *,
+        timeout: float,
+        reach: Callable[[int, float], Awaitable[None]] | None = None,
     ) -> None:
-        """`voice` is None on a worker. `ask` another node for its barrier, within so many seconds. `timeout` (seconds) bounds each call."""
+        """`voice` is None on a worker. `ask` another node for its barrier, within so many seconds. `timeout` (seconds) bounds each call.
+        `reach`: on a worker, has it told how things are at a log index: what does not concern it would be told seconds later."""
         self._me = me
         self._view = view
         self._voice = voice
         self._ask = ask
         self._timeout = timeout
+        self._reach = reach
         self._waiting = Waiters(READERS, timeout)
 
     def state_changed(self) -> None:
@@ -74,6 +83,8 @@ class Consistency:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         index = await self._index(deadline)
+        if self._view.index < index and self._reach is not None:
+            await self._reach(index, deadline - loop.time())
         while self._view.index < index:
             left = deadline - loop.time()
             if left <= 0 or not await self._waiting.until(lambda: self._view.index >= index, left):

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
-from hmcore.api import (
-    BARRIER,
-    FORMATION,
-    INSTANCES,
-    REPORT,
-    STATE,
-    Empty,
-    Formation,
-    Heartbeat,
-    InstancesReply,
-    ReportRequest,
-    StateReply,
-    StateRequest,
-)
+from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, Heartbeat, InstancesReply, ReportRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
-from hmcore.selection import Strategy
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus import levels
 from node_agent.consensus.commands import FormCluster
+from node_agent.consensus.history import History
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
-from node_agent.consensus.observer import INTERVAL, TIMEOUT, ObserverLayer
+from node_agent.consensus.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.raft import RaftNode
+from node_agent.consensus.state import State
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.pulse import Holds, Incarnation, Myself, Pulse
+from node_agent.platform.asking import Asking
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
@@ -43,6 +32,7 @@ from node_agent.platform.locks import Locks
 from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.raising import Raising
 from node_agent.platform.tally import Tally
+from node_agent.platform.watches import Watches
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
 from node_agent.registry.own import PLATFORM, Place
@@ -112,10 +102,18 @@ class Layers:
         self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
         self._observer = self._make_observer() if self.voter is None else None
         self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
-        self.consistency = Consistency(config.node, self.cluster, self.voter, self._ask_barrier, timeout=2 * settings.raft.election_max)
+        self.consistency = Consistency(
+            config.node,
+            self.cluster,
+            self.voter,
+            self._ask_barrier,
+            timeout=2 * settings.raft.election_max,
+            reach=None if self._observer is None else self._observer.reach,
+        )
         self.keys = Keys(
             config.node, self.changes, keys=self._replicated_keys, leader=lambda: self.cluster.leader, barrier=self.consistency.wait
         )
+        self.watches = Watches(config.node, state=self._replicated, leader=lambda: (self.cluster.leader, self.cluster.report().term))
         self.directory = Directory(
             config.node,
             catalogue=lambda: self.registry.catalogue,
@@ -181,26 +179,16 @@ class Layers:
         return VoterLayer(config, raft, ask, self.transport.reconnect)
 
     def _make_observer(self) -> ObserverLayer:
-        def ask(request: StateRequest, names: Sequence[str]) -> Awaitable[StateReply]:
-            return self.directory.call(
-                f"{PLATFORM}consensus",
-                STATE,
-                request,
-                timeout=TIMEOUT + request.wait,
-                held=lambda reply: reply.waited,
-                strategy=Strategy.CONSISTENT_HASH,  # each worker its own: hundreds of them must not all ask one
-                key=self._config.node,
-                repeatable=True,
-                bootstrap=names,
-            )
-
+        asking = Asking(self._config.node, lambda: self.directory)  # made later
         return ObserverLayer(
             self._config.node,
             self._config.cluster_id,
             self._config.bootstrap,
             control_nodes=self._control_nodes,
             connected=lambda: self.transport.connected,
-            ask=ask,
+            watch=asking.watch,
+            tables=asking.tables,
+            ask=asking.state,
             on_applied=self._state_changed,
         )
 
@@ -375,6 +363,7 @@ class Layers:
         return said.error or f"the eBPF layer is {said.state}", said.fix
 
     def _leader_changed(self) -> None:
+        self.watches.leader_changed()
         self.managed["consensus"].poke()
         self.registry.poke()
         if self._keeper is not None:
@@ -395,8 +384,13 @@ class Layers:
     def _replicated_locks(self) -> tuple[int, Mapping[str, Lock]] | None:
         return None if self.voter is None else (self.voter.index, self.voter.locks)
 
+    def _replicated(self) -> tuple[State, History] | None:
+        """The state, and how it came about; None on a worker, which is told of parts only."""
+        return None if self.voter is None else (self.voter.raft.state, self.voter.raft.history)
+
     def _state_changed(self) -> None:
         self.news.wake()
+        self.watches.applied()
         if self._keeper is not None:
             self._keeper.state_changed()
         self.consistency.state_changed()

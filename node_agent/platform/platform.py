@@ -36,6 +36,7 @@ from node_agent.platform.raising import Raising
 from node_agent.platform.release import running_release
 from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
+from node_agent.platform.watches import Watches
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -232,6 +233,10 @@ class HyperMeshPlatform:
     @property
     def consistency(self) -> Consistency:
         return self._layers.consistency
+
+    @property
+    def watches(self) -> Watches:
+        return self._layers.watches
 
     @property
     def forwarding(self) -> Forwarding:

@@ -1,15 +1,16 @@
-"""A worker's view of the cluster: told by whichever control node answers, never going back in time."""
+"""A worker's view of the cluster, as control nodes of an earlier release tell it: by whichever answers, never going back in time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from hmcore.api import StateReply, StateRequest
-from hmcore.errors import CallTimeout
+from hmcore.errors import CallTimeout, InvalidRequest
 from hmcore.records import Node, Registration, Role
 from node_agent.consensus.observer import FRESH, IMPATIENCE, INTERVAL, PAUSE, ObserverLayer
 
@@ -35,10 +36,15 @@ class Bench:
             "b1",
             control_nodes=lambda: CONTROL,
             connected=lambda: self.connected,
+            watch=self._refuse,
+            tables=self._refuse,
             ask=self._ask,
             on_applied=self._applied,
             clock=lambda: asyncio.get_running_loop().time(),
         )
+
+    async def _refuse(self, request: object, names: Sequence[str]) -> Any:
+        raise InvalidRequest("no method 'cluster.watch' here", host=names[0])
 
     async def _ask(self, request: StateRequest, names: Sequence[str]) -> StateReply:
         self.since.append(request.since)

@@ -16,6 +16,8 @@ from hmcore.stoq.greeting import Peer
 from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.consensus.handover import Handed
+from node_agent.consensus.history import History
+from node_agent.consensus.state import State
 from node_agent.orchestration.advance import Known
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes
@@ -23,6 +25,7 @@ from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.raising import Raising
+from node_agent.platform.watches import Watches
 from node_agent.security.journal import Waiters
 
 MAY = {
@@ -45,6 +48,8 @@ MAY = {
     "keys.delete": {Kind.OPERATOR},
     "keys.get": {Kind.OPERATOR, Kind.VIEWER},
     "keys.list": {Kind.OPERATOR, Kind.VIEWER},
+    "cluster.watch": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "cluster.tables": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "locks.acquire": {Kind.NODE, Kind.OPERATOR},
     "locks.renew": {Kind.NODE, Kind.OPERATOR},
     "locks.release": {Kind.NODE, Kind.OPERATOR},
@@ -154,6 +159,7 @@ class Agent:
     keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=consistency.wait)
     locks = Locks()
     raising = Raising(changes, lambda: Known(2, (), (("node1", 2),)))
+    watches = Watches("node1", state=lambda: (State(), History()), leader=lambda: ("node1", 3))
     registry = Registry()
     formed: str | None = None
 

@@ -153,3 +153,14 @@ async def test_a_stop_goes_on_when_nobody_takes_over(caplog):
     voice = Voice(5, TransferFailed("n2 did not take over within 0.9 s; n1 goes on leading"))
     await made(View("n1"), voice).hand_over()
     assert "stopping though nobody has taken over: n2 did not take over" in caplog.text
+
+
+async def test_a_worker_has_itself_told_what_it_would_hear_of_later():
+    view = View("n2")
+
+    async def reach(index: int, timeout: float) -> None:
+        assert timeout > 0
+        view.index = index
+
+    await Consistency("n1", view, None, Others(9).ask, timeout=0.05, reach=reach).wait()  # type: ignore[arg-type]
+    assert view.index == 9

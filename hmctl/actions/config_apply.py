@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from hmcore.errors import CommandFailed, HyperMeshError, Unreachable
 from hmctl import layout
+from hmctl.actions.claim import Claim
 from hmctl.actions.config_diff import Comparison, ConfigDiff, compare
 from hmctl.actions.config_refusal import not_well, refused
 from hmctl.actions.config_report import ConfigReport, NodeOutcome, outcomes
@@ -68,6 +69,7 @@ class ConfigApply:
     show_plan: Callable[[ConfigDiff, Sequence[str]], None] = lambda diff, order: None
     timings: Timings = field(default_factory=Timings)
     renderer: Renderer = field(default_factory=Renderer)
+    claim: Claim = field(default_factory=Claim)
     interrupted: ConfigReport | None = None  # what an interrupted run came to, once it has taken back what it had begun
 
     async def compare(self, reached: Reached, progress: Progress) -> Comparison:
@@ -96,7 +98,9 @@ class ConfigApply:
             return (await self.compare(Reached(), progress)).diff
 
     async def apply(self) -> ConfigReport:
-        """Raises UsageError and Interrupted; what befalls a node, or the cluster, is in the report."""
+        """Raises UsageError, Interrupted and LockHeld; what befalls a node, or the cluster, is in the report."""
+        if self.claim.wait and not self.options.dry_run:
+            await self.claim.take()  # before looking, as deploy does
         began, reached = time.monotonic(), Reached()
         with self.output.progress() as progress:
             found = await self.compare(reached, progress)
@@ -124,6 +128,7 @@ class ConfigApply:
                 return draft.finished()
             self._warn(found.diff, before, down)
             self.output.confirm(f"Change the settings of {plural(len(rewrites), 'node')}?", yes=self.options.yes)
+            await self.claim.take()
             well = [host for host in hosts if host.name not in before.waiting and host.name not in down]
             return await self._roll(batches, well, before, reached, agents, draft)
         finally:
@@ -175,7 +180,8 @@ class ConfigApply:
         settings = self.inventory.settings
         rewrites = [rewrite for batch in batches for rewrite in batch]
         patience = settings.initialization_timeout if self.options.timeout is None else self.options.timeout
-        locks = hostlock.Locks(reached.remotes, "config apply", self.options.at_once, [rewrite.host for rewrite in rewrites])
+        on = [rewrite.host for rewrite in rewrites]
+        locks = hostlock.Locks(reached.remotes, "config apply", self.options.at_once, on, self.claim.check)
         with self.output.progress() as progress:
             draft.roll = roll = Reconfiguration(
                 reached.remotes,

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from hmcore.errors import HyperMeshError, LevelTooLow
+from hmcore.errors import HyperMeshError, LeaseLost, LevelTooLow
 from hmcore.records import FEATURE_LEVEL
 from hmctl.actions import desired
+from hmctl.actions.claim import Claim
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.preflight import Preflight
 from hmctl.actions.report import Report, host_reports, phase_times
@@ -74,6 +75,7 @@ class Deploy:
     show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
     timings: Timings = field(default_factory=Timings)
     renderer: Renderer = field(default_factory=Renderer)
+    claim: Claim = field(default_factory=Claim)
     begun: bool = False  # whether anything may have been changed: after an interruption, the operator wants to know
 
     def host_phases(self) -> tuple[Phase[Target], ...]:
@@ -90,9 +92,11 @@ class Deploy:
         )
 
     async def run(self) -> Report:
-        """Raises UsageError and Interrupted; everything that befalls a host, or the cluster, is in the report."""
+        """Raises UsageError, Interrupted and LockHeld; everything that befalls a host, or the cluster, is in the report."""
         began = time.monotonic()
         chosen = select(self.inventory.hosts, self.options.limit)
+        if self.claim.wait and self.store.formed_at is not None and not self.options.dry_run:
+            await self.claim.take()  # before looking: what is seen while another is at work would not be true any more
         preflight = Preflight(self.inventory, self.store, self.hosts, self.agents, self.output, self.options, self.timings, self.now)
         reached, checks = await preflight.look(chosen)
         report = _Draft(self, chosen, reached, checks, began)
@@ -160,13 +164,16 @@ class Deploy:
 
     async def _apply(self, targets: list[Target], reached: Reached, report: _Draft) -> Report:
         """Carries the plan out; with an empty one, only looks whether the cluster is healthy."""
+        if report.steps and self.store.formed_at is not None:
+            await self.claim.take()
         self.begun = bool(report.steps)
         busy = {step.host for step in report.steps}
         changing = [target for target in targets if target.name in busy]
         agents = self.agents(self.store, reached.remotes)
         try:
             with self.output.progress(hosts=len(targets)) as progress:
-                locks = hostlock.Locks(reached.remotes, "deploy", self.options.at_once, [target.host for target in targets])
+                hosts, may = [target.host for target in targets], self.claim.check
+                locks = hostlock.Locks(reached.remotes, "deploy", self.options.at_once, hosts, may)
                 async with locks.held(changing) as refused:
                     free = [target for target in changing if target.name not in refused]
                     for name, error in refused.items():
@@ -174,12 +181,17 @@ class Deploy:
                         report.outcomes[name] = Outcome(error=error)
                     at_once = self.options.at_once
                     done = await runner.run(
-                        self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn
+                        self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn, may=may
                     )
                     report.outcomes |= done
                     sound = [target for target in targets if target.name not in report.outcomes or not report.outcomes[target.name].error]
                     await self._restart(sound, reached, agents, progress, report, locks)
+                self.claim.check()
                 return await self._cluster([target for target in sound if not report.failed(target.name)], agents, progress, report)
+        except LeaseLost as error:
+            return report.finished(
+                error=error.message, fix="see who is at work (hmctl lock status), then run again: it finishes what was begun"
+            )
         finally:
             await agents.close()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError
+from hmctl.actions.claim import Claim
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.report import Report, host_reports, phase_times
 from hmctl.live import Progress
@@ -36,11 +37,14 @@ class Reset:
     packages: bool = False
     show_plan: Callable[[Sequence[Step]], None] = lambda steps: None
     timings: Timings = field(default_factory=Timings)
+    claim: Claim = field(default_factory=Claim)
 
     async def run(self) -> Report:
-        """Raises UsageError and Interrupted; what befalls a host is in the report."""
+        """Raises UsageError, Interrupted and LockHeld; what befalls a host is in the report."""
         began = time.monotonic()
         chosen = select(self.inventory.hosts, self.options.limit)
+        if self.claim.wait and self._begun and not self.options.dry_run:
+            await self.claim.take()  # before looking, as deploy does
         reached = Reached()
         with self.output.progress(hosts=len(chosen)) as progress:
             await self._reach(self._asked(chosen), reached, progress)
@@ -57,6 +61,10 @@ class Reset:
                 self.output.warn(warning)
             names = [target.name for target in targets if phase.plan(target)]
             self.output.confirm(f"Remove all of this from {listed(names)}? It cannot be undone.", yes=self.options.yes)
+            if self._begun:
+                await self.claim.take()
+                if not self._outlived(names):
+                    self.claim.abandon()
             with self.output.progress(hosts=len(targets)) as progress:
                 outcomes = await self._remove(phase, [target for target in targets if target.name in names], reached, progress)
             for target in targets:
@@ -124,7 +132,8 @@ class Reset:
         return warnings
 
     async def _remove(self, phase: RemoveAll, targets: Sequence[Found], reached: Reached, progress: Progress) -> dict[str, Outcome]:
-        locks = hostlock.Locks(reached.remotes, "reset", self.options.at_once, [target.host for target in targets])
+        hosts = [target.host for target in targets]
+        locks = hostlock.Locks(reached.remotes, "reset", self.options.at_once, hosts, self.claim.check)
         async with locks.held(targets) as refused:
             free = [target for target in targets if target.name not in refused]
             at_once = self.options.at_once
@@ -146,6 +155,11 @@ class Reset:
                 reached.facts[name] = after.facts[name]
                 progress.finish(name, "nothing of ours is left")
         return outcomes
+
+    def _outlived(self, going: Sequence[str]) -> bool:
+        """Whether enough control nodes stay to go on without these."""
+        control = [host.name for host in self._voting()]
+        return len(set(control) - set(going)) >= len(control) // 2 + 1
 
     def _forget(self, chosen: Sequence[Host], reached: Reached, outcomes: dict[str, Outcome]) -> tuple[str, ...]:
         """If no control node holds the cluster's state any more, our record of its formation goes too."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmctl.cli.claiming import LockWait, claim
 from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current, group
 from hmctl.text import Styled, plural
@@ -156,6 +157,7 @@ def apply(
         float | None,
         typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long a node may take to be healthy.  [default: the preset's]"),
     ] = None,
+    lock_wait: LockWait = 0.0,
 ) -> int:
     """Change the settings of a running cluster: agents are restarted one by one, containers go on running.
 
@@ -168,7 +170,7 @@ def apply(
     context = current(ctx)
     options = Options(union(limit), dry_run, yes, concurrency, timeout, skip_unreachable)
     plans: list[tuple[ConfigDiff, Sequence[str]]] = []
-    report = context.run(_apply(context, options, lambda diff, order: plans.append((diff, order))))
+    report = context.run(_apply(context, options, lock_wait, lambda diff, order: plans.append((diff, order))))
 
     def shown() -> None:
         for diff, order in plans:
@@ -184,7 +186,9 @@ async def _diff(context: Context, options: Options) -> ConfigDiff:
         return await action.diff()
 
 
-async def _apply(context: Context, options: Options, planned: Callable[[ConfigDiff, Sequence[str]], None] | None = None) -> ConfigReport:
+async def _apply(
+    context: Context, options: Options, lock_wait: float, planned: Callable[[ConfigDiff, Sequence[str]], None] | None = None
+) -> ConfigReport:
     """`planned` hears of the plan of a dry run, whose result it is."""
     from contextlib import nullcontext
 
@@ -195,8 +199,10 @@ async def _apply(context: Context, options: Options, planned: Callable[[ConfigDi
         async with _opened(context, options) as action:
             if options.dry_run and planned is not None:
                 action.show_plan = planned
+            action.claim = claim(context, "config apply", lock_wait)
             try:
-                return await action.apply()
+                async with action.claim:
+                    return await action.apply()
             except asyncio.CancelledError:
                 if (report := action.interrupted) is not None:
                     context.output.result(report, lambda: show_report(context.output, report))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmctl.cli.claiming import LockWait, claim
 from hmctl.cli.context import Context, current
 from hmctl.output import FEW
 from hmctl.text import Styled, duration, listed, plural
@@ -40,6 +41,7 @@ def command(
         float | None,
         typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long the cluster may take to be healthy.  [default: the preset's]"),
     ] = None,
+    lock_wait: LockWait = 0.0,
     timings: Annotated[bool, typer.Option("--timings", help="Show where the time went.")] = False,
 ) -> int:
     """Install, start and join the nodes of the inventory; run again to apply what has changed since.
@@ -50,12 +52,12 @@ def command(
 
     context = current(ctx)
     options = Options(limit=union(limit), dry_run=dry_run, yes=yes, at_once=concurrency, timeout=timeout)
-    report = context.run(_deploy(context, options))
+    report = context.run(_deploy(context, options, lock_wait))
     context.output.result(report, lambda: show(context.output, report, timings=timings))
     return report.exit_code(detailed=detailed_exitcode)
 
 
-async def _deploy(context: Context, options: object) -> Report:
+async def _deploy(context: Context, options: object, lock_wait: float) -> Report:
     from contextlib import nullcontext
 
     from hmctl.actions.deploy import Deploy
@@ -70,6 +72,8 @@ async def _deploy(context: Context, options: object) -> Report:
     store = context.store(inventory)
     with nullcontext() if options.dry_run else store.lock("deploy"):
         connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run, limit=options.at_once)
+        doing = f"deploy --limit {options.limit}" if options.limit else "deploy"
+        cluster = claim(context, doing, lock_wait)
         deploy = Deploy(
             inventory=inventory,
             store=store,
@@ -79,9 +83,11 @@ async def _deploy(context: Context, options: object) -> Report:
             output=context.output,
             options=options,
             show_plan=lambda steps: show_plan(context.output, steps),
+            claim=cluster,
         )
         try:
-            report = await deploy.run()
+            async with cluster:
+                report = await deploy.run()
         except asyncio.CancelledError:
             context.output.note(after_interruption(context.inventory_path, begun=deploy.begun))
             raise

@@ -52,6 +52,7 @@ COMMANDS = (
     Entry("events", "Nodes & cluster", "What happened: nodes, changes, programs and connections; -f follows"),
     Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),
     Entry("config", "Operations", "Validate and show; compare with a running cluster, and apply"),
+    Entry("lock", "Operations", "Who holds the cluster's locks; end one whose holder cannot"),
     Entry("raft", "Operations", "The voters: re-seed one whose disk is damaged"),
     Entry("ca", "Operations", "The certificate authority: show, carry over, issue for viewers"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),

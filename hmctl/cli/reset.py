@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmctl.cli.claiming import LockWait, claim
 from hmctl.cli.context import Context, current
 from hmctl.text import Styled, duration, listed
 
@@ -29,6 +30,7 @@ def command(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=500, metavar="N", help="Hosts worked on, and SSH connections open, at the same time.")
     ] = 32,
+    lock_wait: LockWait = 0.0,
 ) -> int:
     """Remove everything that deploy put on the hosts: agent, releases, configuration, keys and state. It cannot be undone."""
     from hmctl.actions.hosts import Options, union
@@ -37,7 +39,7 @@ def command(
     options = Options(limit=union(limit), dry_run=dry_run, yes=yes, at_once=concurrency)
     inventory = context.inventory()
     store = context.store(inventory)
-    report = context.run(_reset(context, inventory, store, options, packages))
+    report = context.run(_reset(context, inventory, store, options, packages, lock_wait))
     context.output.result(report, lambda: show(context.output, report))
     if store.has_authority() and cleared(report, options):
         context.output.note(
@@ -52,7 +54,9 @@ def cleared(report: Report, options: Options) -> bool:
     return options.limit is None and not report.dry_run and all(host.status in ("changed", "unchanged") for host in report.hosts)
 
 
-async def _reset(context: Context, inventory: Inventory, store: OperatorStore, options: Options, packages: bool) -> Report:
+async def _reset(
+    context: Context, inventory: Inventory, store: OperatorStore, options: Options, packages: bool, lock_wait: float
+) -> Report:
     from contextlib import nullcontext
 
     from hmctl.actions.reset import Reset
@@ -61,6 +65,7 @@ async def _reset(context: Context, inventory: Inventory, store: OperatorStore, o
 
     with nullcontext() if options.dry_run else store.lock("reset"):
         connector = Connector(store.known_hosts, accept_new=options.yes, keep=not options.dry_run, limit=options.at_once)
+        cluster = claim(context, f"reset --limit {options.limit}" if options.limit else "reset", lock_wait)
         reset = Reset(
             inventory=inventory,
             store=store,
@@ -69,9 +74,11 @@ async def _reset(context: Context, inventory: Inventory, store: OperatorStore, o
             options=options,
             packages=packages,
             show_plan=lambda steps: show_plan(context.output, steps, sign="-", result=False),
+            claim=cluster,
         )
         try:
-            return await reset.run()
+            async with cluster:
+                return await reset.run()
         finally:
             await connector.close()
 

@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -41,9 +41,18 @@ def room(hosts: Sequence[Host], at_once: int) -> int:
 class Locks:
     """The locks of one run. `hosts`: all that it may connect to, with at most `at_once` connections."""
 
-    def __init__(self, remotes: Mapping[str, Remote], doing: str, at_once: int, hosts: Sequence[Host]) -> None:
+    def __init__(
+        self,
+        remotes: Mapping[str, Remote],
+        doing: str,
+        at_once: int,
+        hosts: Sequence[Host],
+        may: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`may` raises, before each turn, when nothing may be changed any more: the cluster's own lock was lost."""
         self._remotes = remotes
         self._doing = doing
+        self._may = may
         space = room(hosts, at_once)
         control = [host for host in hosts if host.role is Role.CONTROL]
         kept = hosts if len(hosts) <= space else control if len(control) < space else []
@@ -58,6 +67,7 @@ class Locks:
     @asynccontextmanager
     async def turn(self, target: Known, *, planned: bool = True) -> AsyncIterator[None]:
         """The same for one host, if it is not held already. `planned`: it must still be as it was when the plan was made."""
+        self._may()
         if target.name in self._kept:
             yield
             return

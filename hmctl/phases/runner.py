@@ -67,9 +67,10 @@ async def run(
     at_once: int,
     done: str = "installed",
     turn: Callable[[T], AbstractAsyncContextManager[None]] = lambda target: nullcontext(),
+    may: Callable[[], None] = lambda: None,
 ) -> dict[str, Outcome]:
     """Runs the phases that plan something; `done` is said of a host that went through all of them, `turn` is entered while it does, and
-    may refuse. When cancelled, takes back what is half done and goes."""
+    may refuse; so may `may`, by an error, before each phase. When cancelled, takes back what is half done and goes."""
     gate = asyncio.Semaphore(at_once)
     outcomes = {target.name: Outcome() for target in targets}
 
@@ -81,11 +82,12 @@ async def run(
             try:
                 async with turn(target):
                     for phase in planned:
+                        may()
                         progress.update(target.name, phase.doing)
                         with timings.span(phase.title, target.name):
                             if not await _one(phase, target, remotes[target.name], progress, outcomes[target.name]):
                                 return
-            except HyperMeshError as error:  # it was not its turn; what a phase raises is its outcome already
+            except HyperMeshError as error:  # it was not its turn, or no longer; what a phase raises is its outcome already
                 outcomes[target.name].error = error
                 progress.finish(target.name, error.message, outcome="failed")
                 return

@@ -18,6 +18,7 @@ from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
 from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NotLeader, PeerUnreachable, Unreachable
 from hmcore.records import FEATURE_LEVEL, ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
 from hmctl import layout
+from hmctl.actions.claim import Claim
 from hmctl.actions.deploy import Deploy
 from hmctl.actions.hosts import Options
 from hmctl.actions.report import Report
@@ -237,7 +238,12 @@ class Bed:
         return Output(stdout=io.StringIO(), stderr=self.stderr, stdin=io.StringIO(), environ={})
 
     async def deploy(
-        self, fuses: Mapping[str, Fuse] | None = None, *, meanwhile: Callable[[], None] | None = None, **options: object
+        self,
+        fuses: Mapping[str, Fuse] | None = None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+        claim: Claim | None = None,
+        **options: object,
     ) -> Report:
         """`meanwhile` happens while the operator reads the plan."""
         chosen = Options(**{"yes": True, "timeout": 0.05, **options})  # type: ignore[arg-type]
@@ -251,16 +257,19 @@ class Bed:
             options=chosen,
             renderer=renderer(),
             show_plan=lambda steps: meanwhile() if meanwhile else None,
+            claim=claim or Claim(),
         )
         try:
             return await deploy.run()
         finally:
             self.begun = deploy.begun
 
-    async def reset(self, fuses: Mapping[str, Fuse] | None = None, *, packages: bool = False, **options: object) -> Report:
+    async def reset(
+        self, fuses: Mapping[str, Fuse] | None = None, *, packages: bool = False, claim: Claim | None = None, **options: object
+    ) -> Report:
         hosts = MemoryHosts(self.world, fuses or {})
         chosen = Options(**{"yes": True, **options})  # type: ignore[arg-type]
-        reset = Reset(self.inventory, self.store, hosts, self.output(), chosen, packages)
+        reset = Reset(self.inventory, self.store, hosts, self.output(), chosen, packages, claim=claim or Claim())
         report = await reset.run()
         if not any(machine.journal for machine in self.world.machines.values()):
             self.world.formed, self.world.founders = None, ()

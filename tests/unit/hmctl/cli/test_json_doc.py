@@ -247,6 +247,19 @@ def sample_maintenance() -> object:
     return MaintenanceChange(target="node1/", on=True, changed=True, index=7, instances=["node1/web"])
 
 
+def sample_locks() -> object:
+    from hmctl.actions.locks import LockList, LockView
+
+    held = LockView(name="deploy", holder="ann@desk-1", token=4, since=1.5, ttl=30.0, expires_in=21.5, note="deploy", author="ann", index=9)
+    return LockList(told_by="node1", leader=True, index=11, locks=[held])
+
+
+def sample_lock_release() -> object:
+    from hmctl.actions.locks import LockRelease
+
+    return LockRelease(name="deploy", holder="ann@desk-1", token=4, changed=True, index=12)
+
+
 def sample_config_diff() -> object:
     from hmctl.actions.config_diff import Change, ConfigDiff, NodeDiff
     from hmctl.actions.refusal import Refusal
@@ -273,6 +286,8 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl service ls": sample_services,
     "hmctl service resolve": sample_resolution,
     "hmctl service maintain": sample_maintenance,
+    "hmctl lock status": sample_locks,
+    "hmctl lock release": sample_lock_release,
     "hmctl raft reseed": sample_reseeding,
     "hmctl deploy": sample_deploy,
     "hmctl reset": sample_deploy,

@@ -1,7 +1,7 @@
 """Do all hold the same state? Each control node tells hashes of its own at log indexes, all compare at equal index (docs/adr/0075). Pure.
 
-Two are told: of the latest index, where an idle cluster meets, and of the latest checkpoint, where a busy one does. States that differ once
-differ for ever: the hash is also of all that was answered before.
+Two are told: of the latest index, where an idle cluster meets, and of the latest checkpoint, where a busy one does. The hash is also of all
+that was answered and recorded before; a record that was wrong, and was overwritten on all nodes before anybody compared, is forgotten.
 """
 
 from __future__ import annotations

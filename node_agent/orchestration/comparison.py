@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from hmcore.errors import HyperMeshError
 from hmcore.records import Divergence, RaftReport
 from node_agent.consensus import levels
-from node_agent.consensus.agreement import Claim, Judgement, Ledger, Odd, Split
+from node_agent.consensus.agreement import Claim, Judgement, Odd, Split
 from node_agent.consensus.commands import NoteDivergence, encode
-from node_agent.consensus.selfcure import ROUNDS, HandOver, Reseed, Situation, Wait, decide
+from node_agent.consensus.opinion import Opinion
+from node_agent.consensus.selfcure import HandOver, Reseed, Wait
 
 _HASH = 12  # letters of a hash that people are shown
 
@@ -47,35 +47,23 @@ class Comparison:
         self._me = me
         self._voter = voter
         self._heartbeat = heartbeat
-        self._silent_after = silent_after
         self._timeout = timeout
         self._clock = clock
-        self._ledger = Ledger(me)
-        self._heard: dict[str, float] = {}
-        self._reseeding: set[str] = set()
-        self._judgement = Judgement()
-        self._rounds = 0  # in a row in which the judgement was the same
-        self._reason = ""
+        self._opinion = Opinion(me, silent_after)
         self._noted: set[str] = set()
         self._news = asyncio.Event()
 
     def hear(self, name: str, claims: tuple[Claim, ...], *, reseeding: bool) -> None:
         """A heartbeat has come, of a control node; or our own went out."""
-        self._heard[name] = self._clock()
-        (self._reseeding.add if reseeding else self._reseeding.discard)(name)
-        if self._ledger.hear(name, claims) or self._judgement != Judgement():
+        if self._opinion.hear(name, claims, reseeding=reseeding, now=self._clock()):
             self._news.set()
 
     @property
     def divergences(self) -> list[Divergence]:
         """For the node's report."""
-        found = [self._told(odd) for odd in self._judgement.odd]
-        split = self._judgement.split
-        return found if split is None or self._rounds < ROUNDS else [*found, _split(split)]
-
-    def _told(self, odd: Odd) -> Divergence:
-        reason = self._reason if odd.node == self._me else ""
-        return Divergence(node=odd.node, index=odd.index, hash=odd.hash, agreed=odd.agreed, others=list(odd.others), waits=reason)
+        opinion = self._opinion
+        found = [_told(odd, opinion.reason if odd.node == self._me else "") for odd in opinion.judgement.odd]
+        return found if opinion.split is None else [*found, _split(opinion.split)]
 
     async def run(self) -> None:
         while True:
@@ -85,22 +73,31 @@ class Comparison:
             await asyncio.sleep(self._heartbeat)
 
     async def _round(self) -> None:
-        before, report = self._judgement, self._voter.report()
-        if not self._voter.claims and any(odd.node == self._me for odd in before.odd):
-            return  # we are being re-seeded: no news before it is done
-        now = self._ledger.judge(self._voter.hashes, report.voters, report.learners)
-        known = {odd.node: odd for odd in before.odd}  # what was told first is forgotten in time, but that is where to look
-        now = self._judgement = replace(now, odd=tuple(min(odd, known.get(odd.node, odd), key=_index) for odd in now.odd))
-        same = {odd.node for odd in now.odd} == {odd.node for odd in before.odd} and (now.split is None) == (before.split is None)
-        self._rounds = self._rounds + 1 if same else 1
-        if not same:
-            _say(before, now)
-        self._noted &= {odd.node for odd in now.odd}
-        for odd in now.odd:
+        before, reason, report = self._opinion.judgement, self._opinion.reason, self._voter.report()
+        action = self._opinion.look(
+            self._voter.hashes,
+            voters=report.voters,
+            learners=report.learners,
+            leader=report.leader,
+            whole=bool(self._voter.claims),
+            since=self._voter.since_reseeding,
+            now=self._clock(),
+        )
+        _say(before, self._opinion.judgement)
+        if self._opinion.reason not in ("", reason):
+            log.error("this node does not re-seed itself: %s", self._opinion.reason)
+        self._noted &= {odd.node for odd in self._opinion.judgement.odd}
+        for odd in self._opinion.judgement.odd:
             await self._note(odd)
-        mine = next((odd for odd in now.odd if odd.node == self._me), None)
-        if mine is not None:
-            await self._cure(mine, report)
+        match action:
+            case HandOver():
+                log.warning("handing the leadership over, to re-seed this node")
+                await self._voter.hand_over()
+            case Reseed(index=index):
+                log.warning("re-seeding this node: its state is moved aside, and taken from the leader anew")
+                await self._voter.reseed(index)
+            case Wait():
+                pass
 
     async def _note(self, odd: Odd) -> None:
         """Once, whoever leads: requests of one id are carried out once."""
@@ -114,32 +111,9 @@ class Comparison:
             return
         self._noted.add(odd.node)
 
-    async def _cure(self, odd: Odd, report: RaftReport) -> None:
-        since = self._clock() - self._silent_after
-        situation = Situation(
-            voters=report.voters,
-            leader=report.leader,
-            present={name for name, at in self._heard.items() if at > since},
-            reseeding=frozenset(self._reseeding),
-            since=self._voter.since_reseeding,
-        )
-        action = decide(self._me, odd, self._judgement, situation, self._rounds)
-        reason = action.reason if isinstance(action, Wait) else ""
-        if reason and reason != self._reason:
-            log.error("this node does not re-seed itself: %s", reason)
-        self._reason = reason
-        match action:
-            case HandOver():
-                log.warning("handing the leadership over, to re-seed this node")
-                await self._voter.hand_over()
-            case Reseed(index=index):
-                log.warning("re-seeding this node: its state is moved aside, and taken from the leader anew")
-                await self._voter.reseed(index)
-                self._rounds = 0
 
-
-def _index(odd: Odd) -> int:
-    return odd.index
+def _told(odd: Odd, reason: str) -> Divergence:
+    return Divergence(node=odd.node, index=odd.index, hash=odd.hash, agreed=odd.agreed, others=list(odd.others), waits=reason)
 
 
 def _say(before: Judgement, now: Judgement) -> None:

@@ -281,7 +281,7 @@ class Member:
             return self._retry_at
         deadline = engine.heartbeat_deadline if engine.leads else self.transport.wake()
         deadline = min(deadline, self._barrier.wake(), self._transfer.wake())
-        if self.transport.abstains:
+        if not engine.leads:
             deadline = min(deadline, max(self._retry_at, self._viewpoint.leader_given_up))
         return min(deadline, self._retry_at) if self.store.postponed else deadline
 
@@ -291,8 +291,8 @@ class Member:
 
     @property
     def _adrift(self) -> bool:
-        """No leader speaks to us, and we do not stand: only a question can tell whether we still are of the cluster."""
-        return self.transport.abstains and not self._viewpoint.leader_heard
+        """No leader speaks to us: only a question can tell whether we still are of the cluster, and who has joined it since."""
+        return self.engine is not None and not self.engine.leads and not self._viewpoint.leader_heard
 
     def _guarded(self, work: Callable[[], None]) -> None:
         if self.failure is not None:

@@ -100,11 +100,6 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
     def _out(self, peer: str) -> Outgoing:
         return self._outgoing.setdefault(peer, Outgoing(self.incarnation))
 
-    @property
-    def abstains(self) -> bool:
-        """Whether this node does not stand, come what may."""
-        return self._receiver.abstains
-
     def attach(self, engine: Engine) -> None:
         """From now on pysyncobj takes part; before, only standings are exchanged."""
         self._engine = engine

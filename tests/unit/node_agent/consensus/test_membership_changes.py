@@ -212,6 +212,18 @@ def test_who_leads_may_be_news(converse):
     assert n0.member.outlook.voters == (*THREE, "n3")
 
 
+def test_a_voter_that_hears_no_leader_asks_again_and_again(converse):
+    """n1 and n2 had not heard of the new voters either when the connections came up."""
+    n0 = follow(converse())
+    n0.pass_time(3.5)
+    asked = [to for to, sent in n0.taken() if isinstance(sent.message, AskStanding)]
+    assert asked.count("n1") == asked.count("n2") >= 2
+    n0.say("n1", append(9, (2, 5)), term=9)
+    n0.taken()
+    n0.pass_time(0.4)
+    assert not n0.heard(AskStanding)
+
+
 def test_a_change_that_is_truncated_is_undone(converse):
     n0 = follow(converse(), configuring(3, 5, ("n0", "n1")), commit=2)
     assert n0.member.outlook.voters == ("n0", "n1")

@@ -9,6 +9,7 @@ import pytest
 from raft_sim_checks import Checks, Violation
 from raft_sim_world import Machine, Plan, World
 
+from hmcore.records import KeyValue
 from node_agent.consensus import agreement
 from node_agent.consensus.agreement import Checkpoints, Judgement
 from node_agent.consensus.commands import PutKey, Result
@@ -18,7 +19,7 @@ from node_agent.consensus.member import Member
 from node_agent.consensus.opinion import Opinion
 from node_agent.consensus.replica import Replica
 from node_agent.consensus.selfcure import HandOver, Reseed
-from node_agent.consensus.state import Draft, Entry, State
+from node_agent.consensus.state import Draft, State
 
 BEAT = 0.2
 EVERY = 16  # entries between checkpoints: in two heartbeats
@@ -64,11 +65,11 @@ class Diverging(World):
             self.after(1.0 + self.rnd.random() * BEAT, lambda name=name: self._beat(name))  # type: ignore[misc]
         super()._run()
 
-    def misbehaves(self, entry: Entry) -> bool:
+    def misbehaves(self, index: int) -> bool:
         due = self.busy is self.machines[self.victim] and self.now >= self.bad_at and not self.wrong_since
         if due:
-            self.wrong, self.wrong_since = True, entry.index
-            self.log("WRONG", self.victim, entry.index)
+            self.wrong, self.wrong_since = True, index
+            self.log("WRONG", self.victim, index)
         return due
 
     def _beat(self, name: str) -> None:
@@ -128,21 +129,21 @@ class Diverging(World):
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch):
     """Makes worlds whose victim misbehaves: in its replica, not in the model that the checks hold beside it."""
-    inside: list[Diverging] = []
+    inside: list[int] = []  # the log index that a replica is applying
     apply, put_key = Replica.apply, keys.put_key
     worlds: list[Diverging] = []
 
     def applied(self: Replica, batch: bytes, index: int, *, configures: bool = False) -> object:
-        inside.append(worlds[-1])
+        inside.append(index)
         try:
             return apply(self, batch, index, configures=configures)
         finally:
             inside.pop()
 
-    def put(draft: Draft, command: PutKey, entry: Entry) -> Result:
-        if inside and inside[-1].misbehaves(entry):
-            put_key(draft, PutKey(key="wrong", value=command.value), entry)  # no later write makes it good again, or answers otherwise
-        return put_key(draft, command, entry)
+    def put(draft: Draft, command: PutKey) -> Result:
+        if inside and worlds[-1].misbehaves(inside[-1]):  # no later write makes it good again, or is answered otherwise
+            draft.put("keys", "wrong", KeyValue(value=command.value, created=1, changed=1))
+        return put_key(draft, command)
 
     def made(seed: int, plan: Plan = PLAN, **options: bool) -> Diverging:
         worlds.append(Diverging(seed, plan, **options))

@@ -53,7 +53,7 @@ COMMANDS = (
     Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),
     Entry("config", "Operations", "Validate and show; compare with a running cluster, and apply"),
     Entry("lock", "Operations", "Who holds the cluster's locks; end one whose holder cannot"),
-    Entry("raft", "Operations", "The voters: re-seed one whose disk is damaged"),
+    Entry("raft", "Operations", "The voters: let another lead; re-seed one whose disk is damaged"),
     Entry("ca", "Operations", "The certificate authority: show, carry over, issue for viewers"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),
     Entry("reset", "Operations", "Remove everything that deploy put on the hosts"),

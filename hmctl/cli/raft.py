@@ -8,18 +8,66 @@ import typer
 
 from hmctl.cli.completing import inventory_nodes
 from hmctl.cli.context import Context, current, group
+from hmctl.cli.status import ViaOption
+from hmctl.client import Via
 from hmctl.text import Styled, duration
 
 if TYPE_CHECKING:
     from hmctl.actions.reseed import Reseeded
+    from hmctl.actions.transfer import Transferred
     from hmctl.output import Output
 
-app = group("The voters that keep the cluster's state: give one its memory anew.")
+app = group("The voters that keep the cluster's state: let another lead, give one its memory anew.")
 
 
 @app.callback()
 def voters() -> None:
-    """The voters that keep the cluster's state: give one its memory anew."""
+    """The voters that keep the cluster's state: let another lead, give one its memory anew."""
+
+
+@app.command()
+def transfer(
+    ctx: typer.Context,
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NODE]",
+            help="Who shall lead. By default whichever other voter holds most of the log.",
+            show_default=False,
+            autocompletion=inventory_nodes,
+        ),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    via: ViaOption = Via.AUTO,
+) -> None:
+    """Let another voter lead, without the wait of an election: such as before work on the leader's machine.
+
+    What is written meanwhile waits, and goes on at the new leader. If nobody takes over, all stays as it is (exit code 1). A leader whose
+    agent is stopped in order hands over by itself.
+    """
+    from hmctl.actions.transfer import Transferred, candidates, leadership, refuse
+    from hmctl.actions.transfer import transfer as hand_over
+    from hmctl.client import Access
+
+    context = current(ctx)
+    inventory = context.inventory(warn=False)
+    access = Access.of(context.store(inventory), via)
+    found = context.run(leadership(inventory, access, via=via))
+    refuse(found, node)
+    if node == found.leader:
+        done = Transferred(before=node, leader=node, term=found.term, changed=False, seconds=None)
+    else:
+        context.output.note(f"{found.leader} leads, in term {found.term}; {candidates(found, node)} will")
+        context.output.confirm(f"Hand over from {found.leader}?", yes=yes)
+        done = context.run(hand_over(inventory, access, found, node, via=via))
+    context.output.result(done, lambda: _show_transfer(context.output, done))
+
+
+def _show_transfer(output: Output, done: Transferred) -> None:
+    if done.seconds is None:
+        output.line(f"{done.leader} leads already; nothing was changed")
+    else:
+        output.line(Styled(f"{done.leader} leads", "good"), Styled(f"  in term {done.term}, after {done.seconds:.2f} s", "dim"))
 
 
 @app.command()

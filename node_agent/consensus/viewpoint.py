@@ -28,6 +28,7 @@ class Viewpoint:
     ) -> None:
         self._name = name
         self._patience = timing.election_max
+        self._fallback = (timing.election_min + timing.election_max) / 2  # as engine.py has it: a leader waits so long for answers
         self._journal = journal
         self._transport = transport
         self._enrolment = enrolment
@@ -89,12 +90,18 @@ class Viewpoint:
         return 0.0 if self.leader is not None else min(since, self._transport.candidacy.silence(now))
 
     def _reachable(self) -> tuple[str, ...]:
-        """Of the voters. Of a leader's followers only those count that answered lately; so too when it has just ceased to lead, which may
-        be why."""
-        since, voters = self._clock() - self._patience, self._journal.configuration.voters
-        leads, heard = self.is_leader or self.ceased_at > since, self._transport.heard
-        others = [peer for peer in self._transport.connected.intersection(voters) if not leads or heard.get(peer, since) > since]
+        """Of the voters. Of a leader's followers only those count that answered lately; and for a while after it ceased to lead, only those
+        that did so in time to keep it from that, or since."""
+        now, voters = self._clock(), self._journal.configuration.voters
+        others = self._transport.connected.intersection(voters)
+        if self.is_leader:
+            others = self._heard_since(others, now - self._patience)
+        elif now - self.ceased_at < self._patience:
+            others = self._heard_since(others, self.ceased_at - self._fallback)
         return tuple(sorted([*others, self._name] if self._name in voters else others))
+
+    def _heard_since(self, voters: set[str], since: float) -> set[str]:
+        return {voter for voter in voters if self._transport.heard.get(voter, since) > since}
 
     def _role(self) -> str:
         if self._enrolment.reseeding:

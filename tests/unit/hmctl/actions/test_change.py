@@ -11,7 +11,7 @@ import pytest
 
 from hmcore import api
 from hmcore.config.inventory import Inventory, load_inventory
-from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NotLeader, PeerUnreachable
+from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, PeerUnreachable
 from hmcore.records import Mute
 from hmctl.actions import agents
 from hmctl.actions import change as module
@@ -35,6 +35,7 @@ class Cluster:
         self.said: list[str] = []
         self.spoken = asyncio.Event()
         self.mutes: dict[str, tuple[int, list[Mute]]] = {}
+        self.no_quorum: dict[str, str] = {}
 
     def say(self, words: str) -> None:
         self.said.append(words)
@@ -62,7 +63,9 @@ class Client:
 
     async def state(self) -> api.StateReply:
         index, mutes = self.cluster.mutes.get(self.name, (1, []))
-        return api.StateReply(index=index, leader=self.cluster.says[self.name], term=self.cluster.term, nodes=[], mutes=mutes)
+        said = self.cluster.says[self.name]
+        lacks = self.cluster.no_quorum.get(self.name, "")
+        return api.StateReply(index=index, leader=said, term=self.cluster.term, nodes=[], mutes=mutes, no_quorum=lacks)
 
     async def call(self, method: Any, request: api.MaintainRequest, *, timeout: float) -> api.ChangeReply:
         self.cluster.asked.append((self.name, request.id))
@@ -197,3 +200,67 @@ def test_the_newest_term_names_the_leader():
 
     assert newest_leader({"a": said("old", 2), "b": said("new", 3), "c": said(None, 9)}) == "new"
     assert newest_leader({"a": said(None, 2)}) is None
+
+
+def test_when_all_that_answer_are_sure_that_there_is_no_quorum_it_fails_at_once(cluster, ask):
+    cluster.says, cluster.dead = {"node1": None, "node2": "node2", "node3": None}, {"node2"}
+    cluster.no_quorum = dict.fromkeys(("node1", "node3"), "no quorum: 1 of 3 voters reachable")
+    with pytest.raises(NoQuorum, match="no quorum: 1 of 3 voters reachable") as caught:
+        asyncio.run(asyncio.wait_for(asyncio.to_thread(ask, 60.0), 5.0))
+    assert (caught.value.host, caught.value.fix) == ("node1", "hmctl status says who is missing")
+    assert cluster.asked == []
+
+
+@pytest.mark.parametrize("one", [{"says": "node3"}, {"says": None}])
+def test_the_word_of_one_that_is_cut_off_does_not_count_against_the_others(cluster, ask, one):
+    cluster.says = {"node1": None, "node2": one["says"], "node3": one["says"]}
+    cluster.no_quorum = {"node1": "no quorum: 1 of 3 voters reachable"}
+    if one["says"]:
+        cluster.leads = "node3"
+        assert ask().changed
+    else:  # the other two may elect a leader in a moment
+        with pytest.raises(HyperMeshError, match=r"the cluster has no leader, for 0\.05 s"):
+            ask(timeout=0.05)
+
+
+def test_a_leader_that_loses_its_quorum_under_the_change_is_looked_past(cluster, ask, monkeypatch):
+    answer, lost = Client.call, iter([NoQuorum("no leader at the moment: 3 of 3 voters reachable")])
+
+    async def lose(self: Client, method: Any, request: Any, *, timeout: float) -> api.ChangeReply:
+        if (error := next(lost, None)) is not None:
+            cluster.says, cluster.leads = dict.fromkeys(cluster.says, "node3"), "node3"
+            raise error
+        return await answer(self, method, request, timeout=timeout)
+
+    monkeypatch.setattr(Client, "call", lose)
+    assert ask().changed
+    assert cluster.asked == [("node3", "request-1")]
+
+
+def test_that_there_is_no_quorum_is_what_is_told_when_the_time_is_up(cluster, ask, monkeypatch):
+    async def refuse(self: Client, method: Any, request: Any, *, timeout: float) -> api.ChangeReply:
+        raise NoQuorum("no quorum: 1 of 3 voters reachable")
+
+    monkeypatch.setattr(Client, "call", refuse)
+    with pytest.raises(NoQuorum, match="1 of 3"):
+        ask(timeout=0.05)
+
+
+def test_a_consistent_state_is_asked_of_the_leader(cluster, monkeypatch):
+    from hmctl.actions.consistent import consistent_state
+
+    inventory: Inventory = load_inventory(ROOT / "inventories/three-nodes.yaml", {"HOME": "/root"})[0]
+    said = api.StateReply(index=7, leader="node2", term=3, nodes=[], consistent=True)
+
+    async def answer(self: Client, method: Any, request: Any, *, timeout: float) -> api.StateReply:
+        assert (self.name, method, request) == ("node2", api.STATE, api.StateRequest(consistent=True))
+        return said
+
+    monkeypatch.setattr(Client, "call", answer)
+    assert asyncio.run(consistent_state(inventory, None, via=Via.QUIC)) == said  # type: ignore[arg-type]
+    said = api.StateReply(index=7, leader="node2", term=3, nodes=[])
+    old = asyncio.run(consistent_state(inventory, None, via=Via.QUIC))  # type: ignore[arg-type]
+    assert isinstance(old, HyperMeshError)
+    assert "earlier release" in old.message
+    cluster.no_quorum, cluster.says = dict.fromkeys(cluster.says, "no quorum: 1 of 3 voters reachable"), dict.fromkeys(cluster.says, None)
+    assert isinstance(asyncio.run(consistent_state(inventory, None, via=Via.QUIC)), NoQuorum)  # type: ignore[arg-type]

@@ -241,6 +241,12 @@ def sample_reseeding() -> object:
     return Reseeded(node="node1", kept="/var/lib/hypermesh/raft.aside-1", leader="node2", index=7, seconds=3.5)
 
 
+def sample_transfer() -> object:
+    from hmctl.actions.transfer import Transferred
+
+    return Transferred(before="node1", leader="node2", term=4, changed=True, seconds=0.05)
+
+
 def sample_maintenance() -> object:
     from hmctl.actions.service import MaintenanceChange
 
@@ -288,6 +294,7 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl service maintain": sample_maintenance,
     "hmctl lock status": sample_locks,
     "hmctl lock release": sample_lock_release,
+    "hmctl raft transfer": sample_transfer,
     "hmctl raft reseed": sample_reseeding,
     "hmctl deploy": sample_deploy,
     "hmctl reset": sample_deploy,

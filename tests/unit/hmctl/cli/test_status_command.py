@@ -8,7 +8,9 @@ import pytest
 import yaml
 from answering import NAMES, Cluster, node_report
 
-from hmcore.records import Maintenance, Mute
+from hmcore.api import StateReply
+from hmcore.errors import NoQuorum
+from hmcore.records import Maintenance, Mute, Node, Role
 from hmctl.actions.status import Answer, Silence
 from hmctl.cli import main
 from hmctl.client import Via
@@ -122,3 +124,29 @@ def test_what_operators_set_aside_is_in_sight_though_all_is_well(cluster: Cluste
     assert "muted  disk everywhere (by bob); memory on node1 (known)" in lines
     assert main.run(["status", "-o", "json"]) == 0
     assert [entry["target"] for entry in json.loads(capsys.readouterr().out)["maintenance"]] == ["node2/", "node3/web"]
+
+
+def test_a_consistent_status_shows_what_the_cluster_agrees_on_and_since_when(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    members = [Node(name=name, address="10.0.0.1", port=7443, role=Role.CONTROL, release="r1") for name in NAMES]
+    now = Mute(check="disk", reason="known", author="ann", index=40)
+    cluster.sure = StateReply(index=41, leader="node1", term=3, nodes=members, mutes=[now], consistent=True)
+    assert main.run(["status", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["consistent"], document["mutes"]) == (None, [])
+    assert main.run(["status", "--consistent", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["consistent"], document["index"], document["mutes"][0]["author"]) == (True, 41, "ann")
+    assert main.run(["status", "--consistent"]) == 0
+    assert "all that was changed before you asked is in this: log index 41" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_consistent_status_that_cannot_be_had_is_4_and_says_why(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.sure = NoQuorum("no quorum: 1 of 3 voters reachable", host="node1", fix="hmctl status says who is missing")
+    assert main.run(["status", "--consistent", "-o", "json"]) == 4
+    document = json.loads(capsys.readouterr().out)
+    check = next(check for check in document["checks"] if check["name"] == "consistent")
+    assert (document["health"], document["consistent"], check["status"]) == ("critical", False, "error")
+    assert "node1: no quorum: 1 of 3 voters reachable; what is shown may be old" in check["message"]
+    assert main.run(["status", "--consistent"]) == 4
+    assert "what is true now cannot be told" in " ".join(capsys.readouterr().out.split())
+    assert main.run(["status"]) == 0  # what was not asked for is not missed

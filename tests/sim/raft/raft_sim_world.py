@@ -78,6 +78,7 @@ class Machine:
     permitted: bool = False
     ticking_at: float = float("inf")
     kicked: bool = False
+    latest: int = levels.LATEST  # the highest feature level that its release knows
 
     @property
     def alive(self) -> bool:
@@ -132,6 +133,7 @@ class Machine:
             wall_clock=self.world.clock,
             limits=plan.limits,
             protections=plan.protections,
+            latest=self.latest,
         )
         self.member = member
 

@@ -94,6 +94,7 @@ def report() -> NodeReport:
             term=3,
             voters=["node1"],
             reachable_voters=["node1"],
+            learners=["node4"],
             divergences=[Divergence(node="node2", index=9, hash="1f", agreed="2e", others=["node1"])],
         ),
         formed=True,

@@ -72,6 +72,7 @@ class Bench:
         self.log = Log()
         self.log.leads = leading
         self.sent: list[tuple[float, str, Heartbeat]] = []
+        self.told: list[tuple[str, Heartbeat]] = []
         self.health = Health(1.0)
         self.leader_changes = 0
         me = Myself("node1", "10.0.0.1", 7443, role, "r1", {"zone": "a"}, level=2)
@@ -84,6 +85,7 @@ class Bench:
             propose_timeout=1,
             request_prefix=lambda: f"node1-{self.incarnation.value}",
             clock=self.loop.time,
+            on_hashes=lambda name, beat: self.told.append((name, beat)),
         )
         self.orchestration = Orchestration(
             me=me,
@@ -199,6 +201,27 @@ def test_a_voter_that_is_not_there_delays_the_formation_only_so_long_and_nobody_
         await asyncio.sleep(TIMING.suspect / 10 + 0.05)
         assert bench.log.state.level == 1
         assert bench.leader.known().silent == ("node3",)
+
+    play(scenario)
+
+
+def test_hashes_of_the_state_wake_no_leader_and_are_handed_on(play):
+    async def scenario(bench: Bench) -> None:
+        bench.hear("node2")
+        await asyncio.sleep(0.1)
+        rounds: list[float] = []
+        judge = bench.leader._round
+
+        async def counted() -> float | None:
+            rounds.append(bench.loop.time())
+            return await judge()
+
+        bench.leader._round = counted  # type: ignore[method-assign]
+        for index in range(10, 20):
+            bench.hear("node2", hashes=((index, "ab"),))
+            await asyncio.sleep(0.1)
+        assert rounds == []
+        assert [beat.hashes for name, beat in bench.told if name == "node2"] == [(), *(((index, "ab"),) for index in range(10, 20))]
 
     play(scenario)
 

@@ -7,11 +7,14 @@ latest of them whatever else is written.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from hmcore.api import ChangeReply, Method
 from hmcore.records import KeyValue
 
+KEY = re.compile(r"[A-Za-z0-9_.:@+=,-][A-Za-z0-9_.:@+=,/-]{0,511}")
 MOST_KEYS = 1000  # in one answer
 MOST_BYTES = 4 << 20  # of values in one answer
 

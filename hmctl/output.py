@@ -91,6 +91,12 @@ class Output:
         self._stdout.write(paint(cells, self._stdout_colour) + "\n")
         self._stdout.flush()
 
+    def raw(self, data: bytes) -> None:
+        """Bytes of the human result, as they are."""
+        self._stdout.flush()
+        self._stdout.buffer.write(data)
+        self._stdout.flush()
+
     def paragraph(self, *head: Cell, text: Cell) -> None:
         """`head`, then `text`; where a terminal is too narrow for it, broken at spaces and continued under its own beginning."""
         if not self.terminal:

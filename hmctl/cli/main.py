@@ -51,6 +51,7 @@ COMMANDS = (
     Entry("logs", "Nodes & cluster", "The agents' journals, merged by time; -f follows"),
     Entry("events", "Nodes & cluster", "What happened: nodes, changes, programs and connections; -f follows"),
     Entry("flows", "Nodes & cluster", "Who talks to whom: bytes, packets, connections; -f shows rates"),
+    Entry("kv", "Nodes & cluster", "Values under keys: put, get, list, remove; watch them change"),
     Entry("config", "Operations", "Validate and show; compare with a running cluster, and apply"),
     Entry("lock", "Operations", "Who holds the cluster's locks; end one whose holder cannot"),
     Entry("raft", "Operations", "The voters: let another lead; re-seed one whose disk is damaged"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from hmcore.api import ChangeReply
@@ -11,6 +10,7 @@ from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity
 from hmcore.records import KeyValue
 from hmcore.store import (
+    KEY,
     MOST_BYTES,
     MOST_KEYS,
     DeleteKeyRequest,
@@ -23,8 +23,6 @@ from hmcore.store import (
 )
 from node_agent.consensus.commands import DeleteKey, Fence, PutKey
 from node_agent.platform.changes import Changes
-
-_KEY = re.compile(r"[A-Za-z0-9_.:@+=,-][A-Za-z0-9_.:@+=,/-]{0,511}")
 
 
 class Keys:
@@ -93,7 +91,7 @@ def _entry(key: str, item: KeyValue, *, values: bool) -> KeyEntry:
 
 
 def _checked(key: str) -> str:
-    if _KEY.fullmatch(key) is None:
+    if KEY.fullmatch(key) is None:
         raise InvalidRequest(f"{key[:100]!r} is no key: 1 to 512 letters, digits and _ . : @ + = , - /, and no / in front")
     return key
 

@@ -284,6 +284,31 @@ def sample_config_apply() -> object:
     return ConfigReport("lab", False, False, True, None, "node1", (node,), refusals, ("node2: security is degraded",))
 
 
+def sample_key() -> object:
+    from hmcore.records import KeyValue
+    from hmctl.actions.keys import view_of
+
+    return view_of("app/a", 7, KeyValue(value=b"1", created=5, changed=6))
+
+
+def sample_keys() -> object:
+    from hmctl.actions.keys import KeyList, ListedKey
+
+    return KeyList(index=7, keys=[ListedKey(key="app/a", created=5, changed=6, size=1)])
+
+
+def sample_key_change() -> object:
+    from hmctl.actions.keys import KeyChange
+
+    return KeyChange(key="app/a", changed=True, index=7, revision=6)
+
+
+def sample_key_event() -> object:
+    from hmctl.actions.keys import KeyEvent
+
+    return KeyEvent(kind="deleted", index=7, key="app/a")
+
+
 STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl status": status,
     "hmctl health": sample_health,
@@ -307,6 +332,10 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl flows": sample_flows,
     "hmctl flows -f": sample_rate,
     "hmctl events": sample_events,
+    "hmctl kv put": sample_key_change,
+    "hmctl kv get": sample_key,
+    "hmctl kv ls": sample_keys,
+    "hmctl kv watch": sample_key_event,
     "hmctl lab up": sample_lab,
     "hmctl lab ls": sample_labs,
 }

@@ -1,0 +1,264 @@
+"""hmctl kv, as typed: values come back byte for byte, and a watch goes on through whatever happens to nodes."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from answering import NAMES, Cluster
+
+from hmcore import api
+from hmcore.config.inventory import Host
+from hmcore.errors import ConnectionLost, PeerUnreachable
+from hmcore.pki import Identity, Kind
+from hmcore.store import DELETE_KEY, GET_KEY, LIST_KEYS, PUT_KEY
+from hmcore.watch import TABLES, WATCH, Change, Entry
+from hmctl import client
+from hmctl.actions import agents, change, keys, watching
+from hmctl.cli import main
+from hmctl.client import Access
+from node_agent.consensus import receipts
+from node_agent.consensus.commands import FormCluster, Proposal, PutKey, Receipt, encode, encode_batch
+from node_agent.consensus.history import History
+from node_agent.consensus.machine import apply_batch
+from node_agent.consensus.state import State
+from node_agent.platform.changes import Changes
+from node_agent.platform.keys import Keys
+from node_agent.platform.watches import Watches
+
+ANN = Identity("hm-abc123defg", Kind.OPERATOR, "ann")
+
+
+class Store:
+    """What all control nodes hold, and the first of them leads; tests break connections and shorten the history."""
+
+    no_quorum = None
+    leader = "node1"
+    is_leader = True
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.history = History()
+        self.down: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+        self.on_watch: list[Any] = []
+        self.watches = Watches("node1", state=lambda: (self.state, self.history), leader=lambda: ("node1", 1), portion=40)
+        changes = Changes("node1", self, self, timeout=1.0)  # type: ignore[arg-type]
+        self.keys = Keys("node1", changes, keys=lambda: (self.state.index, self.state.keys), leader=lambda: "node1", barrier=self.barrier)
+        self.put(encode(FormCluster(id="hm-a", bootstrap="b1", level=2)), "form")
+
+    async def barrier(self) -> None:
+        self.asked.append(("", "barrier"))
+
+    def put(self, command: bytes, request_id: str) -> Receipt:
+        index = self.state.index + 1
+        self.state, (receipt,), changed = apply_batch(self.state, encode_batch([Proposal(request_id, command)]), index)
+        self.history.add(index, changed)
+        self.watches.applied()
+        return receipt
+
+    def write(self, key: str, value: bytes) -> None:
+        self.put(encode(PutKey(key=key, value=value)), f"other-{self.state.index}")
+
+    def receipt(self, request_id: str) -> Receipt | None:
+        return receipts.find(self.state, request_id)
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
+        receipt = self.put(command, request_id)
+        return receipt.index, receipt.result
+
+    async def connect(self, host: Host, access: Any, **options: Any) -> Agent:
+        if host.name in self.down:
+            raise PeerUnreachable("no answer within 2 s", host=host.name)
+        return Agent(host.name, self)
+
+
+class Agent:
+    def __init__(self, name: str, store: Store) -> None:
+        self.name = name
+        self.store = store
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def state(self) -> api.StateReply:
+        return api.StateReply(index=self.store.state.index, leader="node1", term=1, nodes=[])
+
+    async def call(self, method: api.Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
+        store = self.store
+        store.asked.append((self.name, method.name))
+        if self.name in store.down:
+            raise ConnectionLost("nothing listens there any more", host=self.name)
+        if method is WATCH and request.wait and store.on_watch:
+            store.on_watch.pop(0)(self.name)
+        match method:
+            case _ if method is PUT_KEY:
+                return await store.keys.put(request, ANN)
+            case _ if method is DELETE_KEY:
+                return await store.keys.delete(request, ANN)
+            case _ if method is GET_KEY:
+                return await store.keys.get(request)
+            case _ if method is LIST_KEYS:
+                return await store.keys.list(request)
+            case _ if method is TABLES:
+                return await store.watches.tables(request)
+        assert method is WATCH
+        return await store.watches.watch(request)
+
+
+@pytest.fixture
+def store(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Store:
+    made = Store()
+    monkeypatch.setattr(agents, "connect", made.connect)
+    monkeypatch.setattr(change, "connect", made.connect)
+    monkeypatch.setattr(client.Access, "of", lambda store, via=None: Access(store.cluster, store.known_hosts))
+    monkeypatch.setattr(watching, "RETRY", 0.01)
+    return made
+
+
+def out(capfdbinary: pytest.CaptureFixture[bytes]) -> bytes:
+    return capfdbinary.readouterr().out
+
+
+@pytest.mark.parametrize("value", [b"", b"plain", b"two\nlines\n", bytes(range(256)), "gr\u00fc\u00df".encode()])
+def test_a_value_comes_back_byte_for_byte(
+    value: bytes, store: Store, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "value").write_bytes(value)
+    assert main.run(["kv", "put", "app/a", f"@{tmp_path / 'value'}"]) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(value)))
+    assert main.run(["kv", "put", "app/b", "-"]) == 0
+    out(capfdbinary)
+    for key in ("app/a", "app/b"):
+        assert main.run(["kv", "get", key]) == 0
+        assert out(capfdbinary) == value
+
+
+def test_a_key_that_is_not_as_expected_is_left_alone(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["kv", "put", "a", "1", "--expect", "0"]) == 0
+    assert main.run(["kv", "put", "a", "2", "--expect", "0"]) == 1
+    assert "expected was that it does not exist" in capsys.readouterr().err
+    assert main.run(["kv", "get", "a", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["value"], told["base64"], told["size"]) == ("1", None, 1)
+    assert main.run(["kv", "rm", "a", "--expect", str(told["changed"])]) == 0
+    assert main.run(["kv", "get", "a"]) == 1
+    assert "there is no key a" in capsys.readouterr().err
+    assert main.run(["kv", "rm", "a"]) == 0
+    assert "was not there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["put", "/a", "1"], ["get", "a b"], ["rm", ""], ["put", "a", "@/no/such/file"]])
+def test_what_cannot_be_meant_is_refused(words: list[str], store: Store) -> None:
+    assert main.run(["kv", *words]) == 2
+
+
+def test_what_is_true_now_is_asked_for(store: Store) -> None:
+    store.write("a", b"1")
+    assert main.run(["kv", "get", "a"]) == 0
+    assert ("", "barrier") not in store.asked
+    assert main.run(["kv", "get", "a", "--consistent"]) == 0
+    assert main.run(["kv", "ls", "--consistent"]) == 0
+    assert store.asked.count(("", "barrier")) == 2 * len(NAMES)
+
+
+def test_a_long_list_is_of_one_moment(store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        store.write(f"app/{number:02}", b"x")
+    store.write("sys/a", b"x")
+    store.down = {"node2", "node3"}
+    request = keys.KeysRequest
+    monkeypatch.setattr(keys, "KeysRequest", lambda **given: request(**{**given, "limit": 10}))
+    listing = store.keys.list
+
+    async def while_others_write(request: Any) -> Any:
+        reply = await listing(request)
+        if not request.after:  # keys in the portion that was just told, and in one that comes
+            store.write("app/00", b"changed")
+            store.write("app/25", b"changed")
+            store.write("sys/b", b"not ours")
+        return reply
+
+    monkeypatch.setattr(store.keys, "list", while_others_write)
+    assert main.run(["kv", "ls", "app/", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["index"] == store.state.index
+    held = {key: (each.changed, len(each.value)) for key, each in store.state.keys.items() if key.startswith("app/")}
+    assert {each["key"]: (each["changed"], each["size"]) for each in told["keys"]} == held
+
+
+def test_what_changed_meanwhile_is_put_on_top_of_what_was_told() -> None:
+    found = {key: keys.KeyEntry(key=key, created=1, changed=1, size=1) for key in ("a", "b")}
+    keys.put_on_top(found, [Entry(5, (Change("keys", "a", None), Change("keys", "c", _record(b"123", 5))))])
+    assert {key: (each.changed, each.size) for key, each in found.items()} == {"b": (1, 1), "c": (5, 3)}
+
+
+def _record(value: bytes, revision: int) -> bytes:
+    import msgspec
+
+    from hmcore.records import KeyValue
+
+    return msgspec.msgpack.encode(KeyValue(value=value, created=revision, changed=revision))
+
+
+def interrupt(_name: str = "") -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_each_change_is_shown_once_though_nodes_fail(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    def first(name: str) -> None:
+        store.write("app/a", b"1")
+        store.write("sys/a", b"not asked for")
+
+    def lost(name: str) -> None:
+        store.down = {name}  # its answer is one that we never get
+        store.write("app/b", b"\xff")
+
+    def then(name: str) -> None:
+        assert name not in store.down
+        store.put(encode(PutKey(key="app/c", value=b"3")), "c")
+
+    def failing(name: str) -> None:
+        lost(name)
+        raise ConnectionLost("the connection ended", host=name)
+
+    store.on_watch = [first, failing, then, interrupt]
+    assert main.run(["kv", "watch", "app/", "-o", "json"]) == 0
+    captured = capsys.readouterr()
+    told = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(each["kind"], each["key"], each["value"], each["base64"]) for each in told] == [
+        ("put", "app/a", "1", None),
+        ("put", "app/b", None, "/w=="),
+        ("put", "app/c", "3", None),
+    ]
+    assert "the connection ended" in captured.err
+    assert "is followed now" in captured.err
+
+
+def test_what_is_lost_is_said_and_then_all_that_there_is(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        store.write(f"app/{number}", b"0123456789")  # more than one portion
+    store.history = History()
+    store.history.restart(store.state.index)
+
+    def later(name: str) -> None:
+        store.write("app/0", b"new")
+
+    store.on_watch = [lambda name: None, later, interrupt]
+    assert main.run(["kv", "watch", "app/", "--since", "2", "-o", "json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["kind"], each["key"]) for each in told] == [
+        ("resync", None),
+        *(("present", f"app/{number}") for number in range(6)),
+        ("put", "app/0"),
+    ]

@@ -206,7 +206,15 @@ class Engine:
     @property
     def own_term_committed(self) -> bool:
         """Whether the last committed entry is of the current term. A leader's commit index may be behind what was acknowledged before."""
-        position = self.commit_index - self._journal[0].index
+        return self._of_own_term(self.commit_index)
+
+    @property
+    def own_term_applied(self) -> bool:
+        """The same of what is applied: a leader's state may be behind what was acknowledged before, too."""
+        return self._of_own_term(self.applied_index)
+
+    def _of_own_term(self, index: int) -> bool:
+        position = index - self._journal[0].index
         return 0 <= position < len(self._journal) and self._journal[position].term == self.term
 
     @property

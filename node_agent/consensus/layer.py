@@ -169,6 +169,10 @@ class VoterLayer:
         return self.raft.is_leader
 
     @property
+    def caught_up(self) -> bool:
+        return self.raft.caught_up
+
+    @property
     def leads_in(self) -> int | None:
         return self.raft.leads_in
 
@@ -255,10 +259,17 @@ class VoterLayer:
         """Raises what RaftNode.propose raises, and LevelTooLow: such a command must not even reach the log."""
         if self._damage is not None:
             raise self._damage
-        state = self.raft.state
-        if state.level < levels.LATEST and (refused := machine.too_new(state, decode(command))) is not None:
-            raise LevelTooLow(refused.reason, fix="hmctl deploy")
+        if self._too_new(command) and not self.raft.caught_up:
+            await self.raft.barrier(timeout)  # what raised the level may be among what a new leader has yet to carry out
+        if (reason := self._too_new(command)) is not None:
+            raise LevelTooLow(reason, fix="hmctl deploy")
         return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
+
+    def _too_new(self, command: bytes) -> str | None:
+        """Why the command may not be written at the level in force, as far as this node's state goes."""
+        state = self.raft.state
+        refused = machine.too_new(state, decode(command)) if state.level < levels.LATEST else None
+        return None if refused is None else refused.reason
 
     async def barrier(self, timeout: float) -> int:
         return await self.raft.barrier(timeout)

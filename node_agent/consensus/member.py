@@ -431,6 +431,11 @@ class Member:
         return self._viewpoint.is_leader
 
     @property
+    def caught_up(self) -> bool:
+        """Leads, and has carried out all that was decided before it did: sooner, its state may be behind what was acknowledged."""
+        return self.engine is not None and self.is_leader and self.engine.own_term_applied
+
+    @property
     def leader(self) -> str | None:
         """Who leads, as far as we know."""
         return self._viewpoint.leader

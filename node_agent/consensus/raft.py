@@ -265,6 +265,11 @@ class RaftNode:
         return self._member is not None and self._member.is_leader
 
     @property
+    def caught_up(self) -> bool:
+        """Leads, and its state has all that was acknowledged before it did."""
+        return self._member is not None and self._member.caught_up
+
+    @property
     def leads_in(self) -> int | None:
         """The term in which this node leads; None while it does not."""
         return self._member.term if self._member is not None and self._member.is_leader else None

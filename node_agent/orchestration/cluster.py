@@ -55,6 +55,10 @@ class ClusterView(Protocol):
 class Proposer(ClusterView, Protocol):
     """A control node's view: it can write while it leads."""
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether it leads and knows all that was decided before it did. Sooner nothing can be judged by what it knows."""
+
     def receipt(self, request_id: str) -> Receipt | None:
         """What came of a request, if it was carried out lately."""
 

@@ -34,7 +34,15 @@ class Changes:
         self._timeout = timeout
 
     def leading(self) -> Proposer:
-        """The state to judge a change by. Raises NotLeader unless it is ours; NoQuorum where nobody will lead for want of voters."""
+        """The state to judge a change by. Raises NotLeader unless it is ours, and whole; NoQuorum where nobody will lead for want of
+        voters."""
+        proposer = self._writer()
+        if not proposer.caught_up:
+            raise NotLeader(f"{self._me} leads since a moment ago, and has yet to carry out what was decided before", leader=None)
+        return proposer
+
+    def _writer(self) -> Proposer:
+        """Who may write, though it may not know yet what it is about to know. Raises what `leading` raises."""
         if self._proposer is None or not self._proposer.is_leader:
             if (lasting := self._view.no_quorum) is not None:
                 raise lasting
@@ -56,7 +64,7 @@ class Changes:
         return index, applied.token
 
     async def _propose(self, command: Command, request: str, author: Identity) -> tuple[int, Applied]:
-        proposer = self.leading()
+        proposer = self._writer()
         if _REQUEST.fullmatch(request) is None:
             raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
         index, result = await proposer.propose(

@@ -82,6 +82,19 @@ def test_a_leader_that_has_committed_nothing_in_its_term_waits(converse):
     assert outcomes == [3]
 
 
+def test_a_leader_knows_no_sooner_what_was_decided_before_it_led(converse):
+    n0 = converse().open()
+    n0.say("n1", append(3, (1, 0), form_entry(2, 3), entry(3, 3), commit=1))
+    n0.member.tick()
+    n0.pass_time(1.1)
+    term = n0.lead()
+    assert (n0.member.is_leader, n0.member.caught_up, n0.member.replica.state.level) == (True, False, BASE)
+    acknowledge(n0, term, "n1")
+    assert (n0.member.caught_up, n0.member.replica.state.level) == (True, LATEST)
+    n0.say("n1", StaleTerm(term + 1), term=term + 1)
+    assert not n0.member.caught_up
+
+
 def form_entry(index: int, term: int):
     from node_agent.consensus import codec
     from node_agent.consensus.append_guard import Entry

@@ -85,7 +85,7 @@ class View:
     maintenance = {}  # noqa: RUF012
     mutes = {}  # noqa: RUF012
     leader = "node1"
-    is_leader = True
+    is_leader = caught_up = True
     no_quorum: NoQuorum | None = None
     formed = True
 

@@ -9,7 +9,7 @@ from hmcore.api import MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Instance, Mute, Node, Registration, Role
-from node_agent.consensus.commands import Proposal, Receipt, Refused, encode_batch, encode_result
+from node_agent.consensus.commands import Noop, Proposal, Receipt, Refused, encode_batch, encode_result
 from node_agent.consensus.machine import apply_batch
 from node_agent.consensus.state import State
 from node_agent.platform.changes import MAX_REASON, Changes
@@ -24,7 +24,7 @@ class Log:
 
     def __init__(self, *, leads: bool = True) -> None:
         self.state = State(nodes={"node1": NODE}, registrations={"node1": Registration(revision=1, incarnation=1, instances=(WEB,))})
-        self.is_leader = leads
+        self.is_leader = self.caught_up = leads
         self.leader = "node1" if leads else "node2"
         self.refuses = ""
         self.no_quorum: NoQuorum | None = None
@@ -104,6 +104,19 @@ async def test_who_does_not_lead_names_who_does():
     assert caught.value.leader == "node2"
     with pytest.raises(NotLeader):
         await Changes("worker1", Log(leads=False), None, timeout=1.0).maintain(request(), ANN)  # type: ignore[arg-type]
+
+
+async def test_a_leader_that_has_yet_to_carry_out_what_was_decided_before_judges_nothing():
+    log = Log()
+    log.caught_up, log.state = False, State()
+    with pytest.raises(NotLeader, match="node1 leads since a moment ago") as caught:  # not that there is no such instance
+        await changes(log).maintain(request(), ANN)
+    assert caught.value.leader is None
+    with pytest.raises(NotLeader):
+        changes(log).answered("request-1", ANN)
+    assert (await changes(log).carry_out(Noop(), request="request-2", author=ANN)).index == 1  # which asks for no judgement
+    log.caught_up, log.state = True, Log().state
+    assert (await changes(log).maintain(request(id="request-3"), ANN)).changed
 
 
 @pytest.mark.parametrize(

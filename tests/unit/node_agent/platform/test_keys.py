@@ -22,7 +22,7 @@ class Log:
 
     def __init__(self) -> None:
         self.state = State()
-        self.is_leader = True
+        self.is_leader = self.caught_up = True
         self.leader = "node1"
         self.no_quorum = None
         self.asked = 0

@@ -36,6 +36,7 @@ class Log:
         self.put(encode(FormCluster(id="hm-a", bootstrap="b1", level=level)), "form")
 
     is_leader = property(lambda self: self.leads_in is not None)
+    caught_up = True
     cluster = property(lambda self: self.state.cluster)
     locks = property(lambda self: self.state.locks)
 

@@ -65,6 +65,7 @@ class Log:
     index = 7
     leader = "node1"
     is_leader = True
+    caught_up = True
     no_quorum = None
 
     def __init__(self, cluster: Cluster | None = AT_BASE) -> None:

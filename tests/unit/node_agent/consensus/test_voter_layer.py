@@ -1,0 +1,91 @@
+"""What a control node's layer lets into the log, with a log that is only remembered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmcore.config.agent import AgentConfig, Voter
+from hmcore.config.presets import settings_for
+from hmcore.errors import LevelTooLow, NotLeader
+from hmcore.records import Cluster, Role
+from node_agent.consensus import levels
+from node_agent.consensus.commands import Noop, PutKey, encode
+from node_agent.consensus.layer import VoterLayer
+from node_agent.consensus.state import State
+
+PUT = encode(PutKey(key="k", value=b"1"))
+
+
+def at(level: int) -> State:
+    return State(cluster=Cluster(id="hm-a", bootstrap="b1", feature_level=level))
+
+
+class Raft:
+    """Leads, and has carried out nothing yet; with the barrier comes `then`, or what is raised."""
+
+    def __init__(self, then: State | Exception) -> None:
+        self.state, self.caught_up = State(), False
+        self.then = then
+        self.proposed: list[bytes] = []
+        self.barriers = 0
+
+    async def barrier(self, timeout: float) -> int:
+        self.barriers += 1
+        if isinstance(self.then, Exception):
+            raise self.then
+        self.state, self.caught_up = self.then, True
+        return 7
+
+    async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str) -> tuple[int, bytes]:
+        self.proposed.append(command)
+        return 8, b""
+
+
+def layer(raft: Raft) -> VoterLayer:
+    config = AgentConfig(
+        cluster_id="hm-abc123defg",
+        cluster_name="test",
+        bootstrap="b1",
+        node="n1",
+        role=Role.CONTROL,
+        address="198.18.0.1",
+        port=7443,
+        voters=(Voter(name="n1", address="198.18.0.1", port=7443),),
+        preset="balanced",
+        settings=settings_for("balanced"),
+        data_dir=Path("/nonexistent"),
+    )
+    return VoterLayer(config, raft, lambda name: None, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+async def propose(raft: Raft, command: bytes = PUT) -> None:
+    await layer(raft).propose(command, request_id="r", timeout=1.0)
+
+
+async def test_a_leader_that_has_just_started_asks_what_the_level_is_before_it_says_that_it_is_too_low():
+    raft = Raft(at(levels.TRUSTED))
+    await propose(raft)
+    assert (raft.proposed, raft.barriers) == ([PUT], 1)
+
+
+async def test_a_level_that_is_too_low_is_told_and_nothing_reaches_the_log():
+    raft = Raft(at(levels.BASE))
+    for _ in range(2):
+        with pytest.raises(LevelTooLow):
+            await propose(raft)
+    assert (raft.proposed, raft.barriers) == ([], 1), "once caught up, it knows"
+
+
+async def test_who_does_not_lead_any_more_says_that_rather_than_that_the_level_is_too_low():
+    raft = Raft(NotLeader("n2 does", leader="n2"))
+    with pytest.raises(NotLeader):
+        await propose(raft)
+    assert raft.proposed == []
+
+
+async def test_what_every_level_knows_waits_for_nobody():
+    raft = Raft(at(levels.BASE))
+    await propose(raft, encode(Noop()))
+    assert (len(raft.proposed), raft.barriers) == (1, 0)

@@ -113,12 +113,25 @@ class Director:
     # --- the disks that may be lost
 
     def spares(self, machine: Machine) -> bool:
-        """Whether the others are a quorum without this machine, whichever configuration of those that are known counts, and all sound."""
+        """Whether the others are a quorum without this machine, whichever configuration of those that are known counts, and all sound.
+
+        Not while a change is in somebody's log that is not committed: who is lost for good then may take the only leader that there can be
+        (docs/adr/0069, limits).
+        """
         known = list(self._known())
+        committed = max((index for index in self._committed_configurations()), default=-1)
+        if any(configuration.index > committed for configuration in known):
+            return False
         names = {name for configuration in known for name in configuration.voters} - {machine.name}
         others = [self._world.machines[name] for name in names]
         enough = all(machine.name not in configuration.voters or len(configuration.voters) > 2 for configuration in known)
-        return enough and all(other.sound and other.member and other.member.journal.standing.formed for other in others)
+        return bool(known) and enough and all(other.sound and other.member and other.member.journal.standing.formed for other in others)
+
+    def _committed_configurations(self) -> Iterator[int]:
+        """Their log indexes, as far as anybody who is sound knows that they are committed; nothing if nobody is."""
+        for machine in self._world.machines.values():
+            if machine.member is not None and machine.member.engine is not None and machine.sound:
+                yield machine.member.journal.configuration_at(machine.member.engine.commit_index).index
 
     def _known(self) -> Iterator[Configuration]:
         for machine in self._world.machines.values():

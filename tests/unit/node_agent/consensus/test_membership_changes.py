@@ -400,6 +400,18 @@ def test_a_change_that_is_not_committed_is_not_told_as_if_it_were(converse):
     assert n0.heard(TellStanding, "n2") == [TellStanding(5, True, True, THREE, (), 0, latest, 2)]
 
 
+def test_nor_what_is_told_of_a_time_that_we_know_more_of(converse):
+    """Its own removal and return are in a snapshot by now; who tells of the removal has not heard of the return."""
+    n0 = follow(converse())
+    state = machine.snapshot(State(index=20))
+    data = snapshots.pack(Snapshot(previous=entry(19, 5), last=entry(20, 5), voters=THREE, configured=12, state=state))
+    send_snapshot(n0, data, term=5, commit=20)
+    before = n0.member.journal.standing
+    n0.say("n1", TellStanding(5, True, True, ("n1", "n2"), (), 9, None, 9))
+    assert n0.member.outlook.role == "follower"
+    assert n0.member.journal.standing == before
+
+
 # --- waiting to be added
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hmcore.errors import NoQuorum, NotLeader
 from node_agent.consensus import machine
 from node_agent.consensus.raft import RaftNode
 
@@ -16,9 +17,11 @@ VOTERS = ("n1", "n2", "n3")
 
 @dataclass(frozen=True)
 class Timing:
-    heartbeat: float = 0.03
-    election_min: float = 0.15
-    election_max: float = 0.3
+    """Short, but longer than a busy machine keeps a process waiting."""
+
+    heartbeat: float = 0.05
+    election_min: float = 0.3
+    election_max: float = 0.6
 
 
 @dataclass
@@ -81,9 +84,17 @@ class Cluster:
         return self.leader
 
     async def write(self, request: str, command: machine.Command | None = None) -> int:
-        leader = await self.elected()
-        index, _ = await leader.propose(machine.encode(command or machine.Noop()), request_id=request)
-        return index
+        """As a client does: again under the same id, elsewhere, when a leader falls meanwhile (on a busy machine it may)."""
+        encoded = machine.encode(command or machine.Noop())
+        async with asyncio.timeout(15):
+            while True:
+                leader = await self.elected()
+                try:
+                    index, _ = await leader.propose(encoded, request_id=request)
+                except (NotLeader, NoQuorum):
+                    await asyncio.sleep(0.005)  # who leads next is to be found out
+                else:
+                    return index
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged
+from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged, StorageFull
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus import levels, machine, receipts
 from node_agent.consensus.agreement import Claim
@@ -256,14 +257,15 @@ class VoterLayer:
         return receipts.find(self.raft.state, request_id)
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str = "") -> tuple[int, bytes]:
-        """Raises what RaftNode.propose raises, and LevelTooLow: such a command must not even reach the log."""
+        """Raises what RaftNode.propose raises (NoQuorum for a full disk), and LevelTooLow: such a command must not even reach the log."""
         if self._damage is not None:
             raise self._damage
         if self._too_new(command) and not self.raft.caught_up:
-            await self.raft.barrier(timeout)  # what raised the level may be among what a new leader has yet to carry out
+            await self.barrier(timeout)  # what raised the level may be among what a new leader has yet to carry out
         if (reason := self._too_new(command)) is not None:
             raise LevelTooLow(reason, fix="hmctl deploy")
-        return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
+        with self._stepping_down():
+            return await self.raft.propose(command, request_id=request_id, timeout=timeout, author=author)
 
     def _too_new(self, command: bytes) -> str | None:
         """Why the command may not be written at the level in force, as far as this node's state goes."""
@@ -272,7 +274,16 @@ class VoterLayer:
         return None if refused is None else refused.reason
 
     async def barrier(self, timeout: float) -> int:
-        return await self.raft.barrier(timeout)
+        with self._stepping_down():
+            return await self.raft.barrier(timeout)
+
+    @contextmanager
+    def _stepping_down(self) -> Iterator[None]:
+        """With a full disk this node leads no more; before long another one does, so that whoever asks shall ask again."""
+        try:
+            yield
+        except StorageFull as error:
+            raise NoQuorum(f"{self._config.node} has stepped down: {error.message}", host=self._config.node, fix=error.fix) from error
 
     async def transfer(self, to: str | None, timeout: float) -> Handed:
         return await self.raft.transfer(to, timeout)

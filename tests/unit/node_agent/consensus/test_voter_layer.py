@@ -8,7 +8,7 @@ import pytest
 
 from hmcore.config.agent import AgentConfig, Voter
 from hmcore.config.presets import settings_for
-from hmcore.errors import LevelTooLow, NotLeader
+from hmcore.errors import LevelTooLow, NoQuorum, NotLeader, StorageFull
 from hmcore.records import Cluster, Role
 from node_agent.consensus import levels
 from node_agent.consensus.commands import Noop, PutKey, encode
@@ -40,6 +40,8 @@ class Raft:
 
     async def propose(self, command: bytes, *, request_id: str, timeout: float, author: str) -> tuple[int, bytes]:
         self.proposed.append(command)
+        if isinstance(self.then, Exception):
+            raise self.then
         return 8, b""
 
 
@@ -89,3 +91,12 @@ async def test_what_every_level_knows_waits_for_nobody():
     raft = Raft(at(levels.BASE))
     await propose(raft, encode(Noop()))
     assert (len(raft.proposed), raft.barriers) == (1, 0)
+
+
+async def test_whoever_asks_a_leader_whose_disk_is_full_shall_ask_again_for_another_will_lead():
+    raft = Raft(StorageFull("no room to write journal", fix="make room"))
+    with pytest.raises(NoQuorum, match="n1 has stepped down: no room to write journal") as caught:
+        await propose(raft, encode(Noop()))
+    assert (caught.value.host, caught.value.fix) == ("n1", "make room")
+    with pytest.raises(NoQuorum):
+        await layer(raft).barrier(1.0)

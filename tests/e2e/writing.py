@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 WRITERS = 4
 CALL_TIMEOUT = 10.0  # seconds: `calls.timeout` of the lab's preset
-NO_ROOM = "no room to write"  # how a full disk is told
 STEPS = 3_000_000  # of the checker, for a key: some seconds
 
 
@@ -131,18 +130,18 @@ class Writing:
 
         return self._by_another(lambda writer: writer.ask_once(node, timeout=timeout), timeout + 5)
 
-    def until_report(self, node: str, condition: Callable[[NodeReport], object], within: float, what: str) -> float:
-        """Seconds until the node says so of itself."""
+    def until_report(self, node: str, condition: Callable[[NodeReport], object], within: float, what: str) -> NodeReport:
+        """The first report of the node in which it is so. `condition` is asked by the writers' thread, and must be quick."""
 
-        async def wait(writer: Writer) -> float:
-            began = time.monotonic()
+        async def wait(writer: Writer) -> NodeReport:
+            end = time.monotonic() + within
             report = None
             while report is None or not condition(report):
-                if time.monotonic() - began > within:
+                if time.monotonic() > end:
                     pytest.fail(f"not within {within:g} s: {what}\n{report}")
                 await asyncio.sleep(0.05)
                 report = await writer.report(node) or report
-            return time.monotonic() - began
+            return report
 
         return self._by_another(wait, within + 5)
 
@@ -208,7 +207,7 @@ class Writing:
             held = await self._same_everywhere(reader)
         finally:
             await reader.close()
-        untyped = [words for words in self.record.refusals if words.startswith(InternalFault.__name__) and NO_ROOM not in words]
+        untyped = [words for words in self.record.refusals if words.startswith(InternalFault.__name__)]
         assert not untyped, f"what kept a node from answering has no type: {untyped}"
         lost = {key: value for key, (value, index) in self.record.mine.items() if held.get(key) != (value, index, index)}
         assert not lost, f"acknowledged, and not there: {lost}"

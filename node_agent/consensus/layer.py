@@ -229,7 +229,8 @@ class VoterLayer:
         if self._damage is not None:
             raise self._damage
         voters = self.raft.report().voters
-        if not self.formed and sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
+        changed = self.raft.state.configuration is not None  # through the log, which is what counts since (docs/adr/0069)
+        if not changed and sorted(request.voters) != sorted(voters):  # two lists within one formation would be two majorities
             message = f"this node was set up to form with {', '.join(voters)}, and is asked to form with {', '.join(request.voters)}"
             raise InvalidRequest(message, fix="make these the control nodes of the inventory, then: hmctl deploy")
         if not self.formed and await self._formed_elsewhere():

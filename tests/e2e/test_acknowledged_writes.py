@@ -133,7 +133,7 @@ def test_a_followers_agent_stops_for_a_while(cluster: Cluster) -> None:
         began, leader, node = time.monotonic(), work.leader, followers(cluster, work)[0]
         with stopped(cluster, node):
             work.until_report(leader, lambda report: node not in report.raft.reachable_voters, AGAIN, f"{leader} misses {node}")
-            work.until_acknowledged(NEXT_WRITE, writers=WRITERS)
+            work.until_acknowledged(AGAIN, writers=WRITERS)
         cluster.until_healthy()
         assert work.silence(began) <= NEXT_WRITE, "two of three go on"
 
@@ -233,7 +233,7 @@ def test_the_leadership_is_handed_over_on_demand(cluster: Cluster) -> None:
         leader, began = work.leader, time.monotonic()
         done = work.hand_over(leader)
         assert done.leader != leader
-        work.until_acknowledged(NEXT_WRITE, by=done.leader, writers=WRITERS)
+        work.until_acknowledged(AGAIN, by=done.leader, writers=WRITERS)
         silence = work.silence(began)
         print(f"handed over in {done.seconds:.2f} s, no write for {silence:.2f} s")
         assert silence < HANDED_OVER
@@ -253,7 +253,7 @@ def test_a_followers_disk_is_full(cluster: Cluster) -> None:
                 AGAIN,
                 f"{node} has started again, and its disk is as full",
             )
-            work.until_acknowledged(NEXT_WRITE, writers=WRITERS)
+            work.until_acknowledged(AGAIN, writers=WRITERS)
         cluster.until_healthy()
         assert work.silence(began) <= NEXT_WRITE, "two of three go on"
 

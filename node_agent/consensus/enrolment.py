@@ -54,6 +54,7 @@ class Enrolment:
         self._replica = replica
         self._transmit = transmit
         self._census = Census(name, founders)
+        self._kin: set[str] = set()  # who showed that their log is a later one of ours
 
     @property
     def entitled(self) -> bool:
@@ -77,10 +78,10 @@ class Enrolment:
 
     @property
     def acquainted(self) -> frozenset[str]:
-        """Of whom we know, from the log or from those who vote, that they may be of the cluster. agent.yaml counts only where no formation
-        with another list could be meant (docs/adr/0045)."""
+        """Of whom we know, from the log, from those who vote or by their own proof, that they may be of the cluster. agent.yaml counts only
+        where no formation with another list could be meant (docs/adr/0045)."""
         configuration, cluster = self._journal.configuration, self._replica.state.cluster
-        known = self._census.told_of | {*configuration.voters, *configuration.learners}
+        known = self._census.told_of | self._kin | {*configuration.voters, *configuration.learners}
         changes = configuration.index > 0 or (cluster is not None and cluster.feature_level >= LEVEL)
         return known | set(self._founders) if changes or not self._journal.standing.voters else known
 
@@ -131,10 +132,15 @@ class Enrolment:
         committed = self._journal.configuration_at(commit_index)
         whole = TellStanding(term, member, standing.formed, committed.voters, committed.learners, committed.index)
         changing = None if latest == committed else latest
-        self._transmit(peer, msgspec.structs.replace(whole, latest=changing, commit_index=max(commit_index, committed.index)))
+        self._transmit(
+            peer,
+            msgspec.structs.replace(whole, latest=changing, commit_index=max(commit_index, committed.index), bootstrap=standing.bootstrap),
+        )
 
     def told(self, peer: str, tell: TellStanding, *, commit_index: int) -> None:
         """Draw the consequences of what another says of itself and of the cluster."""
+        if self._akin(tell):
+            self._kin.add(peer)
         if peer not in self.acquainted:
             return
         self._census.hear(peer, tell)
@@ -145,6 +151,16 @@ class Enrolment:
         elif self._leaves_us_out(peer, tell, commit_index):
             standing = self._journal.standing
             self._journal.standing = _outside(tell.committed, standing.bootstrap, tell.commit_index)
+
+    def _akin(self, tell: TellStanding) -> bool:
+        """Whether who tells this votes in a later configuration of our own cluster, and one that counts on us.
+
+        Those who could tell us of it may be gone. But what was formed as our cluster was, and has changed its voters through the log since,
+        is this cluster; and where we are named, our answers may be what is lacking.
+        """
+        standing, configuration = self._journal.standing, tell.latest or tell.committed
+        ours = tell.member and tell.formed and bool(standing.bootstrap) and tell.bootstrap == standing.bootstrap
+        return ours and configuration.index > 0 and self._name in (*configuration.voters, *configuration.learners)
 
     def _judge(self) -> None:
         match self._census.verdict:

@@ -84,14 +84,16 @@ class Confirmed(msgspec.Struct, frozen=True, array_like=True, tag="confirmed"):
 
 
 class AskStanding(msgspec.Struct, frozen=True, array_like=True, tag="ask-standing"):
-    """Asked by a node whose disk is empty, or which may have missed that it was removed."""
+    """Asked by a node whose disk is empty, or which may have missed that it was removed; and of one that behaves like a voter, though the
+    asker's log does not know it."""
 
 
 class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-standing"):
     """`member`: the sender votes, and has a memory. `formed`: it knows that the cluster was formed.
 
     `voters`, `learners`: the configuration that is committed as far as it knows, made by the entry at log index `configured`. `latest`: the
-    one that its log ends with, if that is another one: it may yet be committed. `commit_index`: as far as it knows.
+    one that its log ends with, if that is another one: it may yet be committed. `commit_index`: as far as it knows. `bootstrap`: of the
+    formation that it takes part in.
     """
 
     term: int
@@ -102,6 +104,7 @@ class TellStanding(msgspec.Struct, frozen=True, array_like=True, tag="tell-stand
     configured: int = 0
     latest: Configuration | None = None
     commit_index: int = 0
+    bootstrap: str = ""
 
     @property
     def committed(self) -> Configuration:

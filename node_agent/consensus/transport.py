@@ -269,12 +269,18 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
 
     def _admits(self, peer: str, message: Message) -> bool:
         """Whether to look at what a node says. One that our log does not know may have been added since, and then lead or stand; its
-        answers count for nothing, and pysyncobj would raise KeyError. Whether it was removed, it learns at the same time."""
+        answers count for nothing, and pysyncobj would raise KeyError. Whether it was removed, it learns at the same time; and whom nobody
+        told us of is asked for proof (enrolment.py)."""
         if peer in self._others():
             return True
         if self._engine is not None and self._journal.configuration.index:
             self._on_standing(peer, AskStanding())
-        return peer in self._acquainted() and isinstance(message, Append | SnapshotChunk | RequestVote | PreVote)
+        if not isinstance(message, Append | SnapshotChunk | RequestVote | PreVote):
+            return False
+        known = peer in self._acquainted()
+        if self._engine is not None and not known:
+            self.transmit(peer, AskStanding())
+        return known
 
     def _refuse(self, peer: str, why: str) -> None:
         self.refused += 1

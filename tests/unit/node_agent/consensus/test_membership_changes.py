@@ -387,7 +387,7 @@ def test_who_behaves_as_if_it_were_a_voter_is_told_that_it_is_none(converse):
     n0 = follow(converse(), configuring(3, 5, ("n0", "n1")), entry(4, 5), commit=4)
     for word in (PreVote(9, 99, 8), RequestVote(9, 99, 8), AskStanding(), append(5, (4, 5))):
         n0.say("n2", word)
-        assert n0.heard(TellStanding, "n2") == [TellStanding(5, True, True, ("n0", "n1"), (), 3, None, 4)]
+        assert n0.heard(TellStanding, "n2") == [TellStanding(5, True, True, ("n0", "n1"), (), 3, None, 4, "b1")]
     n0.say("n2", StaleTerm(99))
     n0.say("n2", Vote(99))
     assert n0.engine.term == 5
@@ -397,7 +397,7 @@ def test_a_change_that_is_not_committed_is_not_told_as_if_it_were(converse):
     n0 = follow(converse(), configuring(3, 5, ("n0", "n1")), commit=2)
     n0.say("n2", AskStanding())
     latest = Configuration(voters=("n0", "n1"), index=3)
-    assert n0.heard(TellStanding, "n2") == [TellStanding(5, True, True, THREE, (), 0, latest, 2)]
+    assert n0.heard(TellStanding, "n2") == [TellStanding(5, True, True, THREE, (), 0, latest, 2, "b1")]
 
 
 def test_nor_what_is_told_of_a_time_that_we_know_more_of(converse):

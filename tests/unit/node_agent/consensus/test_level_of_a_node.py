@@ -17,6 +17,8 @@ class Config:
 
 
 class Raft:
+    caught_up = True
+
     def __init__(self, level: int) -> None:
         self.state, _ = apply(State(), encode(FormCluster(id="hm-a", bootstrap="b1", level=level)), Entry(1))
         self.proposed: list[bytes] = []

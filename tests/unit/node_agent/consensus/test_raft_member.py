@@ -68,7 +68,7 @@ def test_knowing_the_formation_outlives_a_restart_without_a_leader(converse):
     n0 = converse().open(permitted=False)
     assert n0.member.formation().formed
     n0.say("n2", AskStanding())
-    assert n0.heard(TellStanding) == [TellStanding(1, member=True, formed=True, voters=VOTERS, commit_index=1)]
+    assert n0.heard(TellStanding) == [TellStanding(1, member=True, formed=True, voters=VOTERS, commit_index=1, bootstrap="b1")]
 
 
 def test_a_single_voter_forms_its_cluster_alone(converse):

@@ -77,6 +77,11 @@ class Enrolment:
         return self._name not in (*configuration.voters, *configuration.learners) and (standing.formed or bool(standing.bootstrap))
 
     @property
+    def removed(self) -> bool:
+        """Whether we are outside, and once were not."""
+        return self.outside and bool(self._journal.standing.bootstrap)
+
+    @property
     def acquainted(self) -> frozenset[str]:
         """Of whom we know, from the log, from those who vote or by their own proof, that they may be of the cluster. agent.yaml counts only
         where no formation with another list could be meant (docs/adr/0045)."""

@@ -16,6 +16,7 @@ from hmcore.api import Formation, FormRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged, StorageFull
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
+from hmcore.voters import RaftStatus
 from node_agent.consensus import levels, machine, receipts
 from node_agent.consensus.agreement import Claim
 from node_agent.consensus.aside import seconds_since, set_aside
@@ -288,6 +289,14 @@ class VoterLayer:
 
     async def transfer(self, to: str | None, timeout: float) -> Handed:
         return await self.raft.transfer(to, timeout)
+
+    async def change_voters(self, *, add: str, remove: str, request_id: str, timeout: float, author: str) -> int:
+        return await self.raft.change_voters(add=add, remove=remove, request_id=request_id, timeout=timeout, author=author)
+
+    def status(self) -> RaftStatus | None:
+        """How the log stands here; None while it is not open."""
+        status = self.raft.status() if self._open else None
+        return None if status is None else msgspec.structs.replace(status, knows=levels.LATEST)
 
 
 def low_disk(directory: Path) -> str | None:

@@ -423,6 +423,10 @@ class Member:
     # --- what others may know
 
     @property
+    def name(self) -> str:
+        return self._name
+
+    @property
     def term(self) -> int:
         return self._viewpoint.term
 

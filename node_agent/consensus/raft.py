@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, StorageDamaged
 from hmcore.records import RaftReport
+from hmcore.voters import RaftStatus
 from node_agent.consensus import engine, voterchange
 from node_agent.consensus.agreement import Checkpoints
 from node_agent.consensus.commands import Proposal, Receipt
@@ -23,6 +24,7 @@ from node_agent.consensus.engine import Timing
 from node_agent.consensus.enrolment import FormationStatus
 from node_agent.consensus.handover import Handed
 from node_agent.consensus.history import History
+from node_agent.consensus.inspection import inspect
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
@@ -290,6 +292,10 @@ class RaftNode:
 
     def report(self) -> RaftReport:
         return self._opened().outlook.report()
+
+    def status(self) -> RaftStatus | None:
+        """How the log stands here, closely; None while it is not open."""
+        return None if self._member is None else inspect(self._member, self._clock())
 
     @property
     def figures(self) -> Figures | None:

@@ -77,6 +77,7 @@ from hmcore.store import (
     KeysRequest,
     PutKeyRequest,
 )
+from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, RaftStatus
 from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.changes import Changes
@@ -85,6 +86,7 @@ from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.locks import Locks
 from node_agent.platform.raising import Raising
+from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
@@ -114,6 +116,8 @@ class Agent(Protocol):
     def raising(self) -> Raising: ...
     @property
     def consistency(self) -> Consistency: ...
+    @property
+    def voting(self) -> Voting: ...
     @property
     def watches(self) -> Watches: ...
     @property
@@ -193,6 +197,12 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
         handed = await agent.consistency.transfer(request.to)
         return TransferReply(leader=handed.leader, term=handed.term, seconds=handed.seconds)
 
+    async def configure(peer: Peer, request: ConfigureRequest) -> ChangeReply:
+        return await agent.voting.configure(request, peer.identity)
+
+    async def raft(_peer: Peer, _request: Empty) -> RaftStatus:
+        return agent.voting.status()
+
     async def instances(_peer: Peer, _request: Empty) -> InstancesReply:
         return agent.registry.instances()
 
@@ -253,6 +263,8 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             STATE: (NODES + READERS, state),
             BARRIER: (NODES + READERS, barrier),
             TRANSFER: (CHANGERS, transfer),
+            CONFIGURE: (CHANGERS, configure),
+            RAFT: (NODES + READERS, raft),
             FLOWS: (READERS, flows),
             EVENTS: (READERS, events),
             FORM: (CHANGERS, form),

@@ -65,8 +65,7 @@ class Changes:
 
     async def _propose(self, command: Command, request: str, author: Identity) -> tuple[int, Applied]:
         proposer = self._writer()
-        if _REQUEST.fullmatch(request) is None:
-            raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
+        checked_request(request)
         index, result = await proposer.propose(
             encode(command), request_id=request_id(request, author), timeout=self._timeout, author=author.name
         )
@@ -98,6 +97,12 @@ class Changes:
         checked_mute(request, self.leading())
         command = MuteCheck(check=request.check, node=request.node, on=request.on, reason=checked_reason(request.reason))
         return await self.carry_out(command, request=request.id, author=author)
+
+
+def checked_request(request: str) -> None:
+    """Raises InvalidRequest unless it can be a request's id."""
+    if _REQUEST.fullmatch(request) is None:
+        raise InvalidRequest("a request's id is 8 to 64 letters, digits, dots, colons, hyphens or underscores")
 
 
 def request_id(request: str, author: Identity) -> str:

@@ -32,6 +32,7 @@ from node_agent.platform.locks import Locks
 from node_agent.platform.peers import control_nodes, peer_addresses
 from node_agent.platform.raising import Raising
 from node_agent.platform.tally import Tally
+from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
@@ -133,6 +134,7 @@ class Layers:
             leader=lambda: self.cluster.leader,
             barrier=self.consistency.wait,
         )
+        self.voting = Voting(config.node, self.cluster, self.voter)
         self.raising = Raising(self.changes, None if self._leader is None else self._leader.known)
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)

@@ -36,6 +36,7 @@ from node_agent.platform.raising import Raising
 from node_agent.platform.release import running_release
 from node_agent.platform.tally import Tally
 from node_agent.platform.vitals import Vitals
+from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.registry.layer import RegistryLayer
 from node_agent.security.chronicle import Chronicle
@@ -225,6 +226,10 @@ class HyperMeshPlatform:
     @property
     def locks(self) -> Locks:
         return self._layers.locks
+
+    @property
+    def voting(self) -> Voting:
+        return self._layers.voting
 
     @property
     def raising(self) -> Raising:

@@ -248,6 +248,22 @@ def sample_transfer() -> object:
     return Transferred(before="node1", leader="node2", term=4, changed=True, seconds=0.05)
 
 
+def sample_voters() -> object:
+    from hmctl.actions.voters import RaftView, VoterView
+
+    told = {"last_index": 9, "lag": 0, "answered": 0.1, "hash": "cafe", "index": 9, "trouble": None}
+    node = VoterView(name="node1", role="voter", leader=True, state="leader", **told)  # type: ignore[arg-type]
+    voters: Any = {"configured": 3, "committed": True, "voters": ["node1"], "learners": ["node2"], "may_fail": 0}
+    return RaftView(leader="node1", term=4, level=2, told_by="node1", nodes=[node], **voters)
+
+
+def sample_configured() -> object:
+    from hmctl.actions.configure import Configured
+
+    voters: Any = {"before": ["node1"], "voters": ["node1", "node2"], "may_fail": 0, "leader": "node1"}
+    return Configured(node="node2", action="add", changed=True, index=7, seconds=1.5, **voters)
+
+
 def sample_maintenance() -> object:
     from hmctl.actions.service import MaintenanceChange
 
@@ -320,6 +336,9 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl service maintain": sample_maintenance,
     "hmctl lock status": sample_locks,
     "hmctl lock release": sample_lock_release,
+    "hmctl raft ls": sample_voters,
+    "hmctl raft add": sample_configured,
+    "hmctl raft rm": sample_configured,
     "hmctl raft transfer": sample_transfer,
     "hmctl raft reseed": sample_reseeding,
     "hmctl deploy": sample_deploy,

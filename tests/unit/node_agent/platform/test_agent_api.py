@@ -14,6 +14,7 @@ from hmcore.pki import Identity, Kind
 from hmcore.records import Cluster, Event, Node, NodeReport, RaftReport, Registration, Role
 from hmcore.stoq.greeting import Peer
 from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
+from hmcore.voters import ConfigureRequest
 from node_agent.consensus.commands import Applied, encode_result
 from node_agent.consensus.handover import Handed
 from node_agent.consensus.history import History
@@ -25,6 +26,7 @@ from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.raising import Raising
+from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.security.journal import Waiters
 
@@ -36,6 +38,8 @@ MAY = {
     "cluster.state": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.barrier": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "cluster.transfer": {Kind.OPERATOR},
+    "cluster.configure": {Kind.OPERATOR},
+    "cluster.raft": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
     "security.flows": {Kind.OPERATOR, Kind.VIEWER},
     "node.events": {Kind.OPERATOR, Kind.VIEWER},
     "cluster.form": {Kind.OPERATOR},
@@ -69,6 +73,7 @@ BODIES = {
     "locks.renew": RenewRequest(name="deploy", token=1),
     "locks.release": ReleaseRequest(id="request-6", name="deploy", token=1),
     "locks.list": LocksRequest(),
+    "cluster.configure": ConfigureRequest(id="request-7", add="node2"),
 }
 FORMATION = api.Formation(bootstrap="b1", voters=["node1"], empty=False, permitted=True, formed=True, term=3)
 RAFT = RaftReport(role="leader", leader="node1", term=3)
@@ -108,6 +113,12 @@ class Log(View):
 
     async def transfer(self, to: str | None, timeout: float) -> Handed:
         return Handed(to or "node2", 4, 0.25)
+
+    async def change_voters(self, *, add: str, remove: str, request_id: str, timeout: float, author: str) -> int:
+        return 8
+
+    def status(self) -> None:
+        return None
 
 
 async def nobody_to_ask(name: str, timeout: float) -> int:
@@ -158,6 +169,7 @@ class Agent:
     changes = Changes("node1", View(), Log(), timeout=1)
     keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=consistency.wait)
     locks = Locks()
+    voting = Voting("node1", View(), Log())
     raising = Raising(changes, lambda: Known(2, (), (("node1", 2),)))
     watches = Watches("node1", state=lambda: (State(), History()), leader=lambda: ("node1", 3))
     registry = Registry()

@@ -54,7 +54,7 @@ COMMANDS = (
     Entry("kv", "Nodes & cluster", "Values under keys: put, get, list, remove; watch them change"),
     Entry("config", "Operations", "Validate and show; compare with a running cluster, and apply"),
     Entry("lock", "Operations", "Who holds the cluster's locks; end one whose holder cannot"),
-    Entry("raft", "Operations", "The voters: who they are, add or remove one, let another lead, re-seed one"),
+    Entry("raft", "Operations", "The voters: list, add, remove; let another lead; re-seed one"),
     Entry("ca", "Operations", "The certificate authority: show, carry over, issue for viewers"),
     Entry("bundle", "Operations", "Build agent releases ahead, for operators without internet"),
     Entry("reset", "Operations", "Remove everything that deploy put on the hosts"),

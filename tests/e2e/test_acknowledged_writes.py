@@ -20,7 +20,7 @@ from hmctl.lab.plan import Names
 NEXT_WRITE = 3.0  # seconds from a leader's death to the next write that is accepted: its followers' patience is 1 to 2 s
 HANDED_OVER = 1.0  # seconds without an accepted write when the leader leaves as planned
 AT_ONCE = 1.0  # seconds to say what is known already
-AGAIN = 15.0  # seconds for what takes longer: agents that start anew, connections that must be found dead first
+AGAIN = 30.0  # seconds for what takes longer: agents that start anew, connections that must be found dead first
 RAFT = "/var/lib/hypermesh/raft"
 KEPT = "/mnt/kept"
 

@@ -73,17 +73,19 @@ class Record:
 
 
 class Lines:
-    """One writer's connections, each made when it is needed. Only a connection that is there carries several calls at once."""
+    """One writer's connections, each made when it is needed."""
 
     def __init__(self, hosts: Mapping[str, Host], access: Access) -> None:
         self._hosts, self._access = hosts, access
         self._lines: dict[str, AgentClient] = {}
+        self._dialling = {node: asyncio.Lock() for node in hosts}
 
     async def call(self, node: str, method: Method[Req, Res], request: Req, *, timeout: float) -> Res:
         """Raises what AgentClient.call raises. A connection on which anything failed is given up."""
-        if node not in self._lines:
-            self._lines[node] = await connect(self._hosts[node], self._access, via=Via.QUIC, timeout=timeout)
-        line = self._lines[node]
+        async with self._dialling[node]:
+            if node not in self._lines:
+                self._lines[node] = await connect(self._hosts[node], self._access, via=Via.QUIC, timeout=timeout)
+            line = self._lines[node]
         try:
             return await line.call(method, request, timeout=timeout)
         except TransportError:

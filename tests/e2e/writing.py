@@ -236,10 +236,10 @@ def writing(cluster: Cluster, what: str) -> Iterator[Writing]:
     work = Writing(cluster, prefix)
     work.start()
     try:
-        work.until_acknowledged(10, writers=WRITERS)
+        work.until_acknowledged(20, writers=WRITERS)
         yield work
         work.until_acknowledged(20, writers=WRITERS)
     finally:
         work.finish()
-    print(work.told())
+        print(work.told())
     work.judge()

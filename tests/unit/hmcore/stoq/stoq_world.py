@@ -19,7 +19,7 @@ from hmcore.stoq.endpoint import Connection, Credentials, Listener, Local, Messa
 
 CLUSTER = "hm-0123456789"
 NOW = datetime.now(UTC)
-PATIENCE = 5.0  # seconds that a condition may take on a busy machine
+PATIENCE = 20.0  # seconds that a condition may take on a busy machine
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -24,6 +24,8 @@ from node_agent.consensus.commands import Receipt
 from node_agent.consensus.journal import Journal
 from node_agent.consensus.snapshots import SnapshotStore
 
+TELL = 0.005  # seconds that news of a commit may wait for entries to travel with
+
 
 class Timing(Protocol):
     """Seconds, as in hmcore.config.settings.Raft."""
@@ -111,7 +113,7 @@ class Engine:
         install()
         conf = SyncObjConf(
             autoTick=False,
-            appendEntriesUseBatch=False,  # send at once; we batch ourselves
+            appendEntriesUseBatch=True,  # it sends by itself only as heartbeats: `tick` says what else, and when
             appendEntriesPeriod=timing.heartbeat,
             raftMinTimeout=timing.election_min,
             raftMaxTimeout=timing.election_max,
@@ -130,12 +132,36 @@ class Engine:
         )
         self._name = name
         self._journal = journal
+        self._sent = (0, 0)  # the term, and the last entry that was sent in it
+        self._told = 0  # the latest commit index that followers were told
+        self.tell_at = float("inf")  # when a later one is sent by itself, unless it has gone with entries by then
         others = [Voter(voter) for voter in configuration.voters if voter != name]
         self._core = _Core(apply_batch, Voter(name), others, conf, nodeClass=Voter, transport=transport)
         self.configure(configuration)
 
     def tick(self) -> None:
+        beat = self.heartbeat_deadline
         self._core.doTick(0)
+        if self.leads:
+            self._send_what_is_due(beaten=self.heartbeat_deadline != beat)
+        else:
+            self.tell_at = float("inf")
+
+    def _send_what_is_due(self, *, beaten: bool) -> None:
+        """New entries at once, with the latest commit index; news of a commit alone may wait a little for entries to travel with.
+
+        Told of each commit by itself, followers read and answer twice as often, while a writer that goes on tells them anyway.
+        """
+        if beaten:
+            self._told = self.commit_index
+        here = (self.term, self._journal[-1].index)
+        if self.commit_index <= self._told:
+            self.tell_at = float("inf")
+        elif self.tell_at == float("inf"):
+            self.tell_at = now() + TELL
+        if here != self._sent or now() >= self.tell_at:
+            self._core._SyncObj__sendAppendEntries()
+            self._sent, self._told, self.tell_at = here, self.commit_index, float("inf")
 
     def propose(self, batch: bytes, done: Callable[[list[Receipt] | None], None]) -> None:
         """Queue a batch for the next tick. `done` gets the receipts, or None if pysyncobj says that it is lost; it may never be called."""

@@ -279,7 +279,7 @@ class Member:
             return float("inf")
         if self.full is not None or engine is None:
             return self._retry_at
-        deadline = engine.heartbeat_deadline if engine.leads else self.transport.wake()
+        deadline = min(engine.heartbeat_deadline, engine.tell_at) if engine.leads else self.transport.wake()
         deadline = min(deadline, self._barrier.wake(), self._transfer.wake())
         if not engine.leads:
             deadline = min(deadline, max(self._retry_at, self._viewpoint.leader_given_up))

@@ -32,7 +32,7 @@ SEEDS = {
     "members-rough": 16,
     "members-calm": 8,
     "slow-disks": 16,
-    "disorder": 12,
+    "disorder": 20,
 }
 
 

@@ -1,7 +1,7 @@
 """A connection as the application sees it: calls and streams of messages, over any wire (QUIC in endpoint.py, a socket in local.py).
 
-The protocol is session.py's, answering the peer is service.py's; here are the futures of those who wait for it. A connection belongs to
-one event loop.
+The protocol is session.py's, answering the peer is service.py's; those who wait for the peer's answers are in calls.py, streams in
+streaming.py, what the peer has not taken yet in outbox.py. A connection belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 
 from hmcore.errors import Backpressure, CallTimeout, ConnectionLost, FrameError, HandshakeRefused, HyperMeshError
+from hmcore.stoq.calls import Call, Calls
 from hmcore.stoq.events import (
     Abandoned,
-    Abort,
     Answered,
     Called,
     Credited,
@@ -23,19 +23,17 @@ from hmcore.stoq.events import (
     Received,
     Refused,
     Welcomed,
-    Write,
 )
 from hmcore.stoq.faults import error_of, fault_of
 from hmcore.stoq.frames import Fault, Reply
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.messages import MessageStream
+from hmcore.stoq.outbox import HIGH_WATER, Outbox
 from hmcore.stoq.pulse import Pulse
 from hmcore.stoq.service import Service, Serving
 from hmcore.stoq.session import Session
-from hmcore.stoq.window import OVERHEAD
+from hmcore.stoq.streaming import Streaming
 from hmcore.stoq.wire import Wire
-
-HIGH_WATER = 4 * 1024 * 1024  # bytes
 
 log = logging.getLogger("hypermesh.stoq")
 
@@ -55,15 +53,14 @@ class Connection:
         on_open: Callable[[Connection], None] | None = None,
     ) -> None:
         self._session = session
-        self._high_water = high_water
+        self._outbox = Outbox(high_water)
         self._on_open = on_open
         self._wire: Wire | None = None
         self._loop = asyncio.get_running_loop()
         self._peer: Peer | None = None
         self._lost: HyperMeshError | None = None
-        self._calls: dict[int, asyncio.Future[Reply | Fault | None]] = {}
-        self._messages: dict[int, MessageStream] = {}
-        self._at_most = 0  # bytes: no larger can the wire's backlog be by now
+        self._calls = Calls(session)
+        self._messages = Streaming(session, self._outbox, self)
         self._writable = Pulse()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -108,24 +105,22 @@ class Connection:
 
     async def call(self, method: str, body: bytes, *, timeout: float) -> bytes:
         """Ask the peer. Raises CallTimeout, ConnectionLost, Backpressure, FrameError (a body over 16 MiB) or a CallRefused."""
-        stream: int | None = None
+        call: Call | None = None
         try:
             async with asyncio.timeout(timeout):
-                while self._backlogged():
+                while self._outbox.full:
                     await self.wait_writable()
                 self._raise_if_lost()
-                stream = self._session.call(method, body)
-                answer: asyncio.Future[Reply | Fault | None] = self._loop.create_future()
-                self._calls[stream] = answer
-                self._pump()
-                said = await answer
+                call = self._calls.begin(method, body)
+                self.write()
+                said = await call.answer
         except TimeoutError as error:
-            if stream is None:
+            if call is None or call.id is None:
                 raise Backpressure(f"{method}: the peer took nothing for {timeout:g} s", host=self.name) from error
             raise CallTimeout(f"{method}: no answer within {timeout:g} s", host=self.name) from error
         finally:
-            if stream is not None and self._calls.pop(stream, None) is not None:
-                self.stream_abandon(stream)
+            if call is not None and self._calls.forget(call) and call.id is not None:
+                self.stream_abandon(call.id)
         match said:
             case Reply(body):
                 return body
@@ -140,10 +135,7 @@ class Connection:
 
     def open_stream_nowait(self, kind: str) -> MessageStream:
         self._raise_if_lost()
-        id = self._session.open(kind)
-        stream = self._messages[id] = MessageStream(self, id, kind)
-        self._pump()
-        return stream
+        return self._messages.open(kind)
 
     def on_closed(self, callback: Callable[[Connection], None]) -> None:
         """Call back once, at the moment the connection is closed or lost: after that nothing of it is delivered."""
@@ -184,6 +176,7 @@ class Connection:
     def start(self, wire: Wire) -> None:
         """Begin to speak over `wire`."""
         self._wire = wire
+        self._outbox.start(wire)
         self._pump()
 
     def wire_received(self, stream: int, data: bytes, end: bool) -> None:
@@ -206,7 +199,7 @@ class Connection:
 
     def wire_advanced(self) -> None:
         """The wire's backlog may have shrunk."""
-        if self._writable.awaited and not self._backlogged():
+        if self._writable.awaited and not self._outbox.full:
             self._writable.beat()
 
     def wire_lost(self, error: HyperMeshError) -> None:
@@ -219,13 +212,8 @@ class Connection:
         callbacks, self._on_closed = self._on_closed, []
         for callback in callbacks:
             callback(self)
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if not call.done():
-                call.set_result(None)
-        for messages in self._messages.values():
-            messages.wake()
-        self._messages.clear()
+        self._calls.lose()
+        self._messages.lose()
         self._writable.beat()
         self._serving.stop()
         for waiter in (self._opened, self._gone):
@@ -240,41 +228,25 @@ class Connection:
                 self._session.answer(stream, answer)
             except FrameError as error:
                 self._session.answer(stream, fault_of(error))
-            self._write()
-
-    # for streams
-
-    def stream_send(self, stream: int, message: bytes) -> bool:
-        if self._lost is not None or not self._session.may_send(stream) or self._backlogged():
-            return False
-        self._session.send(stream, message)
-        self._write()
-        return True
-
-    def stream_alive(self, stream: int) -> bool:
-        return self._lost is None and self._session.knows(stream)
-
-    def stream_taken(self, stream: int, message: bytes) -> None:
-        if self._lost is None:
-            self._session.taken(stream, message)
-            self._write()
+            self.write()
 
     def stream_end(self, stream: int) -> None:
-        if self._lost is None:
-            self._session.end(stream)
-            self._forget_finished(stream)
-            self._write()
+        self._messages.stream_end(stream)
 
     def stream_abandon(self, stream: int) -> None:
-        if self._lost is None:
-            self._session.abandon(stream)
-            self._forget_finished(stream)
-            self._write()
+        self._messages.stream_abandon(stream)
+
+    # for streams
 
     async def wait_writable(self) -> None:
         """Until something that held up writers has changed. Raises ConnectionLost."""
         self._raise_if_lost()
         await self._writable.wait()
+
+    def write(self) -> None:
+        self._outbox.put(self._session.take_writes())
+        if reason := self._outbox.hopeless:
+            self.hang_up(reason)
 
     # inside
 
@@ -282,30 +254,15 @@ class Connection:
         if self._lost is not None:
             raise ConnectionLost(self._lost.message, host=self.name)
 
-    def _backlogged(self) -> bool:
-        """To look at the backlog itself takes a look at every stream: only when what was written since the last look may matter."""
-        if self._wire is None or self._at_most < self._high_water:
-            return False
-        self._at_most = self._wire.backlog
-        return self._at_most >= self._high_water
-
-    def _write(self) -> None:
-        assert self._wire is not None
-        for write in self._session.take_writes():
-            match write:
-                case Write(stream, data, end):
-                    self._at_most += len(data) + OVERHEAD
-                    self._wire.write(stream, data, end)
-                case Abort(stream):
-                    self._wire.abort(stream)
-
     def _pump(self) -> None:
-        self._write()
+        self.write()
         for event in self._session.take_events():
             if self._lost is not None:
                 return
             self._happened(event)
-        if self._stall_timer is None and (deadline := self._session.deadline) is not None:
+        if self._calls.advance():
+            self.write()
+        if self._lost is None and self._stall_timer is None and (deadline := self._session.deadline) is not None:
             self._stall_timer = self._loop.call_at(deadline, self._stalled)
 
     def _stalled(self) -> None:
@@ -319,23 +276,19 @@ class Connection:
 
     def _happened(self, event: Event) -> None:
         match event:
-            case Received(stream, payload):
-                if (messages := self._messages.get(stream)) is not None:
-                    messages.deliver(payload)
+            case Received() | Ended():
+                self._messages.happened(event)
             case Answered(stream, answer):
-                if (call := self._calls.pop(stream, None)) is not None and not call.done():
-                    call.set_result(answer)
+                self._calls.answered(stream, answer)
             case Called(stream, method, body):
                 self._serving.call(stream, method, body)
             case Opened(stream, kind):
-                messages = self._messages[stream] = MessageStream(self, stream, kind)
-                self._serving.stream(stream, messages)
-            case Ended(stream):
-                if (messages := self._messages.get(stream)) is not None:
-                    messages.end()
-                    self._forget_finished(stream)
+                self._serving.stream(stream, self._messages.opened(stream, kind))
             case Abandoned(stream):
-                self._abandoned(stream)
+                self._calls.answered(stream, None)
+                self._messages.happened(event)
+                self._serving.cancel(stream)
+                self._writable.beat()
             case Credited():
                 self._writable.beat()
             case Welcomed(peer):
@@ -346,18 +299,6 @@ class Connection:
                     self._opened.set_result(None)
             case Refused(_, reason):
                 self.hang_up(f"it refuses us: {reason}" if self._session.dials else reason, refused=True)
-
-    def _abandoned(self, stream: int) -> None:
-        if (call := self._calls.pop(stream, None)) is not None and not call.done():
-            call.set_result(None)
-        if (messages := self._messages.pop(stream, None)) is not None:
-            messages.end()
-        self._serving.cancel(stream)
-        self._writable.beat()
-
-    def _forget_finished(self, stream: int) -> None:
-        if not self._session.knows(stream):
-            self._messages.pop(stream, None)
 
     def _violated(self, error: FrameError) -> None:
         reason = f"broke the protocol: {error.message}"

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from hmcore.errors import AnotherNode, ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, NothingListens, PeerUnreachable
 from hmcore.pki import Identity
-from hmcore.stoq.connection import HIGH_WATER, Connection
+from hmcore.stoq.connection import Connection
 from hmcore.stoq.greeting import Dialer, Local
 from hmcore.stoq.mtls import Credentials, configuration
+from hmcore.stoq.outbox import HIGH_WATER
 from hmcore.stoq.quic import SILENCE, Callbacks, outgoing
 from hmcore.stoq.service import Service
 from hmcore.stoq.session import Session

@@ -29,11 +29,12 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from hmcore.errors import ConnectionLost, HyperMeshError, PeerUnreachable, TransportError
 from hmcore.pki import Identity
 from hmcore.stoq.complaints import Complaints
-from hmcore.stoq.connection import HIGH_WATER, Connection
+from hmcore.stoq.connection import Connection
 from hmcore.stoq.dialling import dial
 from hmcore.stoq.greeting import Acceptor, Admit, Local, Peer, admit_all, certified
 from hmcore.stoq.messages import MessageStream
 from hmcore.stoq.mtls import Credentials, configuration, judge
+from hmcore.stoq.outbox import HIGH_WATER
 from hmcore.stoq.quic import SILENCE, Address, Callbacks, QuicWire
 from hmcore.stoq.service import Service
 from hmcore.stoq.session import Session

@@ -78,7 +78,50 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
     size: int
 
 
-Frame = Hello | Welcome | Refuse | Call | Reply | Fault | Open | Item | Credit
+# On a lane (lane.py), since STOQ/2. `number` tells the calls of one lane apart: 1, 2, 3 and so on.
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
+    """A call that shares its stream with others."""
+
+    number: int
+    method: str
+    body: bytes
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
+    """The reply to an Ask, on the lane; or on a stream of its own, that the answering end opens and this alone is on."""
+
+    number: int
+    body: bytes
+
+
+class Denied(msgspec.Struct, frozen=True, array_like=True, tag="denied"):
+    """The fault that answers an Ask."""
+
+    number: int
+    fault: Fault
+
+
+class Apart(msgspec.Struct, frozen=True, array_like=True, tag="apart"):
+    """The reply is too large for the lane: it has a stream of its own, and may be here already."""
+
+    number: int
+
+
+class Drop(msgspec.Struct, frozen=True, array_like=True, tag="drop"):
+    """The caller no longer wants the answer. It may be under way already; otherwise the other end says Dropped."""
+
+    number: int
+
+
+class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
+    """There will be no answer, as the caller wished."""
+
+    number: int
+
+
+Frame = Said | Ask | Denied | Apart | Drop | Dropped | Hello | Welcome | Refuse | Call | Reply | Fault | Open | Item | Credit
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)

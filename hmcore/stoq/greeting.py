@@ -10,7 +10,8 @@ from hmcore.errors import FrameError, PkiError
 from hmcore.pki import Identity, Kind
 from hmcore.stoq.frames import Hello, Refuse, Welcome
 
-PROTOCOLS = (1, 1)  # the lowest and highest version of STOQ that this release speaks
+PROTOCOLS = (1, 2)  # the lowest and highest version of STOQ that this release speaks
+LANES = 2  # the version from which on small calls share a stream
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -116,6 +117,20 @@ class Dialer(msgspec.Struct, frozen=True):
         if not self.protocols[0] <= welcome.protocol <= self.protocols[1]:
             raise FrameError(f"it chose STOQ/{welcome.protocol}, which was not offered")
         return Peer(said, welcome.role, welcome.release, welcome.protocol)
+
+
+def met(greeting: Acceptor | Dialer, frame: Hello | Welcome | Refuse) -> tuple[Peer | Refuse, Welcome | Refuse | None]:
+    """Who is at the other end, or why we do not go on; and what is to be said to that. Raises FrameError."""
+    match greeting, frame:
+        case Acceptor(), Hello():
+            verdict = greeting.judge(frame)
+            return (verdict, verdict) if isinstance(verdict, Refuse) else verdict
+        case Dialer(), Welcome():
+            return greeting.judge(frame), None
+        case Dialer(), Refuse():
+            return frame, None
+        case _:
+            raise FrameError(f"it greeted with {type(frame).__name__.lower()}")
 
 
 def _common(ours: tuple[int, int], theirs: tuple[int, int]) -> int:

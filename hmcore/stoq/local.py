@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hmcore.errors import ConnectionLost, FrameError, HandshakeRefused, HyperMeshError, PeerUnreachable, TransportError
-from hmcore.stoq.connection import HIGH_WATER, Connection
+from hmcore.stoq.connection import Connection
 from hmcore.stoq.greeting import Acceptor, Dialer, Local, vouched
+from hmcore.stoq.outbox import HIGH_WATER
 from hmcore.stoq.service import Service
 from hmcore.stoq.session import Session
 from hmcore.stoq.tasks import TaskScope

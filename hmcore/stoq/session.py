@@ -1,15 +1,15 @@
 """The protocol between two peers, without sockets, tasks or clocks: bytes of numbered streams in, events and writes out.
 
 The dialer opens stream 0 with Hello; the acceptor answers Welcome or Refuse. Nothing else may be sent before. Then either side opens
-streams (the dialer 4, 8, ..., the acceptor 1, 5, ..., as in QUIC): one per call, or one that carries messages both ways. How much may be
-under way on one of those is window.py's; what the other end may make us keep, quota.py's.
+streams (the dialer 4, 8, ..., the acceptor 1, 5, ..., as in QUIC): one per call, one for many small calls (lanes.py), or one that carries
+messages both ways. How much may be under way on one of those is window.py's; what the other end may make us keep, quota.py's. A call's id
+is its stream's, or negative on a lane.
 
 Every method takes effect at once and queues what must be done: `take_writes` for the wire, `take_events` for the application.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from hmcore.errors import FrameError
@@ -43,8 +43,10 @@ from hmcore.stoq.frames import (
     Welcome,
     encode,
 )
-from hmcore.stoq.greeting import Acceptor, Dialer
+from hmcore.stoq.greeting import LANES, Acceptor, Dialer, Peer, met
+from hmcore.stoq.lanes import Lanes
 from hmcore.stoq.quota import Quota
+from hmcore.stoq.streams import Stream, Use
 from hmcore.stoq.window import OVERHEAD, Window
 
 HELLO_STREAM = 0
@@ -56,26 +58,6 @@ class _Phase(Enum):
     OVER = auto()
 
 
-class _Use(Enum):
-    NEW = auto()  # opened by the other end, its first frame has not come
-    HELLO = auto()
-    CALLER = auto()
-    CALLEE = auto()
-    MESSAGES = auto()
-
-
-@dataclass(slots=True)
-class _Stream:
-    id: int
-    use: _Use
-    reader: FrameReader = field(default_factory=FrameReader)
-    sent_end: bool = False
-    got_end: bool = False
-    answered: bool = False  # the call that we made
-    held: int = 0  # bytes of the call that we have not answered
-    window: Window | None = None  # of a stream of messages
-
-
 class Session:
     """One connection. Methods that read bytes raise FrameError when the other end breaks the protocol: then hang up."""
 
@@ -83,11 +65,12 @@ class Session:
         self._greeting = greeting
         self.dials = isinstance(greeting, Dialer)
         self._phase = _Phase.GREETING
-        self._streams: dict[int, _Stream] = {HELLO_STREAM: _Stream(HELLO_STREAM, _Use.HELLO, FrameReader(MAX_HELLO))}
+        self._streams: dict[int, Stream] = {HELLO_STREAM: Stream(HELLO_STREAM, Use.HELLO, FrameReader(MAX_HELLO))}
         self._next = 4 if self.dials else 1
         self._dropped: set[int] = set()  # streams that we abandoned while the other end may still send on them
         self._early: list[tuple[int, bytes, bool]] = []
         self._quota = Quota()
+        self._lanes = Lanes(self, self._quota)
         self._writes: list[Write | Abort] = []
         self._events: list[Event] = []
         if isinstance(greeting, Dialer):
@@ -105,8 +88,8 @@ class Session:
 
     @property
     def streams(self) -> int:
-        """How many streams are not finished."""
-        return len(self._streams)
+        """How many calls and streams are not finished. Lanes never are, and do not count."""
+        return len(self._streams) + self._lanes.calls
 
     @property
     def deadline(self) -> float | None:
@@ -123,19 +106,24 @@ class Session:
 
     # what the application does; a frame over 16 MiB raises FrameError and changes nothing
 
+    def may_call(self, method: str, body: bytes) -> bool:
+        """Whether the other end would take this call by now."""
+        return self._lanes.room or not self._lanes.takes(method, body)
+
     def call(self, method: str, body: bytes) -> int:
-        stream = _Stream(self._next, _Use.CALLER)
-        self._write(stream, Call(method, body), end=True)
-        return self._opened(stream)
+        """Only when `may_call`."""
+        if self._lanes.takes(method, body):
+            return self._lanes.ask(method, body)
+        return self.open_with(Use.CALLER, Call(method, body), end=True)
 
     def open(self, kind: str) -> int:
-        stream = _Stream(self._next, _Use.MESSAGES, window=Window())
-        self._write(stream, Open(kind))
-        return self._opened(stream)
+        return self.open_with(Use.MESSAGES, Open(kind))
 
     def answer(self, stream: int, answer: Reply | Fault) -> None:
         """Answer a call; in vain when the caller has abandoned it."""
-        if (state := self._streams.get(stream)) is not None:
+        if stream < 0:
+            self._lanes.answer(stream, answer)
+        elif (state := self._streams.get(stream)) is not None:
             self._write(state, answer, end=True)
             self._quota.let_go(state.held)
             state.held = 0
@@ -171,13 +159,32 @@ class Session:
             self._finish(state)
 
     def abandon(self, stream: int) -> None:
-        """We no longer want this stream, in either direction."""
+        """We no longer want this call, or this stream in either direction."""
+        if stream < 0:
+            self._lanes.abandon(stream)
+            return
         state = self._streams.get(stream)
         if state is not None:
             if not state.got_end:
                 self._dropped.add(stream)
             self._writes.append(Abort(stream))
             self._remove(state)
+
+    # what lanes need of us, too
+
+    def open_with(self, use: Use, frame: Frame, *, end: bool = False, number: int = 0) -> int:
+        """A new stream of ours, and its first frame."""
+        stream = Stream(self._next, use, window=Window() if use is Use.MESSAGES else None, number=number)
+        self._write(stream, frame, end=end)
+        self._streams[stream.id] = stream
+        self._next += 4
+        return stream.id
+
+    def say(self, stream: int, frame: Frame) -> None:
+        self._writes.append(Write(stream, encode(frame)))
+
+    def tell(self, event: Event) -> None:
+        self._events.append(event)
 
     # what the wire brings
 
@@ -191,11 +198,11 @@ class Session:
             if self._is_foreign(stream):  # stopped before we saw a byte of it: stop our half too
                 self._writes.append(Abort(stream))
             return
-        if state.use is _Use.HELLO:
-            raise self._violation("hello was cut off")
+        if state.use in (Use.HELLO, Use.ASKING, Use.ANSWERING):
+            raise self._violation(f"{'hello' if state.use is Use.HELLO else 'a lane'} was cut off")
         self._writes.append(Abort(stream))
         self._remove(state)
-        if state.use is not _Use.NEW:
+        if state.use in (Use.CALLER, Use.CALLEE, Use.MESSAGES):
             self._events.append(Abandoned(stream))
 
     def receive(self, stream: int, data: bytes, end: bool, now: float) -> None:
@@ -223,7 +230,7 @@ class Session:
         if self._early and self._is(_Phase.OPEN):
             self._release(now)
 
-    def _read(self, state: _Stream, data: bytes, now: float) -> list[Frame]:
+    def _read(self, state: Stream, data: bytes, now: float) -> list[Frame]:
         before = state.reader.pending
         frames = state.reader.feed(data)
         after = state.reader.pending
@@ -231,62 +238,55 @@ class Session:
             self._quota.read(state.id, before, after, now)
         return frames
 
-    def _handle(self, state: _Stream, frame: Frame) -> None:
+    def _handle(self, state: Stream, frame: Frame) -> None:
         match state.use, frame:
-            case _Use.MESSAGES, Item(payload):
+            case Use.MESSAGES, Item(payload):
                 assert state.window is not None
                 state.window.receive(payload)
                 self._events.append(Received(state.id, payload))
-            case _Use.MESSAGES, Credit(size):
+            case Use.MESSAGES, Credit(size):
                 assert state.window is not None
                 if state.window.credit(size):
                     self._events.append(Credited(state.id))
-            case _Use.NEW, Call(method, body):
-                state.use = _Use.CALLEE
-                state.held = len(body)
+            case Use.NEW, Call(method, body):
+                state.use = Use.CALLEE
+                state.held = len(method) + len(body)
                 self._quota.hold(state.held)
                 self._events.append(Called(state.id, method, body))
-            case _Use.NEW, Open(kind):
-                state.use, state.window = _Use.MESSAGES, Window()
+            case Use.NEW, Open(kind):
+                state.use, state.window = Use.MESSAGES, Window()
                 self._events.append(Opened(state.id, kind))
-            case _Use.CALLER, (Reply() | Fault()) as answer if not state.answered:
+            case Use.CALLER, (Reply() | Fault()) as answer if not state.answered:
                 state.answered = True
                 self._events.append(Answered(state.id, answer))
-            case _Use.HELLO, (Hello() | Welcome() | Refuse()) if self._is(_Phase.GREETING):
+            case Use.HELLO, (Hello() | Welcome() | Refuse()) if self._is(_Phase.GREETING):
                 self._greet(state, frame)
             case use, _:
-                raise FrameError(f"a frame {type(frame).__name__.lower()} where none may be ({use.name.lower()})")
+                if not self._lanes.received(state, frame):
+                    raise FrameError(f"a frame {type(frame).__name__.lower()} where none may be ({use.name.lower()})")
 
-    def _greet(self, state: _Stream, frame: Hello | Welcome | Refuse) -> None:
-        match self._greeting, frame:
-            case Acceptor() as acceptor, Hello():
-                verdict = acceptor.judge(frame)
-                if isinstance(verdict, Refuse):
-                    self._phase = _Phase.OVER
-                    self._write(state, verdict, end=True)
-                    self._events.append(Refused(verdict.kind, verdict.reason))
-                else:
-                    peer, welcome = verdict
-                    self._phase = _Phase.OPEN
-                    self._write(state, welcome, end=True)
-                    self._events.append(Welcomed(peer))
-            case Dialer() as dialer, Welcome():
-                peer = dialer.judge(frame)
-                self._phase = _Phase.OPEN
-                self._events.append(Welcomed(peer))
-            case Dialer(), Refuse(kind, reason):
+    def _greet(self, state: Stream, frame: Hello | Welcome | Refuse) -> None:
+        verdict, said = met(self._greeting, frame)
+        if said is not None:
+            self._write(state, said, end=True)
+        match verdict:
+            case Refuse(kind, reason):
                 self._phase = _Phase.OVER
                 self._events.append(Refused(kind, reason))
-            case _:
-                raise FrameError(f"it greeted with {type(frame).__name__.lower()}")
+            case Peer() as peer:
+                self._phase = _Phase.OPEN
+                self._lanes.usable = peer.protocol >= LANES
+                self._events.append(Welcomed(peer))
 
-    def _ended(self, state: _Stream) -> None:
+    def _ended(self, state: Stream) -> None:
         if state.reader.pending:
             raise FrameError("the stream ended within a frame")
-        if state.use is _Use.NEW or (state.use is _Use.CALLER and not state.answered) or self._is(_Phase.GREETING):
+        if state.use is Use.NEW or (state.use is Use.CALLER and not state.answered) or self._is(_Phase.GREETING):
             raise FrameError("the stream ended before it said anything")
+        if state.use in (Use.ASKING, Use.ANSWERING):
+            raise FrameError("a lane ended")
         state.got_end = True
-        if state.use is _Use.MESSAGES:
+        if state.use is Use.MESSAGES:
             self._events.append(Ended(state.id))
         self._finish(state)
 
@@ -311,27 +311,23 @@ class Session:
     def _is_foreign(self, stream: int) -> bool:
         return stream % 4 == (1 if self.dials else 0)
 
-    def _accept(self, stream: int) -> _Stream:
+    def _accept(self, stream: int) -> Stream:
         self._quota.open_stream()
-        state = self._streams[stream] = _Stream(stream, _Use.NEW)
+        state = self._streams[stream] = Stream(stream, Use.NEW)
         return state
 
-    def _opened(self, stream: _Stream) -> int:
-        self._streams[stream.id] = stream
-        self._next += 4
-        return stream.id
-
-    def _write(self, stream: _Stream, frame: Frame, *, end: bool = False) -> None:
+    def _write(self, stream: Stream, frame: Frame, *, end: bool = False) -> None:
         self._writes.append(Write(stream.id, encode(frame), end))
         stream.sent_end = stream.sent_end or end
 
-    def _finish(self, state: _Stream) -> None:
+    def _finish(self, state: Stream) -> None:
         if state.sent_end and state.got_end:
             self._remove(state)
 
-    def _remove(self, state: _Stream) -> None:
+    def _remove(self, state: Stream) -> None:
         if self._streams.pop(state.id, None) is not None:
             self._quota.forget(state.id, state.reader.pending + state.held)
+            self._lanes.over(state)
             if state.id != HELLO_STREAM and self._is_foreign(state.id):
                 self._quota.close_stream()
 

@@ -8,20 +8,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import FrameError
-from hmcore.stoq.frames import MAX_FRAME, PREFIX, Call, Credit, Fault, Frame, FrameReader, Hello, Item, Open, Refuse, Reply, Welcome, encode
+from hmcore.stoq.frames import (
+    MAX_FRAME,
+    PREFIX,
+    Apart,
+    Ask,
+    Call,
+    Credit,
+    Denied,
+    Drop,
+    Dropped,
+    Fault,
+    Frame,
+    FrameReader,
+    Hello,
+    Item,
+    Open,
+    Refuse,
+    Reply,
+    Said,
+    Welcome,
+    encode,
+)
 
 text = st.text(max_size=20)
 blobs = st.binary(max_size=200)
+faults = st.builds(Fault, text, text, st.none() | text, st.none() | text)
+numbers = st.integers(-3, 2**40)
 frames = st.one_of(
     st.builds(Hello, st.integers(0, 9), st.integers(0, 9), text, text, text, text, text),
     st.builds(Welcome, st.integers(0, 9), text, text, text, text),
     st.builds(Refuse, text, text),
     st.builds(Call, text, blobs),
     st.builds(Reply, blobs),
-    st.builds(Fault, text, text, st.none() | text, st.none() | text),
+    faults,
     st.builds(Open, text),
     st.builds(Item, blobs),
     st.builds(Credit, st.integers(0, 2**40)),
+    st.builds(Ask, numbers, text, blobs),
+    st.builds(Said, numbers, blobs),
+    st.builds(Denied, numbers, faults),
+    st.builds(Apart, numbers),
+    st.builds(Drop, numbers),
+    st.builds(Dropped, numbers),
 )
 
 

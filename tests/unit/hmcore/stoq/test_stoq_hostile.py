@@ -16,7 +16,7 @@ from stoq_world import CLUSTER, PATIENCE, Recorder, World, dialled, identity, li
 from hmcore.errors import FrameError, HandshakeRefused, PeerUnreachable
 from hmcore.stoq import endpoint, quota, session, window
 from hmcore.stoq.connection import Connection
-from hmcore.stoq.frames import Call, Hello, Item, Open, encode
+from hmcore.stoq.frames import Ask, Call, Drop, Hello, Item, Open, Said, encode
 
 HELLO = Hello(1, 1, CLUSTER, "n2", "control", "r1")
 
@@ -161,6 +161,12 @@ BROKEN: dict[str, tuple[list[tuple[int, bytes, bool]], str]] = {
     "wrong kind": ([(400, encode(Item(b"")), True)], "item where none may be"),
     "empty stream": ([(400, b"", True)], "before it said anything"),
     "second hello": ([(400, encode(HELLO), True)], "hello where none may be"),
+    "second lane": ([(400, encode(Ask(1, "echo", b"")), False)], "a second lane"),
+    "repeated call": ([(4, encode(Ask(1, "echo", b"")), False)], "call 1 after call 1"),
+    "call dropped that was never made": ([(4, encode(Drop(7)), False)], "call 7 was dropped, which was never made"),
+    "answer to nobody": ([(400, encode(Said(1, b"")), True)], "an answer to call 1, which was never made"),
+    "too many calls": ([(4, b"".join(encode(Ask(number, "wait", b"")) for number in range(2, 1027)), False)], "over 1024 calls at once"),
+    "end of the lane": ([(4, b"", True)], "a lane ended"),
     "flood": (
         [(400, encode(Open("deaf")), False)] + [(400, encode(Item(bytes(300_000))), False)] * 3,
         "more messages than there was credit for",
@@ -184,7 +190,7 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_only_it(
         dialled(listener.port, world.credentials("n3"), local("n3")) as bystander,
         dialled(listener.port, world.credentials("n2"), local("n2")) as culprit,
     ):
-        await culprit.call("echo", b"", timeout=PATIENCE)
+        await culprit.call("echo", b"", timeout=PATIENCE)  # on its lane, stream 4
         for stream, data, end in said:
             culprit._wire.write(stream, data, end)  # type: ignore[union-attr]
         await until(lambda: failures)

@@ -3,76 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stoq_talk import Talk, acceptor, dialer, greeted
 from stoq_world import CLUSTER, identity, local
 from test_stoq_frames import frames
 
 from hmcore.errors import FrameError
 from hmcore.pki import Identity, Kind
 from hmcore.stoq import quota
-from hmcore.stoq.events import Abandoned, Abort, Answered, Called, Credited, Ended, Event, Opened, Received, Refused, Welcomed, Write
-from hmcore.stoq.frames import Call, Credit, Fault, Frame, Hello, Item, Open, Reply, Welcome, encode
-from hmcore.stoq.greeting import Acceptor, Dialer, certified, vouched
+from hmcore.stoq.events import Abandoned, Answered, Called, Credited, Ended, Opened, Received, Refused, Welcomed, Write
+from hmcore.stoq.frames import Apart, Ask, Call, Credit, Drop, Fault, Frame, Hello, Item, Open, Reply, Said, Welcome, encode
+from hmcore.stoq.greeting import PROTOCOLS, Acceptor, Dialer, certified, vouched
 from hmcore.stoq.session import Session
 from hmcore.stoq.window import OVERHEAD, WINDOW
 
 HELLO = Hello(1, 1, CLUSTER, "n2", "control", "r1")
-
-
-def acceptor(**options: object) -> Session:
-    return Session(Acceptor(local("n1"), certified(identity("n2")), **options))  # type: ignore[arg-type]
-
-
-def dialer(expected: Identity | None = None, **options: object) -> Session:
-    return Session(Dialer(local("n2"), expected or identity("n1"), **options))  # type: ignore[arg-type]
-
-
-class Talk:
-    """Two sessions and the wire between them, which delivers when told to."""
-
-    def __init__(
-        self, left: Session | None = None, right: Session | None = None, cut: Callable[[bytes], list[bytes]] = lambda d: [d]
-    ) -> None:
-        self.dialer, self.acceptor = left or dialer(), right or acceptor()
-        self.cut = cut
-        self.events: dict[Session, list[Event]] = {self.dialer: [], self.acceptor: []}
-        self.run()
-
-    def run(self) -> None:
-        """Deliver until both have nothing to say."""
-        ends = ((self.dialer, self.acceptor), (self.acceptor, self.dialer))
-        while any([self.deliver(*end) for end in ends]):
-            pass
-
-    def deliver(self, sender: Session, receiver: Session) -> bool:
-        writes = sender.take_writes()
-        for write in writes:
-            match write:
-                case Write(stream, data, end):
-                    *first, last = self.cut(data)
-                    for piece in first:
-                        receiver.receive(stream, piece, False, 0.0)
-                    receiver.receive(stream, last, end, 0.0)
-                case Abort(stream):
-                    receiver.aborted(stream)
-            self.events[receiver] += receiver.take_events()
-        self.events[sender] += sender.take_events()
-        return bool(writes)
-
-    def heard(self, session: Session) -> list[Event]:
-        events, self.events[session] = self.events[session], []
-        return events
-
-
-def greeted() -> Talk:
-    talk = Talk()
-    talk.heard(talk.dialer)
-    talk.heard(talk.acceptor)
-    return talk
 
 
 def test_greeting_tells_each_who_the_other_is() -> None:
@@ -80,7 +29,7 @@ def test_greeting_tells_each_who_the_other_is() -> None:
     [welcomed] = talk.heard(talk.acceptor)
     assert isinstance(welcomed, Welcomed)
     peer = welcomed.peer
-    assert (peer.identity, peer.role, peer.release, peer.protocol) == (identity("n2"), "control", "r1", 1)
+    assert (peer.identity, peer.role, peer.release, peer.protocol) == (identity("n2"), "control", "r1", PROTOCOLS[1])
     [welcomed] = talk.heard(talk.dialer)
     assert isinstance(welcomed, Welcomed)
     assert welcomed.peer.identity == identity("n1")
@@ -90,8 +39,18 @@ def test_greeting_tells_each_who_the_other_is() -> None:
 @pytest.mark.parametrize(
     ("left", "right", "kind", "reason"),
     [
-        (dialer(protocols=(2, 3)), acceptor(), "protocol", "this node speaks STOQ/1, the dialer STOQ/2 to STOQ/3: upgrade the older one"),
-        (dialer(), acceptor(protocols=(2, 2)), "protocol", "this node speaks STOQ/2, the dialer STOQ/1: upgrade the older one"),
+        (
+            dialer(protocols=(2, 3)),
+            acceptor(protocols=(1, 1)),
+            "protocol",
+            "this node speaks STOQ/1, the dialer STOQ/2 to STOQ/3: upgrade the older one",
+        ),
+        (
+            dialer(protocols=(1, 1)),
+            acceptor(protocols=(2, 2)),
+            "protocol",
+            "this node speaks STOQ/2, the dialer STOQ/1: upgrade the older one",
+        ),
         (dialer(), Session(Acceptor(local("n1"), certified(identity("n3")))), "identity", "hello names n2"),
         (dialer(), Session(Acceptor(local("n1"), certified(identity("n2", cluster="hm-other")))), "identity", "of hm-other"),
         (dialer(), acceptor(admit=lambda peer: f"{peer.identity} is here already"), "not-admitted", "node n2 is here already"),
@@ -121,39 +80,60 @@ def test_a_socket_that_root_opened_speaks_for_an_operator() -> None:
     assert welcomed.peer.identity == Identity(CLUSTER, Kind.OPERATOR, "alice")
 
 
-def test_calls_are_answered_and_leave_nothing_behind() -> None:
-    talk = greeted()
+def at_other_end(call: int) -> int:
+    """The call's id there: calls on lanes are numbered for each end."""
+    return call if call >= 0 else call - 1
+
+
+RELEASES = [((1, 1), (1, 1)), ((1, 1), (1, 2)), ((1, 2), (1, 1)), ((1, 2), (1, 2))]  # what the dialer speaks, and the acceptor
+between_releases = pytest.mark.parametrize("speaking", RELEASES, ids=lambda speaking: f"{speaking[0][1]}-{speaking[1][1]}")
+
+
+def between(speaking: tuple[tuple[int, int], tuple[int, int]]) -> Talk:
+    return greeted(dialer(protocols=speaking[0]), acceptor(protocols=speaking[1]))
+
+
+@between_releases
+@pytest.mark.parametrize("size", [0, 1_000_000])
+def test_calls_are_answered_and_leave_nothing_behind(speaking: tuple[tuple[int, int], tuple[int, int]], size: int) -> None:
+    talk = between(speaking)
+    one, two, three = (bytes([number]) + bytes(size) for number in (1, 2, 3))
     for end, other in ((talk.dialer, talk.acceptor), (talk.acceptor, talk.dialer)):
-        first, second = end.call("a", b"1"), end.call("b", b"2")
+        calls = first, second = end.call("a", one), end.call("b", two)
         talk.run()
-        assert talk.heard(other) == [Called(first, "a", b"1"), Called(second, "b", b"2")]
-        other.answer(second, Reply(b"two"))
-        other.answer(first, Fault("no-quorum", "1 of 3"))
+        assert talk.heard(other) == [Called(at_other_end(first), "a", one), Called(at_other_end(second), "b", two)]
+        other.answer(at_other_end(second), Reply(three))
+        other.answer(at_other_end(first), Fault("no-quorum", "1 of 3"))
         talk.run()
-        assert talk.heard(end) == [Answered(second, Reply(b"two")), Answered(first, Fault("no-quorum", "1 of 3"))]
+        assert talk.heard(end) == [Answered(second, Reply(three)), Answered(first, Fault("no-quorum", "1 of 3"))]
+        assert [call < 0 for call in calls] == [speaking == ((1, 2), (1, 2)) and not size] * 2
         assert end.streams == other.streams == 0
+        assert end._quota.held == other._quota.held == 0
 
 
-def test_an_abandoned_call_is_told_to_who_answers_it() -> None:
-    talk = greeted()
+@between_releases
+def test_an_abandoned_call_is_told_to_who_answers_it(speaking: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    talk = between(speaking)
     call = talk.dialer.call("a", b"")
     talk.run()
     talk.heard(talk.acceptor)
     talk.dialer.abandon(call)
     talk.run()
-    assert talk.heard(talk.acceptor) == [Abandoned(call)]
-    talk.acceptor.answer(call, Reply(b"too late"))
+    assert talk.heard(talk.acceptor) == [Abandoned(at_other_end(call))]
+    talk.acceptor.answer(at_other_end(call), Reply(b"too late"))
     talk.run()
     assert talk.heard(talk.dialer) == []
     assert talk.dialer.streams == talk.acceptor.streams == 0
+    assert talk.acceptor._quota.held == 0
     assert not talk.dialer._dropped
 
 
-def test_an_answer_that_crosses_with_abandoning_is_dropped() -> None:
-    talk = greeted()
+@between_releases
+def test_an_answer_that_crosses_with_abandoning_is_dropped(speaking: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    talk = between(speaking)
     call = talk.dialer.call("a", b"")
     talk.run()
-    talk.acceptor.answer(call, Reply(b"crossing"))
+    talk.acceptor.answer(at_other_end(call), Reply(b"crossing"))
     talk.dialer.abandon(call)
     talk.run()
     assert talk.heard(talk.dialer) == []
@@ -271,7 +251,7 @@ def test_what_a_dialer_may_not_say(reason: str, said: list[tuple[int, Frame | by
     ("welcome", "reason"),
     [
         (Welcome(1, CLUSTER, "n3", "control", "r1"), "proved to be node n1 and says it is node n3"),
-        (Welcome(2, CLUSTER, "n1", "control", "r1"), "chose STOQ/2, which was not offered"),
+        (Welcome(3, CLUSTER, "n1", "control", "r1"), "chose STOQ/3, which was not offered"),
         (Welcome(1, CLUSTER, "not a name", "control", "r1"), "is no name"),
         (HELLO, "greeted with hello"),
     ],
@@ -344,25 +324,36 @@ def test_any_bytes_give_events_or_a_frame_error(said: list[tuple[int, bytes, boo
     st.lists(
         st.tuples(
             st.sampled_from([0, 1, 4, 5, 8]),
-            frames | st.sampled_from([Open("a"), Credit(40)]),
+            frames | st.sampled_from([Open("a"), Credit(40), Ask(1, "a", b"a"), Ask(2, "a", b"b"), Said(1, b""), Apart(1), Drop(1)]),
             st.booleans(),
-            st.sampled_from(["", "abort", "abandon"]),
+            st.sampled_from(["", "", "", "abort", "abandon", "answer", "answer at length", "drop"]),
         ),
         max_size=20,
-    )
+    ),
+    st.integers(1, 2),
 )
-def test_any_frames_in_any_order_give_events_or_a_frame_error(said: list[tuple[int, Frame, bool, str]]) -> None:
+def test_any_frames_in_any_order_give_events_or_a_frame_error(said: list[tuple[int, Frame, bool, str]], protocol: int) -> None:
     session = acceptor()
-    session.receive(0, encode(HELLO), True, 0.0)
-    session.call("ours", b"")  # stream 1
+    session.receive(0, encode(msgspec.structs.replace(HELLO, highest=protocol)), True, 0.0)
+    ours = session.call("ours", b"")  # stream 1
     session.open("ours")  # stream 5
+    called: list[int] = []
     try:
         for stream, frame, end, also in said:
             session.receive(stream, encode(frame), end, 0.0)
-            if also == "abort":
-                session.aborted(stream)
-            elif also == "abandon":
-                session.abandon(stream)
+            called += [event.stream for event in session.take_events() if isinstance(event, Called)]
+            match also:
+                case "abort":
+                    session.aborted(stream)
+                case "abandon":
+                    session.abandon(stream)
+                case "drop":
+                    session.abandon(ours)
+                case "answer" | "answer at length" if called:
+                    session.answer(called.pop(), Reply(bytes(20_000 if also == "answer at length" else 1)))
     except FrameError:
         pass
     session.take_writes()
+    for call in called:
+        session.answer(call, Reply(b""))
+    assert session._quota.held == sum(state.reader.pending for state in session._streams.values())

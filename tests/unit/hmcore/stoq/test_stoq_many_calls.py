@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import socket
 from pathlib import Path
 
 import pytest
+from stoq_talk import greeted
 from stoq_world import PATIENCE, Recorder, World, dialled, identity, listening, local, network, pair, until
 
 from hmcore.errors import Backpressure, CallTimeout, ConnectionLost
 from hmcore.pki import Kind
 from hmcore.stoq import dialling, endpoint, lane, outbox
+from hmcore.stoq.calls import Calls
 from hmcore.stoq.connection import Connection
 from hmcore.stoq.frames import Ask, Hello, encode
 from hmcore.stoq.greeting import Acceptor, Dialer, Peer
@@ -66,6 +69,7 @@ async def test_whose_turn_does_not_come_is_told_that_the_peer_takes_nothing(worl
         await until(lambda: len(service.calls) == 2)
         with pytest.raises(Backpressure, match=r"echo: the peer took nothing for 0\.05 s"):
             await connection.call("echo", b"in vain", timeout=0.05)
+        assert len(connection._calls) == 2
         cancelled = group.create_task(connection.call("echo", b"cancelled", timeout=PATIENCE))
         await asyncio.sleep(0)
         last = group.create_task(connection.call("echo", b"last", timeout=PATIENCE))
@@ -77,6 +81,20 @@ async def test_whose_turn_does_not_come_is_told_that_the_peer_takes_nothing(worl
         assert await last == b"last"
         assert [body for _, _, body in service.calls if body != bytes(lane.SMALL)] == [b"0", b"1", b"last"]
         assert not connection._calls
+
+
+async def test_a_call_that_is_cancelled_as_its_turn_comes_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_CALLS", 1)
+    talk = greeted()
+    calls = Calls(talk.dialer)
+    sent, cancelled, last = (calls.begin("a", body) for body in (b"1", b"2", b"3"))
+    assert sent.id is not None
+    talk.dialer.abandon(sent.id)
+    assert not calls.advance()  # the other end has to confirm that
+    talk.run()
+    cancelled.answer.cancel()
+    assert calls.advance()
+    assert (cancelled.id, last.id) == (None, sent.id - 2)
 
 
 async def test_calls_that_are_given_up_make_room_for_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +143,33 @@ async def test_calls_survive_a_network_that_loses_packets(world: World) -> None:
         relay.passes = every_seventh_is_lost
         bodies = [b"%d" % number * 100 for number in range(200)] + [bytes(lane.SMALL * 2)] * 3
         assert await ask_all(connection, bodies, timeout=PATIENCE * 5) == bodies
+
+
+async def test_calls_given_up_in_any_moment_leave_nothing(world: World) -> None:
+    """Before they are asked, while they are answered, and while a large answer comes."""
+    rng = random.Random(4)
+    async with pair(world, Generous()) as (connection, listener):
+        answered: list[bool] = []
+        for _ in range(10):
+            attempts = [give_up(connection, rng.choice([10, 20_000, 300_000]), rng.random() * 0.05) for _ in range(20)]
+            answered += await asyncio.gather(*attempts)
+        assert {True, False} == set(answered)
+        await until(lambda: connection.open_streams == 0)
+        [accepted] = listener.connections
+        await until(lambda: accepted.open_streams == 0)
+        assert len(await connection.call("10", b"", timeout=PATIENCE)) == 10
+        for end in (connection, accepted):
+            assert end._session._quota.held == 0
+            assert not end._session._dropped
+            assert not end._calls
+
+
+async def give_up(connection: Connection, size: int, after: float) -> bool:
+    """Ask for an answer of this size, with so little patience. Whether it came in time."""
+    try:
+        return len(await connection.call(str(size), b"", timeout=after)) == size
+    except (CallTimeout, Backpressure):
+        return False
 
 
 class Generous(Recorder):

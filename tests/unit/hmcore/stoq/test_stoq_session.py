@@ -278,7 +278,7 @@ def test_what_one_connection_makes_us_keep_is_bounded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(quota, "MAX_HELD", 1000)
     session = acceptor()
     session.receive(0, encode(HELLO), True, 0.0)
-    session.receive(4, encode(Call("a", bytes(600))), True, 0.0)
+    session.receive(4, encode(Call("a" * 300, bytes(300))), True, 0.0)
     with pytest.raises(FrameError, match="incomplete frames and unanswered calls"):
         session.receive(8, encode(Call("a", bytes(600)))[:500], False, 0.0)
 

@@ -1,8 +1,8 @@
 """Many small calls on one stream, a lane: asked one after the other, answered in any order on its other half. Pure.
 
 A stream costs both ends more than a small call does. So each end opens one lane, with its first small call and for the connection's life.
-What is large has a stream of its own, lest small ones wait behind it: a large call as without lanes, a large answer on a stream that the
-answering end opens.
+What is large has a stream of its own, lest small ones wait behind it: a large call as without lanes, and so the calls of a method whose
+latest answer was large; a large answer that was not foreseen goes on a stream that the answering end opens, which costs a little more.
 
 On the lane every Ask is settled exactly once, by Said, Denied, Apart (the answer has its own stream) or, if it was dropped, Dropped. So
 both ends know how many are under way, and no answer can be taken for another call's.
@@ -15,7 +15,7 @@ from hmcore.stoq.frames import Ask, Drop
 from hmcore.stoq.quota import Quota
 from hmcore.stoq.window import OVERHEAD
 
-SMALL = 16 * 1024  # bytes of a call or an answer that goes on the lane; a larger one is only allowed to
+SMALL = 4 * 1024  # bytes of a call or an answer that goes on the lane; a larger one is only allowed to
 MAX_CALLS = 1024  # on one lane and not settled
 MAX_APART = 256  # large answers under way on streams of their own; one more goes on the lane all the same
 
@@ -23,13 +23,14 @@ MAX_APART = 256  # large answers under way on streams of their own; one more goe
 class Asking:
     """The calls that we make."""
 
-    __slots__ = ("_apart", "_last", "_owed", "_waiting")
+    __slots__ = ("_apart", "_last", "_lengthy", "_owed", "_waiting")
 
     def __init__(self) -> None:
         self._last = 0
-        self._waiting: set[int] = set()  # not settled, and wanted
+        self._waiting: dict[int, str] = {}  # not settled, and wanted: method
         self._owed: set[int] = set()  # not settled, and no longer wanted: abandoned, or its large answer overtook Apart
         self._apart: set[int] = set()  # settled, and the answer is still to come on its own stream
+        self._lengthy: set[str] = set()  # methods whose latest answer was large
 
     @property
     def under_way(self) -> int:
@@ -40,16 +41,26 @@ class Asking:
         """Whether one more may be asked."""
         return self.under_way < MAX_CALLS
 
+    def suits(self, method: str, body: bytes) -> bool:
+        """Whether such a call goes on the lane."""
+        return method not in self._lengthy and len(method) + len(body) <= SMALL
+
+    def learn(self, method: str, size: int) -> None:
+        """So large was an answer that had a stream of its own."""
+        if size > SMALL:
+            self._lengthy.add(method)
+        else:
+            self._lengthy.discard(method)
+
     def ask(self, method: str, body: bytes) -> Ask:
         """Only when there is room."""
         self._last += 1
-        self._waiting.add(self._last)
+        self._waiting[self._last] = method
         return Ask(self._last, method, body)
 
     def drop(self, number: int) -> Drop | None:
         """The answer is no longer wanted: what is to be told the other end, if anything."""
-        if number in self._waiting:
-            self._waiting.discard(number)
+        if self._waiting.pop(number, None) is not None:
             self._owed.add(number)
         elif number in self._apart:
             self._apart.discard(number)
@@ -59,16 +70,15 @@ class Asking:
 
     def settle(self, number: int) -> bool:
         """The lane brought the answer: whether it is still wanted. Raises FrameError if it answers nothing."""
-        if number in self._waiting:
-            self._waiting.discard(number)
+        if self._waiting.pop(number, None) is not None:
             return True
         self._pay(number)
         return False
 
     def apart(self, number: int) -> None:
         """The answer has its own stream. Raises FrameError if it answers nothing."""
-        if number in self._waiting:
-            self._waiting.discard(number)
+        if (method := self._waiting.pop(number, None)) is not None:
+            self._lengthy.add(method)
             self._apart.add(number)
         else:
             self._pay(number)
@@ -82,8 +92,8 @@ class Asking:
         if number in self._apart:
             self._apart.discard(number)
             return True
-        if number in self._waiting:
-            self._waiting.discard(number)
+        if (method := self._waiting.pop(number, None)) is not None:
+            self._lengthy.add(method)
             self._owed.add(number)
             return True
         if not 0 < number <= self._last:

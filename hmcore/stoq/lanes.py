@@ -68,7 +68,12 @@ class Lanes:
 
     def takes(self, method: str, body: bytes) -> bool:
         """Whether this call goes on our lane."""
-        return self.usable and len(method) + len(body) <= SMALL
+        return self.usable and self._asking.suits(method, body)
+
+    def learn(self, method: str, answer: Reply | Fault) -> None:
+        """Of a call of ours that had a stream of its own."""
+        if isinstance(answer, Reply):
+            self._asking.learn(method, len(answer.body))
 
     # what the application does
 

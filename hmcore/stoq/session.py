@@ -114,7 +114,9 @@ class Session:
         """Only when `may_call`."""
         if self._lanes.takes(method, body):
             return self._lanes.ask(method, body)
-        return self.open_with(Use.CALLER, Call(method, body), end=True)
+        stream = self.open_with(Use.CALLER, Call(method, body), end=True)
+        self._streams[stream].method = method
+        return stream
 
     def open(self, kind: str) -> int:
         return self.open_with(Use.MESSAGES, Open(kind))
@@ -258,6 +260,7 @@ class Session:
                 self._events.append(Opened(state.id, kind))
             case Use.CALLER, (Reply() | Fault()) as answer if not state.answered:
                 state.answered = True
+                self._lanes.learn(state.method, answer)
                 self._events.append(Answered(state.id, answer))
             case Use.HELLO, (Hello() | Welcome() | Refuse()) if self._is(_Phase.GREETING):
                 self._greet(state, frame)

@@ -28,7 +28,8 @@ class Stream:
     reader: FrameReader = field(default_factory=FrameReader)
     sent_end: bool = False
     got_end: bool = False
-    answered: bool = False  # the call that we made
+    method: str = ""  # of the call that we made
+    answered: bool = False  # that call
     held: int = 0  # bytes of the call that we have not answered
     window: Window | None = None  # of a stream of messages
     number: int = 0  # of the call whose answer is apart

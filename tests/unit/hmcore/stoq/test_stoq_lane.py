@@ -80,22 +80,54 @@ def test_a_large_answer_has_a_stream_of_its_own() -> None:
     assert idle(talk)
 
 
+def test_calls_of_a_method_with_large_answers_have_streams_of_their_own_until_one_is_small() -> None:
+    talk = greeted()
+    streams = []
+    for size in (len(LARGE), len(LARGE), SMALL, SMALL):
+        ours = talk.dialer.call("a", b"")
+        talk.run()
+        [call] = called(talk)
+        talk.acceptor.answer(call, Reply(bytes(size)))
+        talk.run()
+        assert talk.heard(talk.dialer) == [Answered(ours, Reply(bytes(size)))]
+        streams.append({write.stream for write in talk.writes})
+        talk.writes.clear()
+        assert idle(talk)
+    assert streams == [{4, 1}, {8}, {12}, {4}]
+
+
+def test_what_is_learnt_of_a_method_does_not_depend_on_which_stream_comes_first() -> None:
+    talk = greeted()
+    talk.dialer.call("a", b"")
+    talk.run()
+    [call] = called(talk)
+    talk.acceptor.answer(call, Reply(LARGE))
+    apart, word = talk.acceptor.take_writes()
+    for write in (word, apart):
+        assert isinstance(write, Write)
+        talk.dialer.receive(write.stream, write.data, write.end, 0.0)
+    talk.run()
+    assert len(talk.heard(talk.dialer)) == 1
+    assert talk.dialer.call("a", b"") > 0
+    assert talk.dialer.call("b", b"") < 0
+
+
 def test_many_large_answers_at_once_do_not_use_up_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "MAX_APART", 2)
     talk = greeted()
     calls = [talk.dialer.call("a", b"") for _ in range(5)]
+    again = talk.dialer.call("b", b"")
     talk.run()
-    for call in called(talk):
+    *many, last = called(talk)
+    for call in many:
         talk.acceptor.answer(call, Reply(LARGE))
     assert {write.stream for write in talk.acceptor._writes} == {1, 4, 5}
     talk.run()
     assert sorted(event.stream for event in talk.heard(talk.dialer) if isinstance(event, Answered)) == sorted(calls)
-    talk.dialer.call("again", b"")
-    talk.run()
-    [call] = called(talk)
-    talk.acceptor.answer(call, Reply(LARGE))
+    talk.acceptor.answer(last, Reply(LARGE))
     assert {write.stream for write in talk.acceptor._writes} == {4, 9}  # those that arrived count no longer
     talk.run()
+    assert talk.heard(talk.dialer) == [Answered(again, Reply(LARGE))]
     assert idle(talk)
 
 
@@ -204,7 +236,7 @@ class Disorder:
     def call(self, number: int, size: int) -> None:
         if self.ends[number].may_call("m", bytes(size)):
             body = b"%d.%d." % (number, len(self.outcomes)) + bytes(size)
-            call = self.ends[number].call("m", body)
+            call = self.ends[number].call(self.rng.choice("mnopq"), body)
             self.outcomes[number, call], self.bodies[number, call] = [], body[: body.rindex(b".") + 1]
 
     def answer(self, number: int, *, large: bool, denied: bool) -> None:

@@ -354,6 +354,7 @@ def test_any_frames_in_any_order_give_events_or_a_frame_error(said: list[tuple[i
     except FrameError:
         pass
     session.take_writes()
+    called += [event.stream for event in session.take_events() if isinstance(event, Called)]
     for call in called:
         session.answer(call, Reply(b""))
     assert session._quota.held == sum(state.reader.pending for state in session._streams.values())

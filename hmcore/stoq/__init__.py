@@ -1,1 +1,1 @@
-"""STOQ/1, the transport between machines and on the agent's socket. docs/adr/0002 and 0020 to 0024 say why it is as it is."""
+"""STOQ, the transport between machines and on the agent's socket. docs/adr/0002, 0020 to 0024 and 0076 say why it is as it is."""

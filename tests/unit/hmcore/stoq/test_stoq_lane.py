@@ -96,6 +96,16 @@ def test_calls_of_a_method_with_large_answers_have_streams_of_their_own_until_on
     assert streams == [{4, 1}, {8}, {12}, {4}]
 
 
+def test_a_large_answer_to_a_large_call_is_learnt_from_too() -> None:
+    talk = greeted()
+    talk.dialer.call("a", LARGE)
+    talk.run()
+    [call] = called(talk)
+    talk.acceptor.answer(call, Reply(LARGE))
+    talk.run()
+    assert talk.dialer.call("a", b"") > 0
+
+
 def test_what_is_learnt_of_a_method_does_not_depend_on_which_stream_comes_first() -> None:
     talk = greeted()
     talk.dialer.call("a", b"")

@@ -23,7 +23,26 @@ from hmcore.config.agent import parse_agent_config
 from hmcore.config.inventory import load_inventory
 from hmcore.errors import CallRefused, ConfigError, FrameError, HyperMeshError, InvalidRequest, LabError, LayerDown, PkiError, UsageError
 from hmcore.pki import Identity, Kind
-from hmcore.stoq.frames import Call, Credit, Fault, Frame, FrameReader, Hello, Item, Open, Refuse, Reply, Welcome, encode
+from hmcore.stoq.frames import (
+    Apart,
+    Ask,
+    Call,
+    Credit,
+    Denied,
+    Drop,
+    Dropped,
+    Fault,
+    Frame,
+    FrameReader,
+    Hello,
+    Item,
+    Open,
+    Refuse,
+    Reply,
+    Said,
+    Welcome,
+    encode,
+)
 from hmcore.stoq.greeting import Local, Peer
 from hmcore.stoq.local import HEADER, connect_unix, serve_unix
 from hmcore.stoq.rpc import Router, invoke
@@ -76,10 +95,10 @@ def test_as_frames_they_are_refused():
 
 def test_within_frames_they_stay_bytes():
     def check(data: bytes) -> None:
-        for frame in (Call("node.ping", data), Reply(data), Item(data)):
+        for frame in (Call("node.ping", data), Reply(data), Item(data), Ask(1, "node.ping", data), Said(1, data)):
             assert FrameReader().feed(encode(frame)) == [frame]
         for kind in Frame.__args__:  # in the place of each field, where none is of bytes
-            if kind in (Call, Reply, Item):
+            if kind in (Call, Reply, Item, Ask, Said):
                 continue
             for position in range(len(kind.__struct_fields__)):
                 fields: list[object] = [kind.__struct_config__.tag, *(0 for _ in kind.__struct_fields__)]
@@ -88,7 +107,8 @@ def test_within_frames_they_stay_bytes():
                 with pytest.raises(FrameError):
                     FrameReader().feed(len(body).to_bytes(4, "big") + body)
 
-    assert {Hello, Welcome, Refuse, Call, Reply, Fault, Open, Item, Credit} == set(Frame.__args__)
+    lanes = {Ask, Said, Denied, Apart, Drop, Dropped}
+    assert {Hello, Welcome, Refuse, Call, Reply, Fault, Open, Item, Credit} | lanes == set(Frame.__args__)
     all_of(HOSTILE, check)
 
 

@@ -72,7 +72,7 @@ async def test_the_cluster_is_seen_alike_by_all_and_calls_are_counted(cluster: C
     assert {sum(value(series, "cluster_nodes", state=state) for state in ("ready", "degraded")) for series in seen.values()} == {4}
     assert sum(value(series, "raft_elections_total") for name, series in seen.items() if name != "node4") >= 1
     assert value(seen["node1"], "raft_fsync_duration_seconds_count") > 0
-    assert value(seen["node4"], "rpc_made_duration_seconds_count", method="cluster.state") > 0
+    assert value(seen["node4"], "rpc_made_duration_seconds_count", method="cluster.watch") > 0
     assert not [name for name, _ in seen["node4"] if name.startswith("hypermesh_raft_fsync")]  # a worker keeps no journal
 
     before = value(await scrape(cluster.nodes["node1"]), "rpc_served_duration_seconds_count", method="node.report")

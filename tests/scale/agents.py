@@ -22,7 +22,7 @@ from control import serve
 from hmcore import api
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.pki import Kind, read_identity
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.records import FEATURE_LEVEL, ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
 from hmcore.stoq import endpoint, local
 from hmcore.stoq.greeting import Local, Peer
 from hmcore.stoq.mtls import Credentials
@@ -95,7 +95,13 @@ class World:
         formed = self.formed == agent.config.bootstrap
         voters = [voter.name for voter in agent.config.voters] if agent.config.role is Role.CONTROL else []
         return api.Formation(
-            bootstrap=agent.config.bootstrap, voters=voters, empty=not formed, permitted=agent.name in self.permitted, formed=formed, term=3
+            bootstrap=agent.config.bootstrap,
+            voters=voters,
+            empty=not formed,
+            permitted=agent.name in self.permitted,
+            formed=formed,
+            term=3,
+            level=FEATURE_LEVEL,
         )
 
     def members(self) -> list[Node]:

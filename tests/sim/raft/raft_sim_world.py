@@ -238,6 +238,7 @@ class World:
         self.network.hosts.update(self.machines)
         self._random = random.Random(seed + 1)
         self.clients = Clients(self, seed + 2, plan.clients)
+        self.epilogue: list[Callable[[], None]] = []  # once all agree
 
     # --- time
 
@@ -296,6 +297,8 @@ class World:
         self.until(self.plan.seconds)
         self._heal()
         self._settle()
+        for act in self.epilogue:
+            act()
         verdict = self.clients.verdict()
         if verdict.outcome is not Outcome.OK:
             self.log(verdict.explain())

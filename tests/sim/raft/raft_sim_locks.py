@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from raft_sim_checks import Violation
 from raft_sim_world import Machine, World
@@ -45,6 +46,8 @@ class Keeper:
     incarnation: int = -1
     leases: Leases = field(default_factory=Leases)
     tried: dict[tuple[str, int], float] = field(default_factory=dict)
+    stands_until: float = 0.0
+    waiting: list[Callable[[], None]] = field(default_factory=list)  # what it reads first when it goes on
 
     @property
     def now(self) -> float:
@@ -88,8 +91,10 @@ class Holder:
         self._locks = locks
         self._rnd = locks.world.rnd
         self._rate = rate
+        self._hold = 0  # each is a session of its own, as in hmcore.lease.held: receipts protect none from another
         self._number = 0
         self._waits_until = 0.0  # for an answer
+        self._asked = 0  # calls to take it so far: the answer to one that was given up is heard by nobody
         self._silent = False
 
     def clock(self) -> float:
@@ -108,24 +113,36 @@ class Holder:
         now, lease = self.clock(), self.lease
         if lease is not None and not lease.held:
             self._locks.world.seen["lease lost"] += 1
-            self.lease, self._silent, self._waits_until = None, False, 0.0
+            self._begin_anew()
         elif lease is None:
             if now >= self._waits_until:
                 self._waits_until = now + 0.2
                 if self._rnd.random() < 0.7:
                     self._number += 1  # else it is the same request again
-                self._locks.acquire(self, f"{self.name}-session:{self._number}", now)
+                self._asked += 1
+                self._locks.acquire(self, self._request(), now, self._asked)
         elif self._rnd.random() < 0.005:
             self._silent = True  # it believes on until its time is over
         elif self._rnd.random() < 0.01:
-            self.lease, self._waits_until = None, 0.0
             self._number += 1
-            self._locks.release(self, lease.token, f"{self.name}-session:{self._number}")
+            self._locks.release(self, lease.token, self._request())
+            self._begin_anew()
         elif not self._silent and now >= max(lease.due, self._waits_until):
             self._waits_until = now + 0.3
             self._locks.renew(self, lease, now)
 
-    def got(self, token: int, sent: float) -> None:
+    def _request(self) -> str:
+        return f"{self.name}-{self._hold}:{self._number}"
+
+    def _begin_anew(self) -> None:
+        self.lease, self._silent, self._waits_until = None, False, 0.0
+        self._asked += 1
+        self._hold += 1
+        self._number = 0
+
+    def got(self, token: int, sent: float, asked: int) -> None:
+        if asked != self._asked:
+            return
         sent = sent if self._locks.rules.from_sent else self.clock()
         lease = Lease(self.lock, self.name, token, TTL, sent=sent, clock=self.clock)
         if self.lease is None and lease.held:
@@ -135,22 +152,26 @@ class Holder:
 
 
 class Locks:
-    def __init__(self, world: World, rules: Rules | None = None, holders: int = 3) -> None:
-        """`holders` of each lock."""
+    def __init__(self, world: World, rules: Rules | None = None, holders: int = 3, *, pauses: bool = False) -> None:
+        """`holders` of each lock. `pauses`: leaders stand still so often that others replace them behind their backs."""
         self.world = world
         self.rules = rules or Rules()
         self.over = False
+        self._pauses = pauses
         self._granted: dict[str, tuple[int, str]] = {}  # by lock: the largest token that anybody was told, and whom
         self._requests = 0
         rnd, drift = world.rnd, self.rules.drift
-        self._keepers = {name: Keeper(machine, rnd.uniform(1 - drift, 1 + drift), self.rules) for name, machine in world.machines.items()}
-        self._holders = [Holder(self, f"{lock}{i}", lock, rnd.uniform(1 - drift, 1 + drift)) for lock in NAMES for i in range(holders)]
+        rates = (1 - drift, 1 + drift)
+        self._keepers = {name: Keeper(machine, rnd.choice(rates), self.rules) for name, machine in world.machines.items()}
+        self._holders = [Holder(self, f"{lock}{i}", lock, rnd.choice(rates)) for lock in NAMES for i in range(holders)]
 
     def begin(self) -> None:
         self.world.after(0.5, self._round)
         for holder in self._holders:
             self.world.after(self.world.rnd.uniform(1.0, 2.0), holder.act)
         self.world.epilogue.append(self._end)
+        if self._pauses:
+            self.world.after(2.0, self._pause)
 
     def begins(self, holder: Holder, token: int) -> None:
         """`holder` has reason to believe that it holds its lock."""
@@ -170,6 +191,20 @@ class Locks:
         self.world.until(self.world.now + TTL / (1 - self.rules.drift) + 1.0)  # there is a leader, which looks twenty times a second
         if any(keeper.locks for keeper in self._keepers.values() if keeper.machine.leads):
             raise Violation("a lock outlives its term")
+
+    def _pause(self) -> None:
+        if self.world.faulty:
+            for keeper in self._keepers.values():
+                if keeper.machine.leads and keeper.machine.responsive:
+                    seconds = self.world.rnd.uniform(0.9, 1.6)
+                    keeper.stands_until = keeper.machine.paused_until = self.world.now + seconds
+                    self.world.after(seconds, partial(self._go_on, keeper))  # before it ticks, and learns that it leads no more
+            self.world.after(self.world.rnd.uniform(1.5, 3.0), self._pause)
+
+    def _go_on(self, keeper: Keeper) -> None:
+        waiting, keeper.waiting = keeper.waiting, []
+        for arrive in waiting:
+            arrive()
 
     # --- leaders
 
@@ -191,7 +226,7 @@ class Locks:
 
     # --- calls
 
-    def acquire(self, holder: Holder, id: str, sent: float) -> None:
+    def acquire(self, holder: Holder, id: str, sent: float, asked: int) -> None:
         command = AcquireLock(name=holder.lock, holder=holder.name, ttl=TTL)
 
         def arrived(keeper: Keeper) -> None:
@@ -202,7 +237,7 @@ class Locks:
         def applied(keeper: Keeper, outcome: Receipt | HyperMeshError) -> None:
             match decode_result(outcome.result) if isinstance(outcome, Receipt) else None:
                 case Applied(token=token) if keeper.lead() and keeper.renew(holder.lock, token):
-                    self._later(lambda: holder.got(token, sent))
+                    self._later(lambda: holder.got(token, sent, asked))
 
         self._call(arrived)
 
@@ -236,7 +271,9 @@ class Locks:
         keeper = self.world.rnd.choice(leading if leading and self.world.rnd.random() < 0.9 else keepers)
 
         def arrive() -> None:
-            if not keeper.machine.responsive:
+            if self.world.now < keeper.stands_until:
+                keeper.waiting.append(arrive)
+            elif not keeper.machine.responsive:
                 self.world.after(keeper.machine.paused_until - self.world.now, arrive)  # before or after all else that waited
             elif keeper.lead():
                 arrived(keeper)

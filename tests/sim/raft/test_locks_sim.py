@@ -22,13 +22,14 @@ PLAN = Plan(seconds=20.0, faults=1.0, client_pauses=(0.2, 0.5), limits=LIMITS, c
 PLANS = {
     "three": (PLAN, 8),
     "five": (Plan(voters=5, seconds=20.0, faults=1.0, client_pauses=(0.2, 0.5), limits=LIMITS, clients=1, inside=False), 4),
+    "pauses": (Plan(seconds=20.0, faults=0.2, client_pauses=(0.2, 0.5), limits=LIMITS, clients=1, inside=False), 6),
     "members": (Plan(spares=2, seconds=20.0, faults=1.0, client_pauses=(0.2, 0.5), limits=LIMITS, clients=1, inside=False), 4),
 }
 
 
-def run(seed: int, plan: Plan, rules: Rules | None = None) -> World:
+def run(seed: int, plan: Plan, rules: Rules | None = None, *, pauses: bool = False) -> World:
     world = World(seed, plan)
-    Locks(world, rules).begin()
+    Locks(world, rules, pauses=pauses).begin()
     return world.run()
 
 
@@ -38,16 +39,16 @@ def test_nobody_believes_what_another_believes(name: str) -> None:
     seen: Counter[str] = Counter()
     for seed in range(int(os.environ.get("HYPERMESH_SIM_SEEDS", seeds))):
         try:
-            seen.update(run(seed, plan).seen)
+            seen.update(run(seed, plan, pauses=name == "pauses").seen)
         except Violation as violation:
             pytest.fail(f"seed {seed}: {violation}")
     assert min(seen[kind] for kind in ("lease", "lease lost", "renewed", "end proposed", "renewal refused")) > 0, seen
 
 
-def broken(rules: Rules, seeds: Iterable[int]) -> str:
+def broken(rules: Rules, seeds: Iterable[int], *, pauses: bool = False) -> str:
     for seed in seeds:
         try:
-            run(seed, PLAN, rules)
+            run(seed, PLANS["pauses"][0] if pauses else PLAN, rules, pauses=pauses)
         except Violation as violation:
             return str(violation)
     return "nothing"
@@ -59,7 +60,7 @@ def broken(rules: Rules, seeds: Iterable[int]) -> str:
     ids=["confirms", "rearms", "dooms", "from_sent"],
 )
 def test_without_this_rule_there_are_two(rules: Rules) -> None:
-    assert broken(rules, range(100)) == "two holders of a lock"
+    assert broken(rules, range(100), pauses=not rules.confirms) == "two holders of a lock"
 
 
 def test_without_a_margin_clocks_of_other_rates_make_two(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from hmcore.records import Lock
 
 
 class AcquireRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`holder` must be the caller's alone: whoever holds the lock under this name already is told its token again. `ttl`: seconds that the
-    lock outlives its last renewal. `note`: what it is held for, for people. `id`: of the request, the same for all its retries."""
+    """`holder` must be the caller's alone: whoever holds the lock under this name already gets a new token, and the one before is void.
+    `ttl`: seconds that the lock outlives its last renewal. `note`: what it is held for, for people. `id`: of the request, the same for
+    all its retries."""
 
     id: str
     name: str

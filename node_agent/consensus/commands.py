@@ -113,7 +113,7 @@ class DeleteKey(msgspec.Struct, frozen=True, kw_only=True, tag="delete-key"):
 
 
 class AcquireLock(msgspec.Struct, frozen=True, kw_only=True, tag="acquire-lock"):
-    """Refused while another holds it. `ttl` in seconds. Its holder is told its token again."""
+    """Refused while another holds it. `ttl` in seconds. Its holder gets a new token, and the one before is worth nothing any more."""
 
     name: str
     holder: str

@@ -19,9 +19,8 @@ def acquire_lock(draft: Draft, command: AcquireLock, entry: Entry) -> Result:
     held: Lock | None = draft.table("locks").get(command.name)
     if held is not None and held.holder != command.holder:
         return Refused(f"{command.name} is held by {held.holder}{f' ({held.note})' if held.note else ''}")
-    if held is not None:
-        return Applied(changed=False, token=held.token)
-    if len(draft.table("locks")) >= MAX_LOCKS:
+    # Whoever has it already is given a new token: a release or an end of the old one that is still on its way must not meet this one.
+    if held is None and len(draft.table("locks")) >= MAX_LOCKS:
         return Refused(f"there are {MAX_LOCKS} locks already")
     token = draft.state.tokens + 1
     draft.replace(tokens=token)

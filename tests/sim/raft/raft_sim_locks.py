@@ -7,7 +7,7 @@ the other. Calls to nodes, and answers, take their time, get lost, and wait for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +22,8 @@ from node_agent.orchestration.leases import Leases
 
 TTL = 1.5
 NAMES = ("deploy", "shop")
+IMPATIENT = (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 2.0)
+PATIENT = (0.2, 3.0)
 SLOWEST = 4.0  # seconds that a call, or its answer, takes
 
 
@@ -31,7 +33,6 @@ class Rules:
 
     confirms: bool = True  # a renewal counts once a majority has confirmed, after it came, that the leader leads
     rearms: bool = True  # a new leader gives all locks a full term
-    dooms: bool = True  # what was proposed to end is not renewed any more
     from_sent: bool = True  # a holder counts from when it sent
     drift: float = 0.05  # clocks run up to so much too fast or too slow
 
@@ -76,8 +77,6 @@ class Keeper:
         return True
 
     def renew(self, name: str, token: int) -> bool:
-        if not self.rules.dooms:
-            self.leases._ended.discard((name, token))
         return self.leases.renew(self.locks, name, token, self.now) is None
 
 
@@ -88,6 +87,7 @@ class Holder:
         self.name = name
         self.lock = lock
         self.lease: Lease | None = None
+        self.giver: Keeper | None = None
         self._locks = locks
         self._rnd = locks.world.rnd
         self._rate = rate
@@ -116,7 +116,7 @@ class Holder:
             self._begin_anew()
         elif lease is None:
             if now >= self._waits_until:
-                self._waits_until = now + 0.2
+                self._waits_until = now + self._rnd.choice(self._locks.patience)
                 if self._rnd.random() < 0.7:
                     self._number += 1  # else it is the same request again
                 self._asked += 1
@@ -140,23 +140,31 @@ class Holder:
         self._hold += 1
         self._number = 0
 
-    def got(self, token: int, sent: float, asked: int) -> None:
+    def refused(self, asked: int) -> None:
+        if asked == self._asked and self.lease is None:
+            self._waits_until = self.clock() + 0.1
+
+    def got(self, token: int, sent: float, asked: int, keeper: Keeper) -> None:
         if asked != self._asked:
             return
         sent = sent if self._locks.rules.from_sent else self.clock()
         lease = Lease(self.lock, self.name, token, TTL, sent=sent, clock=self.clock)
         if self.lease is None and lease.held:
             self._locks.begins(self, token)
-            self.lease = lease
+            self.lease, self.giver = lease, keeper
             self._waits_until = 0.0
 
 
 class Locks:
-    def __init__(self, world: World, rules: Rules | None = None, holders: int = 3, *, pauses: bool = False) -> None:
-        """`holders` of each lock. `pauses`: leaders stand still so often that others replace them behind their backs."""
+    def __init__(
+        self, world: World, rules: Rules | None = None, holders: int = 3, *, pauses: bool = False, patience: Sequence[float] = IMPATIENT
+    ) -> None:
+        """`holders` of each lock. `patience`: seconds that one may wait for an answer before it asks somebody else. `pauses`: leaders stand still so often that others replace them behind their backs, and holders renew
+        only where they were given the lock: whoever renews elsewhere, too, makes good what a deposed leader promised."""
         self.world = world
         self.rules = rules or Rules()
         self.over = False
+        self.patience = patience
         self._pauses = pauses
         self._granted: dict[str, tuple[int, str]] = {}  # by lock: the largest token that anybody was told, and whom
         self._requests = 0
@@ -233,11 +241,15 @@ class Locks:
             other = keeper.locks.get(holder.lock)
             if other is None or other.holder == holder.name:
                 self._propose(keeper.machine, command, id, lambda outcome: applied(keeper, outcome))
+            else:
+                self._later(lambda: holder.refused(asked))
 
         def applied(keeper: Keeper, outcome: Receipt | HyperMeshError) -> None:
             match decode_result(outcome.result) if isinstance(outcome, Receipt) else None:
                 case Applied(token=token) if keeper.lead() and keeper.renew(holder.lock, token):
-                    self._later(lambda: holder.got(token, sent, asked))
+                    self._later(lambda: holder.got(token, sent, asked, keeper))
+                case _:
+                    self._later(lambda: holder.refused(asked))
 
         self._call(arrived)
 
@@ -258,17 +270,17 @@ class Locks:
                 self.world.seen["renewal refused"] += 1
                 self._later(lambda: lease.lose("refused"))
 
-        self._call(arrived)
+        self._call(arrived, holder.giver if self._pauses else None)
 
     def release(self, holder: Holder, token: int, id: str) -> None:
         command = ReleaseLock(name=holder.lock, token=token)
         self._call(lambda keeper: self._propose(keeper.machine, command, id, lambda outcome: None))
 
-    def _call(self, arrived: Callable[[Keeper], None]) -> None:
-        """Somebody who says that it leads is asked, mostly."""
+    def _call(self, arrived: Callable[[Keeper], None], chosen: Keeper | None = None) -> None:
+        """Somebody who says that it leads is asked, mostly; or the one that was chosen."""
         keepers = list(self._keepers.values())
         leading = [keeper for keeper in keepers if keeper.machine.leads]
-        keeper = self.world.rnd.choice(leading if leading and self.world.rnd.random() < 0.9 else keepers)
+        keeper = chosen or self.world.rnd.choice(leading if leading and self.world.rnd.random() < 0.9 else keepers)
 
         def arrive() -> None:
             if self.world.now < keeper.stands_until:

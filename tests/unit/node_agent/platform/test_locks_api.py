@@ -112,13 +112,17 @@ async def test_when_it_is_free_the_next_has_a_larger_token_and_the_former_holder
     assert not again.changed  # it is bob's now
 
 
-async def test_its_holder_is_told_the_token_again_and_has_a_full_term():
+async def test_its_holder_gets_a_new_token_and_a_full_term_and_what_was_on_its_way_of_the_old_one_does_nothing():
     bed = Bed()
     await bed.acquire("node2", NODE2, name="shop")
     bed.now = 20.0
-    assert (await bed.acquire("node2", NODE2, name="shop", id="session-9:1")).token == 1
+    assert (await bed.acquire("node2", NODE2, name="shop", id="session-9:1")).token == 2
+    assert (await bed.acquire("node2", NODE2, name="shop", id="session-9:1")).token == 2  # the same request
+    late = await bed.locks.release(ReleaseRequest(id="session-1:2", name="shop", token=1), NODE2)
+    assert not late.changed
+    bed.log.put(encode(ExpireLock(name="shop", token=1)), "late end")
     reply = await bed.locks.list(LocksRequest())
-    assert [(held.lock.name, held.expires_in) for held in reply.locks] == [("shop", 30.0)]
+    assert [(held.lock.name, held.lock.token, held.expires_in) for held in reply.locks] == [("shop", 2, 30.0)]
     assert reply.leader
 
 

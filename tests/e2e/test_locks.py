@@ -88,7 +88,8 @@ def test_of_two_deploys_at_once_the_second_is_told_who_is_at_work_or_waits(
     assert "nothing was changed" in done.stderr
     waited = cluster.hmctl("-i", other, "deploy", "--yes", "--lock-wait", "120", env=elsewhere, timeout=240)
     assert f"{held['holder']} is changing this cluster" in waited.stderr
-    assert first.wait(60) == 0, first.communicate()
+    said = first.communicate(timeout=60)
+    assert first.returncode == 0, said
     assert "interval: 7" in cluster.inside("node1", "cat", "/etc/hypermesh/agent.yaml")
     assert locks(cluster) == []
 

@@ -159,8 +159,11 @@ class Locks:
     def __init__(
         self, world: World, rules: Rules | None = None, holders: int = 3, *, pauses: bool = False, patience: Sequence[float] = IMPATIENT
     ) -> None:
-        """`holders` of each lock. `patience`: seconds that one may wait for an answer before it asks somebody else. `pauses`: leaders stand still so often that others replace them behind their backs, and holders renew
-        only where they were given the lock: whoever renews elsewhere, too, makes good what a deposed leader promised."""
+        """`holders` of each lock. `patience`: seconds that one may wait for an answer before it asks somebody else.
+
+        `pauses`: leaders stand still so often that others replace them behind their backs, and holders renew only where they were given
+        the lock: whoever renews elsewhere, too, makes good what a deposed leader promised.
+        """
         self.world = world
         self.rules = rules or Rules()
         self.over = False

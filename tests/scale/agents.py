@@ -135,6 +135,8 @@ class World:
                 applied_index=self.index,
                 voters=voters,
                 reachable_voters=[name for name in voters if name in self.agents] if role == "leader" else [],
+                level=FEATURE_LEVEL if self.formed else 0,
+                knows=FEATURE_LEVEL,
             ),
             formed=self.formed is not None,
             members=self.members() if members else [],

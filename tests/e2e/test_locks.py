@@ -23,7 +23,7 @@ from hmctl.state import OperatorStore
 
 async def main():
     inventory, _ = load_inventory(sys.argv[1], {"HOME": "/root"})
-    async with lock(inventory, OperatorStore.open(inventory.id), "nightly", ttl=9.0, note="a test") as lease:
+    async with lock(inventory, OperatorStore.open(inventory.id), "nightly", ttl=9.0, note="a test", wait=20.0) as lease:
         while not sys.stdin.closed:
             print(lease.token, "held" if lease.held else f"lost: {lease.why}", flush=True)
             try:

@@ -44,7 +44,8 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """cluster.json. `voters`: who may form the cluster, kept before the first of them is told; None: nobody was ever told."""
+    """cluster.json. `voters`: who may form the cluster, kept before the first of them is told, and later who votes in it, as far as we saw;
+    None: nobody was ever told."""
 
     cluster: str
     bootstrap: str | None = None
@@ -164,6 +165,15 @@ class OperatorStore(msgspec.Struct, frozen=True):
                 self._write_record(msgspec.structs.replace(record, voters=wanted))
             elif record.voters != wanted:
                 raise FormationFailed(f"{other_voters(record.voters)}; nothing was formed", fix=OTHER_VOTERS_FIX)
+
+    def keep_voters(self, voters: Iterable[Place]) -> None:
+        """On disk when it returns: these vote, or may be about to, in the cluster that was formed. For a reset, which must know where the
+        cluster may live on."""
+        wanted = tuple(sorted(voters))
+        with self._writing():
+            record = self._record()
+            if record.formed_at is not None and record.voters != wanted:
+                self._write_record(msgspec.structs.replace(record, voters=wanted))
 
     @property
     def formed_at(self) -> datetime | None:

@@ -10,11 +10,12 @@ import msgspec
 from hmcore import api
 from hmcore.errors import ChangeUnfinished, HyperMeshError, UsageError
 from hmcore.records import Role
-from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, may_fail
+from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest
 from hmctl.actions.agents import Agents
 from hmctl.actions.change import request_id
 from hmctl.actions.leading import LeaderCalls
 from hmctl.actions.voters import RaftView, VoterView, look
+from hmctl.phases.electorate import LEVEL, quorum
 from hmctl.text import listed, plural
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hmctl.client import Access, Via
     from hmctl.phases.runner import Progress
 
-LEVEL = 2  # the feature level from which on the voters can be changed
 WAIT = 2.0  # seconds of one call: after each it is shown how far it is
 SILENT = 5.0  # seconds: the leader hears from each several times a second
 CALL = 15.0  # seconds for a leader to be found and to answer
@@ -107,11 +107,6 @@ def meaning(found: RaftView, node: str, *, add: bool) -> list[str]:
         lines.append(f"{node} is no longer caught up; it has no vote yet")
     lines.append(f"now {quorum(len(found.voters))}; then {quorum(after)}")
     return lines
-
-
-def quorum(voters: int) -> str:
-    """`5 voters: 2 may fail`."""
-    return f"{plural(voters, 'voter')}: {may_fail(voters) or 'none'} may fail"
 
 
 def warning(found: RaftView, node: str, *, add: bool) -> str | None:

@@ -2,6 +2,7 @@
 
     preflight                                  who is there, and can it carry a node? nothing has been changed yet
     build the release, plan, ask               what would change, in words
+    change the voters                          where roles have changed: who is to vote joins first, who is not leaves
     HOST_PHASES                                host by host, side by side
     restart, form, wait until healthy          the cluster as a whole
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
@@ -21,28 +22,31 @@ from hmcore.errors import HyperMeshError, LeaseLost, LevelTooLow
 from hmcore.records import FEATURE_LEVEL
 from hmctl.actions import desired
 from hmctl.actions.claim import Claim
+from hmctl.actions.draft import Draft
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.preflight import Preflight
-from hmctl.actions.report import Report, host_reports, phase_times
+from hmctl.actions.report import Report
 from hmctl.bundle.build import Target as ReleaseTarget
 from hmctl.bundle.store import Release
 from hmctl.live import Progress
 from hmctl.output import Output
-from hmctl.phases import formed, hostlock, level, ownership, rolling, runner
+from hmctl.phases import electorate, formed, hostlock, level, ownership, retire, rolling, runner
 from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
 from hmctl.phases.certificates import IssueCertificates
 from hmctl.phases.configure import WriteConfiguration
-from hmctl.phases.connect import Reached
+from hmctl.phases.connect import Reached, gather_facts
+from hmctl.phases.electorate import Shift
 from hmctl.phases.form import form
 from hmctl.phases.healthy import Verdict, wait_healthy
 from hmctl.phases.packages import InstallPackages
+from hmctl.phases.retire import Retire
+from hmctl.phases.revote import Revote
 from hmctl.phases.runner import Outcome, Timings
-from hmctl.phases.start import StartAgent
+from hmctl.phases.start import StartAgent, restart
 from hmctl.phases.units import InstallUnits
 from hmctl.phases.upload import UploadRelease
-from hmctl.phases.validate import Check
 from hmctl.remote.base import Remote
 from hmctl.render import Renderer
 from hmctl.state import Place
@@ -76,6 +80,7 @@ class Deploy:
     timings: Timings = field(default_factory=Timings)
     renderer: Renderer = field(default_factory=Renderer)
     claim: Claim = field(default_factory=Claim)
+    change: Shift = field(default_factory=Shift)  # of the voters
     begun: bool = False  # whether anything may have been changed: after an interruption, the operator wants to know
 
     def host_phases(self) -> tuple[Phase[Target], ...]:
@@ -88,6 +93,7 @@ class Deploy:
             WriteConfiguration(),
             InstallUnits(),
             SwitchRelease(),
+            Retire(settings.initialization_timeout),
             StartAgent(settings.initialization_timeout),
         )
 
@@ -99,7 +105,7 @@ class Deploy:
             await self.claim.take()  # before looking: what is seen while another is at work would not be true any more
         preflight = Preflight(self.inventory, self.store, self.hosts, self.agents, self.output, self.options, self.timings, self.now)
         reached, checks = await preflight.look(chosen)
-        report = _Draft(self, chosen, reached, checks, began)
+        report = Draft(self.inventory.name, self.options.dry_run, self.timings, chosen, reached, checks, began)
         if ownership.failed(checks):
             return report.finished(
                 error=f"{plural(sum(check.status == 'error' for check in checks), 'problem')} found; nothing was changed"
@@ -115,6 +121,13 @@ class Deploy:
             voters = [host.name for host in self.inventory.control_hosts]
             if short := formed.short(voters, [host.name for host in chosen], known, self.options.limit):
                 return report.finished(error=short.error, fix=short.fix)
+        now = await preflight.electorate(reached) if known.formed else None
+        if now is not None:
+            self.change = electorate.shift(now, [host.name for host in self.inventory.control_hosts], _able(chosen, reached))
+        if known.formed and (unfit := preflight.voters(now, self.change, reached)):
+            report.checks = [*report.checks, *unfit]
+            return report.finished(error="the control nodes cannot be changed so; nothing was changed")
+        report.problems = tuple(f"{name} keeps its vote {until}" for name, until in self.change.keeping.items())
         targets = await self._targets(chosen, reached)
         whole = len(targets) == len(self.inventory.hosts)  # the release of who is left out may be any
         steps = self._plan(targets, known) + level.plan(await preflight.level(chosen, reached) if known.formed and whole else None)
@@ -127,17 +140,25 @@ class Deploy:
             targets = self._with_authority(targets, chosen, reached)
             for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
                 await asyncio.to_thread(release.verify)
+        if now is not None and not self.change.due:
+            self._keep_voters(now.members)
         return await self._apply(targets, reached, report)
 
-    async def _targets(self, chosen: Sequence[Host], reached: Reached) -> list[Target]:
-        """The release for each kind of host, built here if it was not before; then what each host shall look like."""
+    def _keep_voters(self, names: Collection[str]) -> None:
+        self.store.keep_voters(Place(host.name, host.address, host.port) for host in self.inventory.hosts if host.name in names)
+
+    async def _targets(self, chosen: Sequence[Host], reached: Reached, *, also: Collection[str] | None = None) -> list[Target]:
+        """The release for each kind of host, built here if it was not before; then what each host shall look like. `also`: control nodes
+        for the time being, beside those of the inventory: by default those who keep their vote."""
+        inventory = electorate.with_votes(self.inventory, self.change.keeping if also is None else also)
+        chosen = [inventory.host(host.name) for host in chosen]
         kinds = dict.fromkeys(desired.release_target(reached.facts[host.name]) for host in chosen if host.name in reached.facts)
         with self.timings.span("Build release"):
             built = {kind: self.releases.cached(kind) or await self._build(kind) for kind in kinds}
         ca = self.store.ca_certificate() if self.store.has_authority() else None
         bootstrap = self.store.bootstrap() if ca or not self.options.dry_run else "made-when-deployed"
         keys = desired.Keys(ca, bootstrap)
-        return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
+        return desired.targets(inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
 
     async def _build(self, kind: ReleaseTarget) -> Release:
         with self.output.progress() as progress:
@@ -156,13 +177,13 @@ class Deploy:
         return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
 
     def _plan(self, targets: Sequence[Target], known: formed.Known) -> list[Step]:
-        steps = runner.plan(self.host_phases(), targets) + rolling.plan(targets)
+        steps = electorate.steps(self.change) + runner.plan(self.host_phases(), targets) + rolling.plan(_running_on(targets))
         if not known.formed:
             voters = listed([host.name for host in self.inventory.control_hosts])
             steps.append(Step(None, "Form cluster", f"form the cluster {self.inventory.name} ({self.inventory.id}) with {voters}"))
         return steps
 
-    async def _apply(self, targets: list[Target], reached: Reached, report: _Draft) -> Report:
+    async def _apply(self, targets: list[Target], reached: Reached, report: Draft) -> Report:
         """Carries the plan out; with an empty one, only looks whether the cluster is healthy."""
         if report.steps and self.store.formed_at is not None:
             await self.claim.take()
@@ -180,10 +201,13 @@ class Deploy:
                         progress.finish(name, error.message, outcome="failed")
                         report.outcomes[name] = Outcome(error=error)
                     at_once = self.options.at_once
+                    if self.change.due:
+                        targets = await self._revote(targets, reached, agents, progress, report, locks)
+                        free = [target for target in targets if target.name in busy and target.name not in refused]
                     done = await runner.run(
                         self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn, may=may
                     )
-                    report.outcomes |= done
+                    report.add(done)
                     sound = [target for target in targets if target.name not in report.outcomes or not report.outcomes[target.name].error]
                     await self._restart(sound, reached, agents, progress, report, locks)
                 self.claim.check()
@@ -192,12 +216,60 @@ class Deploy:
             return report.finished(
                 error=error.message, fix="see who is at work (hmctl lock status), then run again: it finishes what was begun"
             )
+        except _NotChanged as stopped:
+            return report.finished(error=str(stopped.error), fix=stopped.error.fix)
         finally:
             await agents.close()
 
+    async def _revote(
+        self, targets: list[Target], reached: Reached, agents: Agents, progress: Progress, report: Draft, locks: hostlock.Locks
+    ) -> list[Target]:
+        """Carries out the change of the voters, and then looks again what each host shall look like. Whoever joins is set up and started
+        for that first; its file names all who vote now, or it would not find the cluster. Raises _NotChanged: then no host's file has been
+        changed but of those that were to join, and running again goes on from there."""
+        change, chosen = self.change, [target.host for target in targets]
+        self._keep_voters({*change.before, *change.joining})
+        by_name = {host.name: host for host in self.inventory.hosts}
+        revote = Revote(by_name, change, agents, progress, self.timings, self._patience(), self.claim.check)
+        try:
+            for name in change.leaving:
+                report.check(name)
+            await revote.begin()
+            for name in change.joining:
+                await self._set_up(name, reached, progress, report, locks)
+                await revote.join(name)
+                report.cluster_changes += (f"{name} votes",)
+            for name in change.leaving:
+                await revote.leave(name)
+                report.cluster_changes += (f"{name} is no voter any more",)
+        except LeaseLost:
+            raise
+        except HyperMeshError as error:
+            raise _NotChanged(error) from error
+        self._keep_voters(change.after)
+        joined = [by_name[name] for name in change.joining]
+        await gather_facts(joined, reached, progress, self.timings, at_once=self.options.at_once)
+        return await self._targets(chosen, reached)
+
+    async def _set_up(self, name: str, reached: Reached, progress: Progress, report: Draft, locks: hostlock.Locks) -> None:
+        """Has the agent of a host that is to vote run as a control node."""
+        report.check(name)
+        (target,) = await self._targets([self.inventory.host(name)], reached, also=self.change.before)
+        outcomes = await runner.run(
+            self.host_phases(), [target], reached.remotes, progress, self.timings, at_once=1, turn=locks.turn, may=self.claim.check
+        )
+        report.add(outcomes)
+        report.check(name)
+        if again := rolling.plan([target]):
+            async with locks.turn(target, planned=False):
+                progress.update(name, "restarting the agent")
+                await restart(target, reached.remotes[name], self.inventory.settings.initialization_timeout)
+            report.add({name: Outcome(changes=tuple(step.change for step in again))})
+
     async def _restart(
-        self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: _Draft, locks: hostlock.Locks
+        self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: Draft, locks: hostlock.Locks
     ) -> None:
+        targets = _running_on(targets)
         if not rolling.plan(targets):
             return
         settings = self.inventory.settings
@@ -213,7 +285,7 @@ class Deploy:
         )
         await rolled.run(targets, reached.remotes, agents, progress, report.outcomes, self.timings, workers)
 
-    async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Report:
+    async def _cluster(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: Draft) -> Report:
         """Forms the cluster if it never was, and waits until it is healthy."""
         if not targets:
             return report.finished(error="no host could be brought to what it should be; the reasons stand above")
@@ -240,7 +312,7 @@ class Deploy:
             await self._raise_level(verdict, targets, agents, report)
         return report.finished()
 
-    async def _raise_level(self, verdict: Verdict, targets: Sequence[Target], agents: Agents, report: _Draft) -> None:
+    async def _raise_level(self, verdict: Verdict, targets: Sequence[Target], agents: Agents, report: Draft) -> None:
         """Raises the feature level, if that was planned, or the cluster was formed without one of its nodes."""
         if verdict.level >= FEATURE_LEVEL:
             return
@@ -250,12 +322,12 @@ class Deploy:
             with self.timings.span(level.TITLE):
                 done = await level.raise_level([target.host for target in targets], verdict, agents)
         except HyperMeshError as error:
-            report.problems = (error.message,)
+            report.problems += (error.message,)
             return
         if done.changed:
             report.cluster_changes += (f"raised the feature level to {done.level}",)
 
-    async def _settle(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: _Draft) -> Verdict:
+    async def _settle(self, targets: Sequence[Target], agents: Agents, progress: Progress, report: Draft) -> Verdict:
         """Waits until the cluster is healthy. A host that is so already, and where nothing was done, is not worth a line."""
         worth = {step.host for step in report.steps}
 
@@ -280,45 +352,22 @@ class Deploy:
         return self.inventory.settings.initialization_timeout if self.options.timeout is None else self.options.timeout
 
 
-@dataclass(slots=True)
-class _Draft:
-    """The report while it is being written."""
+class _NotChanged(Exception):
+    """The voters are not as planned: nothing that builds on it may be done."""
 
-    deploy: Deploy
-    chosen: Sequence[Host]
-    reached: Reached
-    checks: Sequence[Check]
-    began: float
-    steps: list[Step] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    cluster_changes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    verdict: Verdict | None = None
+    def __init__(self, error: HyperMeshError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
-    def failed(self, name: str) -> bool:
-        return name in self.outcomes and self.outcomes[name].error is not None
 
-    def finished(self, *, error: str | None = None, fix: str | None = None) -> Report:
-        dry_run, verdict = self.deploy.options.dry_run, self.verdict
-        names = [host.name for host in self.chosen]
-        hosts = host_reports(names, self.steps, self.outcomes, self.reached.lost, dry_run=dry_run)
-        cluster = tuple(step.change for step in self.steps if step.host is None) if dry_run else self.cluster_changes
-        reasons = {**verdict.waiting, **verdict.degraded} if verdict else {}
-        return Report(
-            cluster=self.deploy.inventory.name,
-            dry_run=dry_run,
-            changed=any(host.changes for host in hosts) or bool(cluster),
-            healthy=verdict.healthy and not self.problems if verdict else None,
-            leader=verdict.leader if verdict else None,
-            hosts=hosts,
-            cluster_changes=cluster,
-            checks=tuple(self.checks),
-            problems=(*(f"{name}: {reason}" for name, reason in reasons.items()), *self.problems),
-            error=error,
-            fix=fix,
-            seconds=round(time.monotonic() - self.began, 3),
-            timings=phase_times(self.deploy.timings),
-        )
+def _able(chosen: Sequence[Host], reached: Reached) -> set[str]:
+    """The hosts that can be worked on."""
+    return {host.name for host in chosen if host.name in reached.facts}
+
+
+def _running_on(targets: Sequence[Target]) -> list[Target]:
+    """Without those whose agent is started anew anyway."""
+    return [target for target in targets if not retire.due(target)]
 
 
 def consent(steps: Sequence[Step]) -> str:

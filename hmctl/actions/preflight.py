@@ -13,13 +13,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from hmcore.config.mixtures import meeting
+from hmcore.records import Role
 from hmctl.actions.hosts import Hosts, Options
 from hmctl.actions.refusal import unsafe
 from hmctl.live import Progress
 from hmctl.output import Output
-from hmctl.phases import formed, hostlock, level, ownership, probe
+from hmctl.phases import electorate, formed, hostlock, level, ownership, probe
 from hmctl.phases.agents import Agents
 from hmctl.phases.connect import Reached, reach
+from hmctl.phases.electorate import Electorate, Shift
 from hmctl.phases.healthy import PATIENCE
 from hmctl.phases.runner import Timings
 from hmctl.phases.validate import Check, validate
@@ -88,6 +90,33 @@ class Preflight:
                 return level.in_force(await agents.formation(asked, timeout=PATIENCE))
         finally:
             await agents.close()
+
+    async def electorate(self, reached: Reached) -> Electorate | None:
+        """Who votes, by the leader's word; None where nobody leads, or tells."""
+        asked = [host for host in self.inventory.hosts if self._may_vote(host, reached)]
+        if not asked:
+            return None
+        agents = self.agents(self.store, reached.remotes)
+        try:
+            with self.timings.span("Ask who votes"):
+                return electorate.told(await agents.raft(asked, timeout=PATIENCE))
+        finally:
+            await agents.close()
+
+    def _may_vote(self, host: Host, reached: Reached) -> bool:
+        """Whatever its role shall be: it runs as a control node by its file, or was one when we saw it last."""
+        if host.name in reached.facts:
+            facts = reached.facts[host.name]
+            config = ownership.config_of(facts)
+            return facts.agent.unit.running and (config is None or config.role is Role.CONTROL)
+        return host.role is Role.CONTROL or host.name in {place.name for place in self.store.voters or ()}
+
+    def voters(self, now: Electorate | None, change: Shift, reached: Reached) -> list[Check]:
+        """Why the voters of the formed cluster cannot become the control nodes of the inventory; empty where they can, or are."""
+        places = self.store.voters
+        configs = [ownership.config_of(facts) for facts in reached.facts.values() if facts.agent.journal] if places is None else []
+        names = {place.name for place in places or ()} | {voter.name for config in configs if config for voter in config.voters}
+        return list(electorate.examine(self.inventory, now, change, names))
 
     async def unsafe(self, chosen: Sequence[Host], reached: Reached) -> list[Check]:
         """Settings that agents which run must not meet, as config apply refuses them. Whoever does not run starts with the new ones; and

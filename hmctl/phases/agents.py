@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from hmcore.api import Formation, FormRequest, RaiseReply, RaiseRequest
+from hmcore.api import ChangeReply, Empty, Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import NodeReport, Role
+from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, RaftStatus
 from hmctl.remote.base import Remote
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Agents(Protocol):
     async def form(self, hosts: Sequence[Host], request: FormRequest, *, timeout: float) -> Mapping[str, Formation | HyperMeshError]: ...
     async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]: ...
     async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError: ...
+    async def raft(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, RaftStatus | HyperMeshError]: ...
+    async def configure(self, host: Host, request: ConfigureRequest, *, timeout: float) -> ChangeReply | HyperMeshError: ...
     async def close(self) -> None: ...
 
 
@@ -50,6 +53,12 @@ class LiveAgents:
 
     async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError:
         return (await self._ask([host], lambda client: client.raise_level(request), timeout))[host.name]
+
+    async def raft(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, RaftStatus | HyperMeshError]:
+        return await self._ask(hosts, lambda client: client.call(RAFT, Empty()), timeout)
+
+    async def configure(self, host: Host, request: ConfigureRequest, *, timeout: float) -> ChangeReply | HyperMeshError:
+        return (await self._ask([host], lambda client: client.call(CONFIGURE, request, timeout=timeout), timeout))[host.name]
 
     async def close(self) -> None:
         for name in list(self._clients):

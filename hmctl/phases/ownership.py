@@ -11,6 +11,7 @@ from hmcore.config import yaml12
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.errors import ConfigError, PkiError
 from hmctl.facts.gather import HostFacts
+from hmctl.phases.electorate import NAME, moved
 from hmctl.phases.validate import Check
 from hmctl.state import OTHER_VOTERS_FIX, Place, other_voters
 from hmctl.text import listed
@@ -63,34 +64,31 @@ def _host(inventory: Inventory, owner: Owner, facts: HostFacts, config: AgentCon
         yield Check(name, "cluster", "error", message, f"hmctl reset --limit {name}")
 
 
+def _places(facts: Mapping[str, HostFacts], configs: Mapping[str, AgentConfig | None]) -> list[Place]:
+    """Where the control nodes are by the files of those that hold a log: what an operator knows who keeps no record."""
+    found = [config for name, config in configs.items() if config is not None and facts[name].agent.journal]
+    return [Place(voter.name, voter.address, voter.port) for config in found for voter in config.voters]
+
+
 def _voters(
     inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts], configs: Mapping[str, AgentConfig | None]
 ) -> Iterator[Check]:
-    """The control nodes change only through the cluster's log: another list in a file would give it two majorities.
-
-    That holds from the moment when the first of them was asked to form it: whether they did may be more than we heard.
+    """While the cluster is being formed its control nodes are settled: another list would give it two majorities, from the moment when the
+    first of them was asked on; whether they did form it may be more than we heard. Afterwards they change through its log
+    (electorate.py), but for where they are.
     """
+    if owner.formed:
+        yield from moved(inventory, _places(facts, configs) if owner.voters is None else owner.voters)
+        return
     wanted = {(host.name, host.address, host.port) for host in inventory.control_hosts}
-    if owner.voters is not None:  # a host's file may be older, from before anybody was asked
-        if wanted != {(voter.name, voter.address, voter.port) for voter in owner.voters}:
-            yield Check(None, "control nodes", "error", other_voters(owner.voters), OTHER_VOTERS_FIX)
-        return
-    if not owner.formed:
-        return
-    for name, known in facts.items():
-        config = configs[name]
-        if config is not None and known.agent.journal:
-            present = {(voter.name, voter.address, voter.port) for voter in config.voters}
-            if present != wanted:
-                were = listed(sorted(f"{voter} ({address}:{port})" for voter, address, port in present))
-                message = f"the cluster was formed with the control nodes {were}; deploy cannot change them"
-                yield Check(None, "control nodes", "error", message, "list these as role: control, and others as role: worker")
-                return
+    # a host's file may be older, from before anybody was asked
+    if owner.voters is not None and wanted != {(voter.name, voter.address, voter.port) for voter in owner.voters}:
+        yield Check(None, NAME, "error", other_voters(owner.voters), OTHER_VOTERS_FIX)
 
 
 def _lost(inventory: Inventory, owner: Owner, facts: Mapping[str, HostFacts]) -> Iterator[Check]:
     """A formed cluster of which nothing is left: nodes without a journal would wait for it for ever."""
-    control = [host.name for host in inventory.control_hosts]
+    control = sorted({host.name for host in inventory.control_hosts} | {place.name for place in owner.voters or ()})
     if owner.formed and control and all(name in facts and not facts[name].agent.journal for name in control):
         message = f"the cluster was formed before, but none of its control nodes holds its state any more ({listed(control)})"
         yield Check(None, "cluster", "error", message, "if that is so on purpose, hmctl reset; the next deploy then forms it anew")

@@ -28,6 +28,16 @@ ASIDE = Script(
 VOTING = ("leader", "follower")
 
 
+async def set_aside(name: str, remote: Remote) -> str | None:
+    """Stops the agent and moves its log away, on the same disk; where it is now, None if there was none. Raises HyperMeshError."""
+    try:
+        said = await check(remote, ASIDE.argv(layout.UNIT, layout.JOURNAL), timeout=_TIMEOUT)
+    except CommandFailed as error:
+        reason = (error.stderr.strip().splitlines() or [error.message])[-1]
+        raise HyperMeshError(f"{layout.JOURNAL} cannot be set aside: {reason}", host=name, fix=f"hmctl logs {name}") from None
+    return said.decode(errors="replace").strip() or None
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """The voters, and which of the others are well: they follow or lead the same leader. `leader` may be the node itself."""
@@ -110,14 +120,7 @@ class SetAside:
         )
 
     async def run(self, target: Known, remote: Remote, say: Say) -> str | None:
-        try:
-            said = await check(remote, ASIDE.argv(layout.UNIT, layout.JOURNAL), timeout=_TIMEOUT)
-        except CommandFailed as error:
-            reason = (error.stderr.strip().splitlines() or [error.message])[-1]
-            raise HyperMeshError(
-                f"{layout.JOURNAL} cannot be set aside: {reason}", host=target.name, fix=f"hmctl logs {target.name}"
-            ) from None
-        self.moved = said.decode(errors="replace").strip() or None
+        self.moved = await set_aside(target.name, remote)
         say("starting the agent")
         await restart(target, remote, self.limit)
         return None

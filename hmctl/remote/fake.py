@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hmcore import pki
 from hmcore.config.agent import parse_agent_config
 from hmcore.errors import Unreachable
+from hmcore.records import Role
 from hmctl import layout
 from hmctl.remote.base import Completed
 
@@ -68,6 +69,9 @@ class Machine:
     root: bool = True
     rejects: bytes | None = None  # an agent whose configuration holds this does not come up
     fails: dict[str, str] = field(default_factory=dict)  # script name -> what it says before it ends with 1
+    running: bytes | None = None  # the configuration that the agent was started with
+    aside: int = 0  # how often its log was set aside
+    before_aside: Callable[[], None] = lambda: None  # may object
     log: list[str] = field(default_factory=list)  # the names of the scripts that took effect
 
     def fingerprint(self) -> str:
@@ -217,10 +221,20 @@ class FakeRemote:
 
     def _hm_start(self, arguments: list[str], stdin: bytes) -> None:
         machine = self.machine
-        machine.active, machine.journal = True, True
+        machine.active, machine.running = True, machine.files[layout.CONFIG]
+        machine.journal |= parse_agent_config(machine.running, layout.CONFIG).role is Role.CONTROL
         machine.starts += 1
         machine.started = {path: hashlib.sha256(machine.files[path]).hexdigest() for path in layout.READ_AT_START}
         machine.started_release = machine.current
+
+    def _hm_aside(self, arguments: list[str], stdin: bytes) -> bytes:
+        machine = self.machine
+        machine.active = False
+        if not machine.journal:
+            return b""
+        machine.before_aside()
+        machine.journal, machine.aside = False, machine.aside + 1
+        return f"{layout.JOURNAL}.aside-{machine.aside}\n".encode()
 
     def _systemctl(self, arguments: list[str], stdin: bytes) -> None:
         if "daemon-reload" in arguments:
@@ -234,7 +248,7 @@ class FakeRemote:
         machine.releases.clear()
         machine.started.clear()
         machine.partial = machine.journal = machine.active = machine.enabled = machine.stale = False
-        machine.current = machine.key = machine.started_release = None
+        machine.current = machine.key = machine.started_release = machine.running = None
 
     def _hm_purge(self, arguments: list[str], stdin: bytes) -> None:
         self.machine.packages -= set(arguments)

@@ -35,7 +35,8 @@ class Writing:
     """Made by `writing`. What it is asked, it is asked by the test's thread."""
 
     def __init__(self, cluster: Cluster, prefix: str) -> None:
-        inventory, _ = load_inventory(cluster.inventory, cluster.hmctl.environ)
+        self._inventory, self._environ = cluster.inventory, cluster.hmctl.environ
+        inventory, _ = load_inventory(self._inventory, self._environ)
         store = OperatorStore.open(inventory.id, Path(cluster.hmctl.environ["XDG_DATA_HOME"]) / "hypermesh")
         self._hosts = {host.name: host for host in inventory.hosts}
         self._access = Access.of(store)
@@ -214,11 +215,16 @@ class Writing:
         verdict = check(Keys(), self.record.history.operations(), STEPS)
         assert verdict.outcome is Outcome.OK, verdict.explain()
 
+    def _keepers(self) -> list[str]:
+        """Who holds the keys by now: roles may have changed meanwhile."""
+        inventory, _ = load_inventory(self._inventory, self._environ)
+        return [host.name for host in inventory.control_hosts]
+
     async def _same_everywhere(self, reader: Writer, within: float = 20.0) -> dict[str, tuple[bytes, int, int]]:
         """What all nodes hold at the same log index: it must be the same. All of it is asked again while something is still applied."""
         deadline = time.monotonic() + within
         while True:
-            told = {node: await reader.keys(node, f"{self.record.prefix}/") for node in self._hosts}
+            told = {node: await reader.keys(node, f"{self.record.prefix}/") for node in self._keepers()}
             if len(set.union(*(indexes for indexes, _ in told.values()))) == 1:
                 break
             assert time.monotonic() < deadline, f"the nodes do not come to the same log index: { {n: i for n, (i, _) in told.items()} }"

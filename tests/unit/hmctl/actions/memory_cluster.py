@@ -12,11 +12,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from hmcore.api import Formation, FormRequest, RaiseReply, RaiseRequest
+from hmcore.api import ChangeReply, Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
-from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NotLeader, PeerUnreachable, Unreachable
+from hmcore.errors import (
+    ChangeUnfinished,
+    HyperMeshError,
+    InvalidRequest,
+    LevelTooLow,
+    NoQuorum,
+    NotLeader,
+    PeerUnreachable,
+    Unreachable,
+)
 from hmcore.records import FEATURE_LEVEL, ComponentReport, ComponentState, Node, NodeReport, RaftReport, Role
+from hmcore.voters import ConfigureRequest, RaftStatus
 from hmctl import layout
 from hmctl.actions.claim import Claim
 from hmctl.actions.deploy import Deploy
@@ -53,7 +63,12 @@ class World:
 
     machines: dict[str, Machine]
     formed: str | None = None  # the bootstrap id that the cluster was formed with
-    founders: tuple[str, ...] = ()  # whose votes count in it
+    founders: tuple[str, ...] = ()  # whose votes counted then
+    electorate: tuple[str, ...] = ()  # whose votes count now
+    learner: str = ""
+    yielded: str = ""  # who led, and has handed over
+    fewest: int = 99  # voters that there ever were
+    answers_left: int | None = None  # of questions about the voters; then hmctl is killed
     permitted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # who was told to form, and with whom
     forms: int = 0
     dies: bool = False  # hmctl is killed once it has sent `form`
@@ -61,6 +76,21 @@ class World:
     strange: set[str] = field(default_factory=set)  # hosts whose SSH key nobody knows
     level: int = FEATURE_LEVEL
     holding_back: str = ""  # the node that runs a release which knows no higher level
+
+    def __post_init__(self) -> None:
+        for machine in self.machines.values():
+            machine.before_aside = lambda name=machine.name: self.must_not_vote(name)  # type: ignore[misc]
+
+    def must_not_vote(self, name: str) -> None:
+        assert name not in self.electorate, f"{name} loses its memory, and votes"
+
+    def control(self, name: str) -> bool:
+        """Whether its agent runs as a control node."""
+        running = self.machines[name].running
+        return self.alive(name) and running is not None and config(running).role is Role.CONTROL
+
+    def votes(self, name: str) -> bool:
+        return name in self.electorate and self.control(name) and self.machines[name].journal
 
     def alive(self, name: str) -> bool:
         return name not in self.down and self.machines[name].active
@@ -87,11 +117,13 @@ class World:
             if len(agreed) > len(founders) // 2:
                 bootstrap = self.bootstrap(agreed[0])
                 assert (self.formed, self.founders) in ((None, ()), (bootstrap, founders)), "two clusters"
+                if self.formed is None:
+                    self.electorate = founders
                 self.formed, self.founders = bootstrap, founders
 
     def leader(self) -> str | None:
-        voting = [name for name in self.founders if self.alive(name)]
-        return voting[0] if len(voting) > len(self.founders) // 2 else None
+        voting = sorted((name for name in self.electorate if self.votes(name)), key=lambda name: name == self.yielded)
+        return voting[0] if len(voting) > len(self.electorate) // 2 else None
 
 
 class MemoryAgents:
@@ -126,6 +158,67 @@ class MemoryAgents:
         before, world.level = world.level, FEATURE_LEVEL
         return RaiseReply(index=9, level=world.level, changed=before != world.level)
 
+    def _spend(self) -> None:
+        world = self.world
+        if world.answers_left == 0:
+            raise asyncio.CancelledError
+        if world.answers_left is not None:
+            world.answers_left -= 1
+
+    async def raft(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, RaftStatus | HyperMeshError]:
+        self._spend()
+        return {host.name: self._ask(host.name, self._status) for host in hosts}
+
+    def _status(self, name: str) -> RaftStatus:
+        world, leader = self.world, self.world.leader()
+        role = "leader" if name == leader else "follower" if world.votes(name) else "outsider" if world.control(name) else "observer"
+        learners = [world.learner] if world.learner else []
+        return RaftStatus(
+            name=name,
+            role=role,
+            index=9,
+            term=3,
+            leader=leader,
+            level=world.level,
+            knows=2,
+            voters=list(world.electorate),
+            learners=learners,
+        )
+
+    async def configure(self, host: Host, request: ConfigureRequest, *, timeout: float) -> ChangeReply | HyperMeshError:
+        answer = self._ask(host.name, lambda name: self._configured(name, request))
+        self._spend()
+        return answer
+
+    def _configured(self, name: str, request: ConfigureRequest) -> ChangeReply | HyperMeshError:
+        world, wanted = self.world, request.add or request.remove
+        if name != world.leader():
+            return NotLeader("does not lead", leader=world.leader(), host=name)
+        if (wanted in world.electorate) == bool(request.add) and world.learner != wanted:
+            return ChangeReply(index=9, changed=False)
+        if request.add:
+            if not world.control(wanted):
+                return InvalidRequest(f"{wanted} is a worker")
+            asked = [voter.name for voter in config(world.machines[wanted].running or b"").voters]
+            if not any(world.votes(other) for other in asked) or world.learner != wanted:
+                world.learner = wanted
+                return ChangeUnfinished(f"{wanted} is not a voter after 2 s: {wanted} is a learner, and holds 1 of 9 log entries")
+            world.learner = ""
+            world.permitted[wanted] = world.founders
+            world.electorate = tuple(sorted((*world.electorate, wanted)))
+            return ChangeReply(index=9, changed=True)
+        if wanted == world.learner:
+            world.learner = ""
+            return ChangeReply(index=9, changed=True)
+        rest = tuple(voter for voter in world.electorate if voter != wanted)
+        if len([voter for voter in rest if world.votes(voter)]) <= len(rest) // 2:
+            return NoQuorum(f"without {wanted}, too few answer")
+        if wanted == name:
+            world.yielded = name
+            return NotLeader("has handed over", leader=world.leader(), host=name)
+        world.electorate, world.fewest = rest, min(world.fewest, len(rest))
+        return ChangeReply(index=9, changed=True)
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -153,6 +246,11 @@ class MemoryAgents:
             level=world.level if formed else 0,
         )
 
+    def _heard(self, name: str) -> str | None:
+        """Who leads, as far as a node is told: one that runs as a control node and has no vote is told nothing."""
+        world = self.world
+        return None if world.control(name) and not world.votes(name) else world.leader()
+
     def _report(self, name: str) -> NodeReport:
         world, machine = self.world, self.world.machines[name]
         components = {part: ComponentReport(state=ComponentState.RUNNING) for part in COMPONENTS}
@@ -167,14 +265,14 @@ class MemoryAgents:
             cluster="hm-abc123defg",
             name=name,
             address=machine.address,
-            role=Role.CONTROL,
+            role=Role.CONTROL if world.control(name) else Role.WORKER,
             release=machine.started_release or "",
             uptime_seconds=1.0,
             health_score=1.0,
             reasons=[],
             containers=0,
             components=components,
-            raft=RaftReport(role="leader" if world.leader() == name else "follower", leader=world.leader(), level=world.level),
+            raft=RaftReport(role=self._status(name).role, leader=self._heard(name), level=world.level),
             formed=world.knows(name),
             members=members,
         )
@@ -272,7 +370,7 @@ class Bed:
         reset = Reset(self.inventory, self.store, hosts, self.output(), chosen, packages, claim=claim or Claim())
         report = await reset.run()
         if not any(machine.journal for machine in self.world.machines.values()):
-            self.world.formed, self.world.founders = None, ()
+            self.world.formed, self.world.founders, self.world.electorate = None, (), ()
         self.world.permitted = {name: told for name, told in self.world.permitted.items() if self.world.machines[name].journal}
         return report
 

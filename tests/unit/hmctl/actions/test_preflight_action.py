@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 from memory_cluster import Bed, killed, make, no_probe
 
@@ -82,21 +81,6 @@ async def test_a_host_of_another_cluster_is_refused(tmp_path: Path) -> None:
     report = await bed.deploy()
     assert [check.host for check in report.checks if check.status == "error"] == ["node2"]
     assert "hm-zzzzzzzzzz" in next(check.message for check in report.checks if check.status == "error")
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-async def test_the_control_nodes_of_a_formed_cluster_cannot_be_changed(tmp_path: Path, recorded: bool) -> None:
-    """Not even where only the hosts' own files say which they are."""
-    bed = make(tmp_path, count=4)
-    await bed.deploy()
-    if not recorded:
-        bed.store._write_record(msgspec.structs.replace(bed.store._record(), voters=None))
-    bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, role: control").replace(
-        "10.0.0.3, role: control", "10.0.0.3, role: worker"
-    )
-    report = await bed.deploy()
-    assert report.exit_code(detailed=False) == 1
-    assert any(("cannot be changed" if recorded else "cannot change them") in check.message for check in report.checks)
 
 
 async def test_no_sudo_sets_a_host_aside_with_the_way_to_mend_it(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Roles change in the inventory while writers work: who is to vote joins, who is not leaves, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clusters import AGENT, Cluster
+from writing import WRITERS, writing
+
+RAFT = "/var/lib/hypermesh/raft"
+CONFIG = "/etc/hypermesh/agent.yaml"
+
+
+def give(cluster: Cluster, node: str, role: str) -> None:
+    text = cluster.inventory.read_text()
+    changed = re.sub(rf"(name: {node}, .*role: )\w+", rf"\g<1>{role}", text)
+    assert changed != text
+    cluster.inventory.write_text(changed)
+
+
+def raft(cluster: Cluster) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cluster.run("raft", "ls", "-o", "json").stdout)
+    return found
+
+
+def deployed(cluster: Cluster) -> dict[str, Any]:
+    """Done, healthy, and nothing is left to do."""
+    report: dict[str, Any] = json.loads(cluster.deploy("-o", "json").stdout)
+    assert (report["error"], report["healthy"]) == (None, True)
+    again = cluster.run("deploy", "--dry-run", "--detailed-exitcode", check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    return report
+
+
+@pytest.mark.timeout(600, func_only=True)
+def test_four_hosts_take_turns_at_voting_while_writers_work(new_cluster: Callable[[str, int], Cluster]) -> None:
+    cluster = new_cluster("r", 4)
+    deployed(cluster)
+    first = raft(cluster)
+    assert (first["voters"], first["may_fail"]) == (["node1", "node2", "node3"], 1)
+    assert [node["lag"] is not None for node in first["nodes"]] == [True] * 3
+
+    with writing(cluster, "roles") as work:
+        give(cluster, "node4", "control")
+        report = deployed(cluster)
+        assert report["cluster_changes"] == ["node4 votes"]
+        assert raft(cluster)["voters"] == ["node1", "node2", "node3", "node4"]
+        work.until_acknowledged(20, writers=WRITERS)
+
+        cluster.run("raft", "transfer", "node1", "--yes")
+        cluster.until(lambda document: document["leader"] == "node1", 10, "node1 leads")
+        give(cluster, "node1", "worker")
+        report = deployed(cluster)
+        assert report["cluster_changes"] == ["node1 is no voter any more"]
+        assert report["leader"] in ("node2", "node3", "node4")
+        assert raft(cluster)["voters"] == ["node2", "node3", "node4"]
+        work.until_acknowledged(20, writers=WRITERS)
+    assert cluster.node("node1")["role"] == "worker"
+
+    back_with_its_old_memory(cluster)
+
+
+def back_with_its_old_memory(cluster: Cluster) -> None:
+    """Somebody starts node1 with the role and the directory that it had: it says what it is, and stays out."""
+    aside = cluster.inside("node1", "sh", "-c", f"echo {RAFT}.aside-*").split()
+    assert len(aside) == 1
+    cluster.inside("node1", "sh", "-ec", f"systemctl stop {AGENT}; rm -rf {RAFT}; cp -a {aside[0]} {RAFT}; cp -p {CONFIG} {CONFIG}.kept")
+    cluster.inside("node1", "sed", "-i", "s/^role: worker$/role: control/", CONFIG)
+    try:
+        cluster.inside("node1", "systemctl", "start", AGENT)
+
+        def says(document: dict[str, Any]) -> bool:
+            reasons = next(node["reasons"] for node in document["nodes"] if node["name"] == "node1")
+            return any("node1 was removed from the voters" in reason for reason in reasons)
+
+        cluster.until(says, 30, "node1 says that it was removed")
+        found = raft(cluster)
+        assert (found["voters"], found["learners"]) == (["node2", "node3", "node4"], [])
+        assert found["leader"] != "node1"
+    finally:
+        cluster.inside("node1", "sh", "-ec", f"systemctl stop {AGENT}; mv {CONFIG}.kept {CONFIG}")
+    deployed(cluster)
+    assert cluster.inside("node1", "sh", "-c", f"ls -A {RAFT} 2>/dev/null; true") == ""

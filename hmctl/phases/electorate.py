@@ -51,8 +51,10 @@ def told(answers: Mapping[str, RaftStatus | HyperMeshError]) -> Electorate | Non
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """What is to be done, in this order. `keeping`: who keeps its vote though it is to be a worker, and until when."""
+    """What is to be done, in this order. `before`: who votes now, and who is being caught up. `keeping`: who keeps its vote though it is to
+    be a worker, and until when."""
 
+    voters: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     joining: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ def shift(now: Electorate, control: Sequence[str], able: Collection[str]) -> Shi
     keeping = {name: f"until {listed(late)} can be reached, and votes" for name in going if late}
     keeping |= {name: f"until it can be reached; if it is gone for good: hmctl raft rm {name}" for name in going if name not in able}
     return Shift(
+        voters=now.voters,
         before=now.members,
         joining=tuple(name for name in wanting if name in able),
         leaving=tuple(name for name in going if name not in keeping),
@@ -86,7 +89,7 @@ def shift(now: Electorate, control: Sequence[str], able: Collection[str]) -> Shi
 
 
 def steps(change: Shift) -> list[Step]:
-    found, voters = [], set(change.before)
+    found, voters = [], set(change.voters)
     for name in change.joining:
         voters.add(name)
         found.append(Step(None, TITLE, f"{name} becomes a voter, once it has caught up: {quorum(len(voters))}"))

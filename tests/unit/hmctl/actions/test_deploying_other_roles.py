@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memory_cluster import Bed, config, make, no_probe
 
@@ -233,6 +233,7 @@ def test_cut_short_anywhere_the_next_run_ends_it(control: tuple[str, ...], cuts:
 
 @settings(max_examples=5, deadline=None)
 @given(st.sampled_from([("node2", "node3", "node4"), ("node1",)]), st.integers(0, 8))
+@example(("node2", "node3", "node4"), 4)  # node4 votes, and nobody heard
 def test_killed_between_two_answers_of_the_agents_the_next_run_ends_it(control: tuple[str, ...], after: int) -> None:
     async def scenario(folder: Path) -> None:
         bed = await formed(folder)

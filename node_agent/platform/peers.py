@@ -20,7 +20,12 @@ def peer_addresses(config: AgentConfig, nodes: Mapping[str, Node]) -> dict[str, 
     places = {voter.name: (voter.address, voter.port, Role.CONTROL) for voter in config.voters}
     places |= {node.name: (node.address, node.port, node.role) for node in nodes.values()}
     return {
-        name: PeerAddress(address, port, dials(config.node, config.role.value, name, role.value))
+        name: PeerAddress(
+            address,
+            port,
+            dials(config.node, config.role.value, name, role.value),
+            fallback=role is config.role,  # of two control nodes, one may not know yet that the other is one, and wait for it to dial
+        )
         for name, (address, port, role) in places.items()
         if name != config.node and Role.CONTROL in (role, config.role)
     }

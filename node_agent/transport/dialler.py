@@ -18,6 +18,8 @@ from node_agent.transport.link import Link, PeerAddress
 
 DIAL_TIMEOUT = 2.5  # seconds: QUIC repeats its first packet at 0.2, 0.6 and 1.4 s
 
+OVERDUE = 3.0  # seconds without a connection that the peer should have made: by then an agent has restarted, and has dialled
+
 log = logging.getLogger("hypermesh.transport")
 
 
@@ -57,6 +59,8 @@ class Dialler:
             if link.connection is not None:
                 await link.changed.wait()
                 continue
+            if not address.dial and not await _overdue(link):
+                continue
             if link.attempts:
                 with contextlib.suppress(TimeoutError):
                     limits = self.transport
@@ -87,3 +91,14 @@ class Dialler:
             on_connection=lambda connection: self.on_connection(link, connection),
             high_water=self.transport.high_water_bytes,
         )
+
+
+async def _overdue(link: Link) -> bool:
+    """Whether the peer, whose business it is to dial, has not done so for OVERDUE seconds: it may take us for a worker still."""
+    try:
+        async with asyncio.timeout(OVERDUE):
+            while link.connection is None:
+                await link.changed.wait()
+    except TimeoutError:
+        return link.connection is None
+    return False

@@ -13,11 +13,12 @@ from node_agent.transport.circuit import Circuit
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """Where a node is. `dial`: connecting is our business, not its."""
+    """Where a node is. `dial`: connecting is our business, not its. `fallback`: ours, too, if it does not do so in time."""
 
     host: str
     port: int
     dial: bool
+    fallback: bool = False
 
 
 @dataclass(slots=True)

@@ -218,8 +218,9 @@ class Pool:
             self._links.pop(link.name, None)
 
     def _keep(self, link: Link) -> None:
-        if self._group is not None and link.keeper is None and link.address is not None and link.address.dial:
-            link.keeper = self._group.create_task(self._dialler.keep_connected(link, link.address), name=f"keep {link.name} connected")
+        address = link.address
+        if self._group is not None and link.keeper is None and address is not None and (address.dial or address.fallback):
+            link.keeper = self._group.create_task(self._dialler.keep_connected(link, address), name=f"keep {link.name} connected")
 
     async def _connected(self, link: Link, timeout: float) -> Connection:
         """The peer's connection, waiting for it as long as there is hope."""

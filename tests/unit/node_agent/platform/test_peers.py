@@ -66,3 +66,12 @@ def test_of_two_that_know_each_other_exactly_one_dials(roles):
                 assert (other in peers[one]) == (one in peers[other])
                 if other in peers[one]:
                     assert peers[one][other].dial != peers[other][one].dial
+
+
+def test_a_worker_that_became_a_control_node_reaches_those_that_do_not_know_it_yet():
+    nodes = {"node4": member("node4", Role.WORKER), "node1": member("node1", Role.CONTROL)}
+    theirs, ours = peer_addresses(config("node1"), nodes)["node4"], peer_addresses(config("node4"), {})["node1"]
+    assert not theirs.dial  # a worker dials
+    assert not theirs.fallback
+    assert not ours.dial  # the smaller name dials
+    assert ours.fallback

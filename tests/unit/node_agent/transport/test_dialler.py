@@ -13,7 +13,7 @@ from pool_world import NO_CREDENTIALS, Echo, Net, Node, local
 from hmcore.config.settings import Calls, Transport
 from hmcore.stoq.connection import Connection
 from node_agent.transport.circuit import Circuit
-from node_agent.transport.dialler import DIAL_TIMEOUT, Dialler
+from node_agent.transport.dialler import DIAL_TIMEOUT, OVERDUE, Dialler
 from node_agent.transport.link import Link, PeerAddress
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -94,5 +94,35 @@ def test_while_it_is_connected_nothing_is_dialled(virtual: Run) -> None:
             serving.cancel()
         assert [round(at, 1) for at, *_ in net.dialled] == [0.0, 5.1]  # after the shortest pause: it had held
         assert link.connection is not None
+
+    virtual(scenario())
+
+
+def test_a_peer_that_should_dial_and_does_not_is_dialled_after_a_while(virtual: Run) -> None:
+    """It may take us for a worker, whose business it is, while we take both of us for control nodes."""
+
+    async def scenario() -> None:
+        net, link, address = Net(delay=0.0), link_to("n2"), PeerAddress("net", 2, dial=False, fallback=True)
+        asyncio.get_running_loop().call_later(1.0, link.changed.beat)  # that somebody wants it hurries nobody: two would dial at once
+        await for_a_while(dialler(net).keep_connected(link, address), 3 * OVERDUE)
+        times = [at for at, *_ in net.dialled]
+        assert times[0] == pytest.approx(OVERDUE)
+        assert times[1] >= 2 * OVERDUE
+
+    virtual(scenario())
+
+
+def test_a_peer_that_dials_in_time_is_not_dialled(virtual: Run) -> None:
+    async def scenario() -> None:
+        net, link, address = Net(), link_to("n2"), PeerAddress("net", 2, dial=False, fallback=True)
+        loop = asyncio.get_running_loop()
+
+        def dialled() -> None:
+            link.connection = object()  # type: ignore[assignment]
+            link.changed.beat()
+
+        loop.call_later(OVERDUE / 2, dialled)
+        await for_a_while(dialler(net).keep_connected(link, address), 3 * OVERDUE)
+        assert net.dialled == []
 
     virtual(scenario())

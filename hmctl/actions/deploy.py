@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hmcore.errors import HyperMeshError, LeaseLost, LevelTooLow
 from hmcore.records import FEATURE_LEVEL
-from hmctl.actions import desired
+from hmctl.actions import desired, revoting
 from hmctl.actions.claim import Claim
 from hmctl.actions.draft import Draft
 from hmctl.actions.hosts import Hosts, Options, select
@@ -36,15 +36,14 @@ from hmctl.phases.agents import Agents
 from hmctl.phases.base import Phase, Step, Target
 from hmctl.phases.certificates import IssueCertificates
 from hmctl.phases.configure import WriteConfiguration
-from hmctl.phases.connect import Reached, gather_facts
+from hmctl.phases.connect import Reached
 from hmctl.phases.electorate import Shift
 from hmctl.phases.form import form
 from hmctl.phases.healthy import Verdict, wait_healthy
 from hmctl.phases.packages import InstallPackages
 from hmctl.phases.retire import Retire
-from hmctl.phases.revote import Revote
 from hmctl.phases.runner import Outcome, Timings
-from hmctl.phases.start import StartAgent, restart
+from hmctl.phases.start import StartAgent
 from hmctl.phases.units import InstallUnits
 from hmctl.phases.upload import UploadRelease
 from hmctl.remote.base import Remote
@@ -128,7 +127,7 @@ class Deploy:
             report.checks = [*report.checks, *unfit]
             return report.finished(error="the control nodes cannot be changed so; nothing was changed")
         report.problems = tuple(f"{name} keeps its vote {until}" for name, until in self.change.keeping.items())
-        targets = await self._targets(chosen, reached)
+        targets = await self.targets(chosen, reached)
         whole = len(targets) == len(self.inventory.hosts)  # the release of who is left out may be any
         steps = self._plan(targets, known) + level.plan(await preflight.level(chosen, reached) if known.formed and whole else None)
         report.steps = steps
@@ -141,13 +140,14 @@ class Deploy:
             for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
                 await asyncio.to_thread(release.verify)
         if now is not None and not self.change.due:
-            self._keep_voters(now.members)
+            self.keep_voters(now.members)
         return await self._apply(targets, reached, report)
 
-    def _keep_voters(self, names: Collection[str]) -> None:
+    def keep_voters(self, names: Collection[str]) -> None:
+        """In the operator's record."""
         self.store.keep_voters(Place(host.name, host.address, host.port) for host in self.inventory.hosts if host.name in names)
 
-    async def _targets(self, chosen: Sequence[Host], reached: Reached, *, also: Collection[str] | None = None) -> list[Target]:
+    async def targets(self, chosen: Sequence[Host], reached: Reached, *, also: Collection[str] | None = None) -> list[Target]:
         """The release for each kind of host, built here if it was not before; then what each host shall look like. `also`: control nodes
         for the time being, beside those of the inventory: by default those who keep their vote."""
         inventory = electorate.with_votes(self.inventory, self.change.keeping if also is None else also)
@@ -202,7 +202,7 @@ class Deploy:
                         report.outcomes[name] = Outcome(error=error)
                     at_once = self.options.at_once
                     if self.change.due:
-                        targets = await self._revote(targets, reached, agents, progress, report, locks)
+                        targets = await revoting.change_voters(self, targets, reached, agents, progress, report, locks)
                         free = [target for target in targets if target.name in busy and target.name not in refused]
                     done = await runner.run(
                         self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn, may=may
@@ -216,55 +216,10 @@ class Deploy:
             return report.finished(
                 error=error.message, fix="see who is at work (hmctl lock status), then run again: it finishes what was begun"
             )
-        except _NotChanged as stopped:
+        except revoting.NotChanged as stopped:
             return report.finished(error=str(stopped.error), fix=stopped.error.fix)
         finally:
             await agents.close()
-
-    async def _revote(
-        self, targets: list[Target], reached: Reached, agents: Agents, progress: Progress, report: Draft, locks: hostlock.Locks
-    ) -> list[Target]:
-        """Carries out the change of the voters, and then looks again what each host shall look like. Whoever joins is set up and started
-        for that first; its file names all who vote now, or it would not find the cluster. Raises _NotChanged: then no host's file has been
-        changed but of those that were to join, and running again goes on from there."""
-        change, chosen = self.change, [target.host for target in targets]
-        self._keep_voters({*change.before, *change.joining})
-        by_name = {host.name: host for host in self.inventory.hosts}
-        revote = Revote(by_name, change, agents, progress, self.timings, self._patience(), self.claim.check)
-        try:
-            for name in change.leaving:
-                report.check(name)
-            await revote.begin()
-            for name in change.joining:
-                await self._set_up(name, reached, progress, report, locks)
-                await revote.join(name)
-                report.cluster_changes += (f"{name} votes",)
-            for name in change.leaving:
-                await revote.leave(name)
-                report.cluster_changes += (f"{name} is no voter any more",)
-        except LeaseLost:
-            raise
-        except HyperMeshError as error:
-            raise _NotChanged(error) from error
-        self._keep_voters(change.after)
-        joined = [by_name[name] for name in change.joining]
-        await gather_facts(joined, reached, progress, self.timings, at_once=self.options.at_once)
-        return await self._targets(chosen, reached)
-
-    async def _set_up(self, name: str, reached: Reached, progress: Progress, report: Draft, locks: hostlock.Locks) -> None:
-        """Has the agent of a host that is to vote run as a control node."""
-        report.check(name)
-        (target,) = await self._targets([self.inventory.host(name)], reached, also=self.change.before)
-        outcomes = await runner.run(
-            self.host_phases(), [target], reached.remotes, progress, self.timings, at_once=1, turn=locks.turn, may=self.claim.check
-        )
-        report.add(outcomes)
-        report.check(name)
-        if again := rolling.plan([target]):
-            async with locks.turn(target, planned=False):
-                progress.update(name, "restarting the agent")
-                await restart(target, reached.remotes[name], self.inventory.settings.initialization_timeout)
-            report.add({name: Outcome(changes=tuple(step.change for step in again))})
 
     async def _restart(
         self, targets: Sequence[Target], reached: Reached, agents: Agents, progress: Progress, report: Draft, locks: hostlock.Locks
@@ -278,7 +233,7 @@ class Deploy:
         workers = settings.upgrade.workers_at_once(len(self.inventory.worker_hosts))
         rolled = rolling.RollingRestart(
             settings.initialization_timeout,
-            self._patience(),
+            self.patience(),
             settings.upgrade.soak,
             at_once=self.options.at_once,
             turn=lambda target: locks.turn(target, planned=False),
@@ -307,7 +262,7 @@ class Deploy:
             report.cluster_changes = (f"formed the cluster {self.inventory.name}: {how}",)
         report.verdict = verdict = await self._settle(targets, agents, progress, report)
         if verdict.leader is None:
-            return report.finished(error=f"the cluster has no leader after {self._patience():g} s", fix="hmctl status")
+            return report.finished(error=f"the cluster has no leader after {self.patience():g} s", fix="hmctl status")
         if report.cluster_changes or any(step.phase == level.TITLE for step in report.steps):
             await self._raise_level(verdict, targets, agents, report)
         return report.finished()
@@ -340,7 +295,7 @@ class Deploy:
                     progress.update(target.name, "waiting until it is healthy", detail=reason)
 
         with self.timings.span("Wait until healthy"):
-            verdict = await wait_healthy([target.host for target in targets], agents, timeout=self._patience(), heard=heard)
+            verdict = await wait_healthy([target.host for target in targets], agents, timeout=self.patience(), heard=heard)
         for target in targets:
             if reason := verdict.waiting.get(target.name) or verdict.degraded.get(target.name):
                 progress.finish(target.name, reason, outcome="warning")
@@ -348,16 +303,9 @@ class Deploy:
                 progress.finish(target.name, "healthy")
         return verdict
 
-    def _patience(self) -> float:
+    def patience(self) -> float:
+        """Seconds that the cluster has to be healthy again."""
         return self.inventory.settings.initialization_timeout if self.options.timeout is None else self.options.timeout
-
-
-class _NotChanged(Exception):
-    """The voters are not as planned: nothing that builds on it may be done."""
-
-    def __init__(self, error: HyperMeshError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 def _able(chosen: Sequence[Host], reached: Reached) -> set[str]:

@@ -114,8 +114,12 @@ class Preflight:
     def voters(self, now: Electorate | None, change: Shift, reached: Reached) -> list[Check]:
         """Why the voters of the formed cluster cannot become the control nodes of the inventory; empty where they can, or are."""
         places = self.store.voters
-        configs = [ownership.config_of(facts) for facts in reached.facts.values() if facts.agent.journal] if places is None else []
-        names = {place.name for place in places or ()} | {voter.name for config in configs if config for voter in config.voters}
+        configs = {name: ownership.config_of(facts) for name, facts in reached.facts.items()}
+        names = {place.name for place in places or ()}
+        names |= {name for name, config in configs.items() if config is not None and config.role is Role.CONTROL}
+        if places is None:
+            known = [config for name, config in configs.items() if config is not None and reached.facts[name].agent.journal]
+            names |= {voter.name for config in known for voter in config.voters}
         return list(electorate.examine(self.inventory, now, change, names))
 
     async def unsafe(self, chosen: Sequence[Host], reached: Reached) -> list[Check]:

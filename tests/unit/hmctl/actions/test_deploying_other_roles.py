@@ -163,6 +163,22 @@ async def test_without_a_leader_who_votes_cannot_be_changed(tmp_path: Path, reco
     await settled(bed, "node2", "node3", "node4")
 
 
+async def test_a_record_that_missed_a_change_costs_nobody_its_log_while_nobody_leads(tmp_path: Path) -> None:
+    """Another operator, on another machine, has replaced node1 by node4; this one has the inventory and the record of before."""
+    bed = await formed(tmp_path)
+    before, record = bed.text, bed.store._record()
+    bed.make_control("node2", "node3", "node4")
+    await bed.deploy()
+    bed.text = before
+    bed.store._write_record(record)
+    for machine in bed.world.machines.values():
+        machine.active = False
+    report = await bed.deploy()
+    assert (report.exit_code(detailed=False), report.changed) == (1, False)
+    assert any("they were node1, node2, node3 and node4" in check.message for check in report.checks)
+    assert (bed.world.machines["node4"].aside, bed.world.machines["node4"].journal) == (0, True)
+
+
 async def test_below_the_level_that_knows_such_changes_it_is_refused(tmp_path: Path) -> None:
     bed = await formed(tmp_path)
     bed.world.level = 1

@@ -59,9 +59,25 @@ def test_four_hosts_take_turns_at_voting_while_writers_work(new_cluster: Callabl
         assert report["leader"] in ("node2", "node3", "node4")
         assert raft(cluster)["voters"] == ["node2", "node3", "node4"]
         work.until_acknowledged(20, writers=WRITERS)
+
+        removed_and_added_by_hand(cluster)
     assert cluster.node("node1")["role"] == "worker"
 
     back_with_its_old_memory(cluster)
+
+
+def removed_and_added_by_hand(cluster: Cluster) -> None:
+    """node2 keeps what it holds, and catches up from there."""
+    done = json.loads(cluster.run("raft", "rm", "node2", "--yes", "-o", "json").stdout)
+    assert (done["voters"], done["may_fail"], done["changed"]) == (["node3", "node4"], 0, True)
+    assert next(node["role"] for node in raft(cluster)["nodes"] if node["name"] == "node2") in ("removed", "outsider")
+    refused = cluster.run("raft", "add", "node1", "--yes", check=False)
+    assert refused.returncode == 2
+    assert "node1 is a worker" in refused.stderr
+    done = json.loads(cluster.run("raft", "add", "node2", "--yes", "-o", "json").stdout)
+    assert (done["voters"], done["may_fail"], done["changed"]) == (["node2", "node3", "node4"], 1, True)
+    assert done["seconds"] < 30
+    cluster.until_healthy()
 
 
 def back_with_its_old_memory(cluster: Cluster) -> None:

@@ -7,7 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-FEATURE_LEVEL = 2  # the highest that this release knows (docs/adr/0068; node_agent/consensus/levels.py says what belongs to it)
+FEATURE_LEVEL = (
+    2  # the highest that this release knows (docs/adr/0068; node_agent/consensus/statemachine/levels.py says what belongs to it)
+)
 
 
 class Role(StrEnum):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hmcore.voters import FollowerStatus, RaftStatus
-from node_agent.consensus.levels import TRUSTED
 from node_agent.consensus.member import Member
-from node_agent.consensus.state import state_hash
+from node_agent.consensus.statemachine.levels import TRUSTED
+from node_agent.consensus.statemachine.state import state_hash
 
 
 def inspect(member: Member, now: float) -> RaftStatus:

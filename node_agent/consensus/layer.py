@@ -17,12 +17,12 @@ from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged, StorageFull
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from hmcore.voters import RaftStatus
-from node_agent.consensus import levels, machine, receipts
-from node_agent.consensus.agreement import Claim
-from node_agent.consensus.aside import seconds_since, set_aside
-from node_agent.consensus.commands import Receipt, decode
-from node_agent.consensus.handover import Handed
+from node_agent.consensus.leading.handover import Handed
+from node_agent.consensus.log.aside import seconds_since, set_aside
 from node_agent.consensus.raft import RaftNode
+from node_agent.consensus.statemachine import levels, machine, receipts
+from node_agent.consensus.statemachine.checkpoints import Claim
+from node_agent.consensus.statemachine.commands import Receipt, decode
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
 LOW_DISK_SHARE = 0.05

@@ -10,32 +10,26 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from hmcore.errors import ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, StorageFull
-from node_agent.consensus import levels
-from node_agent.consensus.append_guard import Append
-from node_agent.consensus.barrier import Barrier
-from node_agent.consensus.commands import Proposal, Receipt
-from node_agent.consensus.disk import Disk
-from node_agent.consensus.engine import Engine, Timing
-from node_agent.consensus.enrolment import Enrolment, FormationStatus
-from node_agent.consensus.handover import Follower
-from node_agent.consensus.journal import Journal
-from node_agent.consensus.levels import TRUSTED
-from node_agent.consensus.limits import DEFAULT_LIMITS, MAX_COMMAND, Limits
-from node_agent.consensus.messages import AskStanding, Confirm, Confirmed, Message, NextIndex, TellStanding
+from hmcore.errors import ConsensusError, HyperMeshError, NoQuorum, StorageFull
+from node_agent.consensus.leading.leadership import Leadership
+from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
+from node_agent.consensus.log.disk import Disk
+from node_agent.consensus.log.journal import Journal
+from node_agent.consensus.log.snapshots import SnapshotStore
 from node_agent.consensus.outlook import Figures, Outlook
-from node_agent.consensus.proposals import Done, Proposals
-from node_agent.consensus.reads import Done as ReadDone
-from node_agent.consensus.reconfiguration import LEVEL, HandOver, Step, Wait, Wish
-from node_agent.consensus.reconfigurer import Reconfigurer
-from node_agent.consensus.replica import Replica
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.engine import Engine, Timing
+from node_agent.consensus.protocol.messages import AskStanding, Confirm, Confirmed, Message, NextIndex, TellStanding
+from node_agent.consensus.protocol.transport import Links, RaftTransport
 from node_agent.consensus.rules import ALL, Protections
-from node_agent.consensus.snapshots import SnapshotStore
-from node_agent.consensus.state import State
-from node_agent.consensus.transfer import Told, Transfer
-from node_agent.consensus.transport import Links, RaftTransport
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.replica import Replica
+from node_agent.consensus.statemachine.state import State
 from node_agent.consensus.viewpoint import Viewpoint
-from node_agent.consensus.voters import check, disregarded
+from node_agent.consensus.voters.configured import check, disregarded
+from node_agent.consensus.voters.enrolment import Enrolment, FormationStatus
+from node_agent.consensus.voters.reconfiguration import LEVEL
+from node_agent.consensus.voters.reconfigurer import Reconfigurer
 
 _RETRY = 1.0  # seconds between attempts on a full disk, and between questions about the others' standing
 
@@ -63,7 +57,7 @@ class Member:
         self._configured = tuple(sorted(voters))
         self._timing = timing
         self._clock = clock
-        self._wake = wake
+        self.wake = wake
         self._on_applied = on_applied
         self._limits = limits
         self._disk = disk
@@ -81,21 +75,10 @@ class Member:
             rng=rng,
             acquainted=lambda: self.enrolment.acquainted,
             on_standing=self._on_standing,
-            on_confirmed=lambda voter, number: self._barrier.heard(voter, number),
+            on_confirmed=lambda voter, number: self.leadership.confirmed(voter, number),
             protections=protections,
         )
         self.engine: Engine | None = None
-        self._proposals = Proposals(self._put, max_bytes=limits.batch, in_flight=limits.in_flight)
-        self._barrier = Barrier(
-            name,
-            patience=timing.heartbeat,
-            clock=clock,
-            incarnation=self.transport.incarnation,
-            transmit=self.transport.transmit,
-            propose=self.propose,
-        )
-        self._transfer = Transfer(name, timing=timing, clock=clock, proposals=self._proposals)
-        self._confirms = protections.read_barrier
         self.enrolment = Enrolment(name, self._configured, journal=self.journal, replica=self.replica, transmit=self.transport.transmit)
         self._viewpoint = Viewpoint(
             name,
@@ -106,17 +89,32 @@ class Member:
             clock=clock,
             healthy=lambda: self.failure is None and self.full is None,
         )
-        self._reconfigurer = Reconfigurer(
+        self.leadership = Leadership(
             name,
+            self,
+            viewpoint=self._viewpoint,
             journal=self.journal,
             replica=self.replica,
             transport=self.transport,
+            reconfigurer=Reconfigurer(
+                name,
+                journal=self.journal,
+                replica=self.replica,
+                transport=self.transport,
+                timing=timing,
+                clock=clock,
+                wall_clock=wall_clock,
+                rules=protections,
+            ),
             timing=timing,
             clock=clock,
-            wall_clock=wall_clock,
-            rules=protections,
+            limits=limits,
+            confirms=protections.read_barrier,
         )
-        self._leading: int | None = None  # the term in which we lead
+        self.propose = self.leadership.propose
+        self.barrier = self.leadership.barrier
+        self.transfer = self.leadership.transfer
+        self.change_voters = self.leadership.change_voters
         self._shown: State | None = None
         self._stood: int | None = None  # the term of our latest vote for ourselves
         self._elections = 0
@@ -152,10 +150,7 @@ class Member:
         self.transport.believe()
 
     def close(self) -> None:
-        stopping = NoQuorum(f"{self._name} is stopping")
-        self._transfer.end(stopping)
-        self._barrier.end(stopping)
-        self._proposals.abandon(stopping)
+        self.leadership.end(NoQuorum(f"{self._name} is stopping"))
         self.transport.destroy()
         self.journal.close()
         self._disk.close()
@@ -182,7 +177,7 @@ class Member:
             engine.configure(self.journal.configuration)
         self.engine = self._viewpoint.engine = engine
         self.transport.attach(engine)
-        self._wake()
+        self.wake()
 
     # --- formation and re-seeding
 
@@ -202,7 +197,7 @@ class Member:
         """The cluster exists, though our journal is empty. Found out by asking the other voters; anybody else may tell, too."""
         self.enrolment.reseed()
         self.journal.sync()
-        self._wake()
+        self.wake()
 
     def _on_standing(self, peer: str, message: AskStanding | TellStanding) -> None:
         commit_index = 0 if self.engine is None else max(self.engine.commit_index, self.engine.applied_index)
@@ -222,7 +217,7 @@ class Member:
     def _peer_up(self, peer: str) -> None:
         self.transport.peer_up(peer)
         self.enrolment.ask(peer)
-        self._wake()
+        self.wake()
 
     def peer_down(self, peer: str) -> None:
         self._guarded(lambda: self.transport.peer_down(peer))
@@ -234,7 +229,7 @@ class Member:
     def _receive(self, peer: str, payload: bytes) -> None:
         message = self.transport.receive(peer, payload)
         if message is not None and self._worth_a_tick(message):
-            self._wake()
+            self.wake()
 
     def _worth_a_tick(self, message: Message) -> bool:
         """Not for a heartbeat with nothing in it, nor for its answer: ticks are what an idle node's CPU time goes into."""
@@ -258,8 +253,7 @@ class Member:
         self.journal.sync()  # what a leader counts as its own must be durable
         self.transport.before_tick()
         engine.tick()
-        if self.is_leader and not self._transfer.under_way:
-            self._reconfigurer.promote(engine)
+        self.leadership.promote(engine)
         if self._alone:
             self.journal.sync()  # no send will
 
@@ -280,7 +274,7 @@ class Member:
         if self.full is not None or engine is None:
             return self._retry_at
         deadline = min(engine.heartbeat_deadline, engine.tell_at) if engine.leads else self.transport.wake()
-        deadline = min(deadline, self._barrier.wake(), self._transfer.wake())
+        deadline = min(deadline, self.leadership.due())
         if not engine.leads:
             deadline = min(deadline, max(self._retry_at, self._viewpoint.leader_given_up))
         return min(deadline, self._retry_at) if self.store.postponed else deadline
@@ -293,6 +287,10 @@ class Member:
     def _adrift(self) -> bool:
         """No leader speaks to us: only a question can tell whether we still are of the cluster, and who has joined it since."""
         return self.engine is not None and not self.engine.leads and not self._viewpoint.leader_heard
+
+    def settle(self) -> None:
+        """Draw the consequences of what was begun."""
+        self._guarded(lambda: None)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         if self.failure is not None:
@@ -325,100 +323,11 @@ class Member:
             if self.journal.command_bytes > self._limits.compact_bytes:
                 engine.compact()
             if engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
-                self._wake()  # nobody's answer will
-        leading = engine.term if engine is not None and self.is_leader else None
-        if leading != self._leading:
-            if self._leading is not None:
-                self._viewpoint.ceased_at = self._clock()
-            self._leading = leading
-            lost = self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
-            self._barrier.end(lost)
-            if self._transfer.under_way:
-                self._proposals.lose(lost)  # what waits shall learn who leads next
-            else:
-                self._proposals.abandon(lost)
-        if engine is not None:
-            self._lead_on(engine)
+                self.wake()  # nobody's answer will
+        self.leadership.step(engine, self.failure or self.full)
         if self.replica.state is not self._shown and self.failure is None:
             self._shown = self.replica.state
             self._on_applied(self._shown)
-
-    def _lead_on(self, engine: Engine) -> None:
-        """Go on with reads, and with a transfer of the leadership."""
-        if self._leading is not None:
-            self._barrier.step(engine, self.journal.configuration.voters, self.replica.state.index, late=lambda: self.outlook.no_quorum())
-        fault = self.failure or self.full
-        self._transfer.step(engine, leads=self.is_leader, leader=self.leader, fault=fault, refusal=lambda: self.outlook.refusal())
-
-    # --- reads and the leadership
-
-    def barrier(self, done: ReadDone, *, timeout: float) -> None:
-        """`done` hears the log index of a state that holds every write acknowledged before now, or why this node cannot tell: it does not
-        lead (any more), or too few voters answered within `timeout` seconds."""
-        refusal = None if self.is_leader else self.outlook.refusal()
-        if refusal is not None:
-            done(refusal)
-        elif not self._confirms:
-            done(self.replica.state.index)
-        elif self.replica.state.level < TRUSTED:
-            self._barrier.write(done)
-        else:
-            self._barrier.ask(done, timeout=timeout)
-            self._guarded(lambda: None)
-            self._wake()
-
-    def transfer(self, to: str | None, told: Told, *, timeout: float) -> None:
-        """Hand the leadership to the voter `to`, or to the one that is furthest ahead. `told` hears who leads then, or what went wrong,
-        after `timeout` seconds, or an election timeout, at most: this node goes on leading if it can. Proposals wait meanwhile."""
-        engine = self.engine
-        refusal = None if self.is_leader else self.outlook.refusal()
-        if engine is None or refusal is not None:
-            told(refusal or self.outlook.no_quorum())
-            return
-        since = self._clock() - self._timing.election_min
-        followers = [
-            Follower(voter, engine.match(voter), voter in self.transport.connected and self.transport.heard.get(voter, since) > since)
-            for voter in self.journal.configuration.voters
-            if voter != self._name
-        ]
-        self._transfer.begin(engine.term, followers, to, told, timeout=timeout)
-        self._guarded(lambda: None)
-        self._wake()
-
-    # --- proposals
-
-    def propose(self, proposal: Proposal, done: Done) -> None:
-        """Put a command into the log. `done` hears its receipt once it is applied here, or why it cannot be."""
-        refusal = None if self.is_leader or self._transfer.under_way else self.outlook.refusal()
-        if len(proposal.command) > MAX_COMMAND:
-            refusal = InvalidRequest(f"a command of {len(proposal.command)} bytes is too large; {MAX_COMMAND} are allowed")
-        if refusal is not None:
-            done(refusal)
-            return
-        self._proposals.offer(proposal, done)
-        self._wake()
-
-    def _put(self, batch: bytes, settled: Callable[[list[Receipt] | None], None]) -> None:
-        engine = self.engine
-        if engine is None:
-            raise ConsensusError("the consensus layer is not open")
-        engine.propose(batch, settled)
-
-    def change_voters(self, wish: Wish, *, request_id: str, author: str = "") -> Step:
-        """The next step towards a wish, carried out; to be repeated until it is Done. Handing over, another node leads before long.
-
-        Raises NotLeader, NoQuorum, StorageFull or InvalidRequest.
-        """
-        engine = self.engine
-        if engine is None or not self.is_leader:
-            raise self.outlook.refusal() or NotLeader("the leadership changed", leader=self.leader)
-        if self._transfer.under_way:  # an entry of ours would keep the next leader from being up to date
-            return Wait("the leadership is being handed over")
-        step = self._reconfigurer.carry_out(engine, wish, request_id=request_id, author=author)
-        if isinstance(step, HandOver) and not self._transfer.under_way:
-            self.transfer(None, lambda outcome: None, timeout=self._timing.election_max)  # how it ends shows in the next step
-        self._wake()
-        return step
 
     # --- what others may know
 

@@ -16,21 +16,22 @@ from typing import TypeVar
 from hmcore.errors import CommittedConflict, ConsensusError, HyperMeshError, InvalidRequest, NoQuorum, StorageDamaged
 from hmcore.records import RaftReport
 from hmcore.voters import RaftStatus
-from node_agent.consensus import engine, voterchange
-from node_agent.consensus.agreement import Checkpoints
-from node_agent.consensus.commands import Proposal, Receipt
-from node_agent.consensus.disk import Directory
-from node_agent.consensus.engine import Timing
-from node_agent.consensus.enrolment import FormationStatus
-from node_agent.consensus.handover import Handed
-from node_agent.consensus.history import History
 from node_agent.consensus.inspection import inspect
+from node_agent.consensus.leading.handover import Handed
 from node_agent.consensus.limits import DEFAULT_LIMITS, Limits
+from node_agent.consensus.log.disk import Directory
 from node_agent.consensus.member import Member
 from node_agent.consensus.outlook import Figures
-from node_agent.consensus.reconfiguration import Add, Remove
-from node_agent.consensus.state import State
-from node_agent.consensus.transport import Links
+from node_agent.consensus.protocol import engine
+from node_agent.consensus.protocol.engine import Timing
+from node_agent.consensus.protocol.transport import Links
+from node_agent.consensus.statemachine.checkpoints import Checkpoints
+from node_agent.consensus.statemachine.commands import Proposal, Receipt
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.state import State
+from node_agent.consensus.voters import voterchange
+from node_agent.consensus.voters.enrolment import FormationStatus
+from node_agent.consensus.voters.reconfiguration import Add, Remove
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hmcore.errors import HyperMeshError
-from node_agent.consensus.engine import Engine, Timing
-from node_agent.consensus.enrolment import Enrolment
-from node_agent.consensus.journal import Journal
+from node_agent.consensus.log.journal import Journal
 from node_agent.consensus.outlook import Outlook
-from node_agent.consensus.transport import RaftTransport
+from node_agent.consensus.protocol.engine import Engine, Timing
+from node_agent.consensus.protocol.transport import RaftTransport
+from node_agent.consensus.voters.enrolment import Enrolment
 
 
 class Viewpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from node_agent.consensus import levels
+from node_agent.consensus.statemachine import levels
 from node_agent.orchestration.hearing import View
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from hmcore.api import Formation
 from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
-from node_agent.consensus.commands import Receipt
+from node_agent.consensus.statemachine.commands import Receipt
 
 
 class ClusterView(Protocol):

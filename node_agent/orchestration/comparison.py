@@ -12,11 +12,12 @@ from typing import Protocol
 
 from hmcore.errors import HyperMeshError
 from hmcore.records import Divergence, RaftReport
-from node_agent.consensus import levels
-from node_agent.consensus.agreement import Claim, Judgement, Odd, Split
-from node_agent.consensus.commands import NoteDivergence, encode
-from node_agent.consensus.opinion import Opinion
-from node_agent.consensus.selfcure import HandOver, Reseed, Wait
+from node_agent.consensus.divergence.agreement import Judgement, Odd, Split
+from node_agent.consensus.divergence.opinion import Opinion
+from node_agent.consensus.divergence.selfcure import HandOver, Reseed, Wait
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.checkpoints import Claim
+from node_agent.consensus.statemachine.commands import NoteDivergence, encode
 
 _HASH = 12  # letters of a hash that people are shown
 

@@ -16,7 +16,7 @@ import msgspec
 from hmcore.api import Heartbeat
 from hmcore.errors import HyperMeshError
 from hmcore.records import Role
-from node_agent.consensus.commands import Command, FormCluster, Refused, decode_result, encode
+from node_agent.consensus.statemachine.commands import Command, FormCluster, Refused, decode_result, encode
 from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.cluster import ClusterView, Proposer
 from node_agent.orchestration.comparison import Comparison

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hmcore.records import Lock
-from node_agent.consensus.commands import ExpireLock
+from node_agent.consensus.statemachine.commands import ExpireLock
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hmcore.errors import HyperMeshError, InvalidRequest, NotLeader
 from hmcore.records import Lock
-from node_agent.consensus.commands import ExpireLock, Refused, decode_result, encode
+from node_agent.consensus.statemachine.commands import ExpireLock, Refused, decode_result, encode
 from node_agent.orchestration.leases import Leases
 
 RETRY = 0.5  # seconds from an end that could not be recorded to the next attempt

@@ -13,7 +13,7 @@ import msgspec
 
 from hmcore.api import Heartbeat
 from hmcore.records import Node, NodeState
-from node_agent.consensus.commands import Command, PutNode, SetNodeState
+from node_agent.consensus.statemachine.commands import Command, PutNode, SetNodeState
 from node_agent.orchestration.hearing import Heard, View
 
 SETTLE = 2  # heartbeats in which a node must complain before it is called degraded: an election's hiccup is no state

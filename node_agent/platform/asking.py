@@ -8,7 +8,7 @@ from typing import TypeVar
 from hmcore.api import STATE, Method, StateReply, StateRequest
 from hmcore.selection import Strategy
 from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
-from node_agent.consensus.observer import TIMEOUT
+from node_agent.consensus.following.observer import TIMEOUT
 from node_agent.registry.directory import Directory
 from node_agent.registry.own import PLATFORM
 

@@ -1,7 +1,7 @@
 """Operators' changes of the replicated state: proposed where the leader is, in the operator's name, refused when they mean nothing.
 
 A change is judged by the leader's own state, which no other node knows better; whoever does not lead only says who does. A retry under
-the same request id is one change (node_agent/consensus/machine.py keeps receipts).
+the same request id is one change (node_agent/consensus/statemachine/machine.py keeps receipts).
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
-from node_agent.consensus.commands import AcquireLock, Applied, Command, MuteCheck, Refused, SetMaintenance, decode_result, encode
+from node_agent.consensus.statemachine.commands import (
+    AcquireLock,
+    Applied,
+    Command,
+    MuteCheck,
+    Refused,
+    SetMaintenance,
+    decode_result,
+    encode,
+)
 from node_agent.orchestration.cluster import ClusterView, Proposer
 
 MAX_REASON = 500  # characters

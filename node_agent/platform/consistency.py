@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hmcore.errors import CallRefused, HyperMeshError, NoQuorum, NotLeader, TransportError
-from node_agent.consensus.handover import Handed
+from node_agent.consensus.leading.handover import Handed
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.security.journal import Waiters
 

@@ -21,7 +21,7 @@ from hmcore.store import (
     KeysRequest,
     PutKeyRequest,
 )
-from node_agent.consensus.commands import DeleteKey, Fence, PutKey
+from node_agent.consensus.statemachine.commands import DeleteKey, Fence, PutKey
 from node_agent.platform.changes import Changes
 
 

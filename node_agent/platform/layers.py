@@ -9,13 +9,13 @@ from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, 
 from hmcore.config.agent import AgentConfig
 from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
 from hmcore.stoq.endpoint import Service
-from node_agent.consensus import levels
-from node_agent.consensus.commands import FormCluster
-from node_agent.consensus.history import History
+from node_agent.consensus.following.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
-from node_agent.consensus.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.raft import RaftNode
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import FormCluster
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.state import State
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.controller import Leader, Orchestration
@@ -406,7 +406,7 @@ class Layers:
 
 
 class _RaftLinks:
-    """See node_agent.consensus.transport.Links."""
+    """See node_agent.consensus.protocol.transport.Links."""
 
     def __init__(self, send: Callable[[str, bytes], bool]) -> None:
         self._send = send

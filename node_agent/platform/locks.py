@@ -23,9 +23,9 @@ from hmcore.locks import (
 )
 from hmcore.pki import Identity, Kind
 from hmcore.records import Lock
-from node_agent.consensus import levels
-from node_agent.consensus.commands import AcquireLock, ReleaseLock
-from node_agent.consensus.effects.locks import LONGEST, MAX_NAME, SHORTEST
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import AcquireLock, ReleaseLock
+from node_agent.consensus.statemachine.effects.locks import LONGEST, MAX_NAME, SHORTEST
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.platform.changes import Changes, checked_reason
 

@@ -8,8 +8,8 @@ from hmcore.api import RaiseReply, RaiseRequest
 from hmcore.errors import InternalFault, LevelTooLow
 from hmcore.pki import Identity
 from hmcore.records import Cluster
-from node_agent.consensus import levels
-from node_agent.consensus.commands import RaiseFeatureLevel
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import RaiseFeatureLevel
 from node_agent.orchestration.advance import Known
 from node_agent.platform.changes import Changes
 

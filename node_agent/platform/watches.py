@@ -13,9 +13,9 @@ from itertools import islice
 
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.watch import LONGEST_WATCH, PORTION, Change, TablesReply, TablesRequest, WatchReply, WatchRequest
-from node_agent.consensus.digests import TableDigest
-from node_agent.consensus.history import History, Lost
-from node_agent.consensus.state import PERSISTENT, TABLES, State, encode
+from node_agent.consensus.statemachine.digests import TableDigest
+from node_agent.consensus.statemachine.history import History, Lost
+from node_agent.consensus.statemachine.state import PERSISTENT, TABLES, State, encode
 
 FOLLOWERS = 1024  # whose questions are held back at one node; more are answered at once, and ask every few seconds
 HELD = 4  # states that are kept for those who read them in portions

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hmcore.records import Node, NodeState, Registration
-from node_agent.consensus.commands import ExpireInstances
+from node_agent.consensus.statemachine.commands import ExpireInstances
 
 BETWEEN = 1.0  # seconds from one attempt to copy a node's instances to the next: what comes and goes must not flood the log
 REMEMBERED = 8  # lists of a node: one that changes while it is being copied is not forgotten at once

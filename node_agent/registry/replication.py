@@ -13,7 +13,7 @@ from typing import Any
 
 from hmcore.api import InstancesReply
 from hmcore.errors import HyperMeshError, InvalidRequest
-from node_agent.consensus.commands import Command, PutInstances, Refused, decode_result, encode
+from node_agent.consensus.statemachine.commands import Command, PutInstances, Refused, decode_result, encode
 from node_agent.orchestration.cluster import Proposer
 from node_agent.registry.renewals import Renewals
 

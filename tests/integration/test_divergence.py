@@ -15,11 +15,13 @@ from hmcore.errors import HyperMeshError
 from hmcore.records import NodeReport
 from hmcore.stoq.rpc import invoke
 from hmcore.store import GET_KEY, PUT_KEY, KeyRequest, PutKeyRequest
-from node_agent.consensus import codec, machine, snapshots
-from node_agent.consensus.disk import Directory, replace
-from node_agent.consensus.journal import Journal
-from node_agent.consensus.snapshots import Snapshot
-from node_agent.consensus.state import State, digest
+from node_agent.consensus import codec
+from node_agent.consensus.log import snapshots
+from node_agent.consensus.log.disk import Directory, replace
+from node_agent.consensus.log.journal import Journal
+from node_agent.consensus.log.snapshots import Snapshot
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.state import State, digest
 
 KEYS = 20
 

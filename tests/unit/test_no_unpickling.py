@@ -17,7 +17,8 @@ import pytest
 import hmcore
 import hmctl
 import node_agent
-from node_agent.consensus import codec, engine
+from node_agent.consensus import codec
+from node_agent.consensus.protocol import engine
 
 BANNED = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle", "copyreg", "pickletools"}
 OBEYING = {"load", "load_all", "full_load", "full_load_all", "unsafe_load", "unsafe_load_all", "Loader", "FullLoader", "UnsafeLoader"}
@@ -116,8 +117,9 @@ pysyncobj.serializer.Serializer.__init__ = made
 pysyncobj.transport.TCPTransport.__init__ = made
 
 from pathlib import Path
-from node_agent.consensus import engine, machine
-from node_agent.consensus.disk import Directory
+from node_agent.consensus.protocol import engine
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.log.disk import Directory
 from node_agent.consensus.member import Member
 
 class Timing:

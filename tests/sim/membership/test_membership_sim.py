@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hmcore.api import Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.records import NodeState, Role
-from node_agent.consensus.machine import Entry, SetNodeState, State, apply, encode
+from node_agent.consensus.statemachine.machine import Entry, SetNodeState, State, apply, encode
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.membership import decide, next_change
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from node_agent.consensus import codec, entries, machine
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.machine import Receipt, State
+from node_agent.consensus import codec
+from node_agent.consensus.log import entries
+from node_agent.consensus.log.entries import Entry
 from node_agent.consensus.member import Member
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Receipt, State
 
 
 class Violation(Exception):

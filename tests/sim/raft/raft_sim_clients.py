@@ -15,10 +15,10 @@ from recorded_history import History
 
 from hmcore.errors import HyperMeshError
 from hmcore.records import KeyValue
-from node_agent.consensus import commands, levels
-from node_agent.consensus.commands import Proposal, Receipt
 from node_agent.consensus.member import Member
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import commands, levels
+from node_agent.consensus.statemachine.commands import Proposal, Receipt
+from node_agent.consensus.statemachine.state import State
 
 if TYPE_CHECKING:
     from raft_sim_world import Machine, World

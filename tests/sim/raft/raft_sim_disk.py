@@ -24,7 +24,7 @@ class _Inode:
 
 
 class SimDisk:
-    """Implements node_agent.consensus.disk.Disk. `full` makes every write fail halfway; `failing` makes the next sync fail;
+    """Implements node_agent.consensus.log.disk.Disk. `full` makes every write fail halfway; `failing` makes the next sync fail;
     `lying` makes sync do nothing.
 
     `may_crash` is asked before each operation and raises Crash when it pleases.

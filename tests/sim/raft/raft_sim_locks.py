@@ -17,7 +17,7 @@ from raft_sim_world import Machine, World
 from hmcore.errors import HyperMeshError
 from hmcore.lease import Lease
 from hmcore.records import Lock
-from node_agent.consensus.commands import AcquireLock, Applied, Command, Proposal, Receipt, ReleaseLock, decode_result, encode
+from node_agent.consensus.statemachine.commands import AcquireLock, Applied, Command, Proposal, Receipt, ReleaseLock, decode_result, encode
 from node_agent.orchestration.leases import Leases
 
 TTL = 1.5

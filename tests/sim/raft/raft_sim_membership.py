@@ -10,7 +10,7 @@ from raft_sim_checks import Violation
 from hmcore.errors import HyperMeshError
 from hmcore.records import Configuration
 from node_agent.consensus.member import Member
-from node_agent.consensus.reconfiguration import Add, Done, Remove, Wish
+from node_agent.consensus.voters.reconfiguration import Add, Done, Remove, Wish
 
 if TYPE_CHECKING:
     from raft_sim_world import Machine, World

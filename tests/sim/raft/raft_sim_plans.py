@@ -5,8 +5,8 @@ from __future__ import annotations
 from raft_sim_network import Habits
 from raft_sim_world import Plan
 
-from node_agent.consensus import levels
 from node_agent.consensus.limits import Limits
+from node_agent.consensus.statemachine import levels
 
 # One command an entry, two or three entries an append, many batches on their way: the most chances for overlapping appends.
 TINY = Limits(compact_entries=12, journal_slack=2000, chunk=300, batch=1, append=250, in_flight=50)

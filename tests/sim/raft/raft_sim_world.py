@@ -25,12 +25,12 @@ from raft_sim_reads import Readers
 
 from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
 from hmcore.records import Node, NodeState, Role
-from node_agent.consensus import levels, machine
-from node_agent.consensus.handover import Handed
+from node_agent.consensus.leading.handover import Handed
 from node_agent.consensus.limits import Limits
-from node_agent.consensus.machine import Proposal, Receipt
 from node_agent.consensus.member import Member
 from node_agent.consensus.rules import ALL, Protections
+from node_agent.consensus.statemachine import levels, machine
+from node_agent.consensus.statemachine.machine import Proposal, Receipt
 
 
 @dataclass(frozen=True)

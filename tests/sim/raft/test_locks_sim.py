@@ -16,9 +16,9 @@ from raft_sim_locks import PATIENT, Locks, Rules
 from raft_sim_world import Plan, World
 
 from hmcore import lease
-from node_agent.consensus.commands import Applied
-from node_agent.consensus.effects import locks as effects
 from node_agent.consensus.limits import Limits
+from node_agent.consensus.statemachine.commands import Applied
+from node_agent.consensus.statemachine.effects import locks as effects
 
 pytestmark = pytest.mark.timeout(24 * 3600 if "HYPERMESH_SIM_SEEDS" in os.environ else 240)
 

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from raft_sim_disk import SimDisk
 
 from hmcore.errors import StorageDamaged
-from node_agent.consensus import changes, codec, machine, snapshots, wal
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.changes import Add, Ballot, Change, Clear, CutFrom, CutTo, Stand, Standing
-from node_agent.consensus.journal import Journal
-from node_agent.consensus.replica import Replica
-from node_agent.consensus.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus import codec
+from node_agent.consensus.log import changes, snapshots, wal
+from node_agent.consensus.log.changes import Add, Ballot, Change, Clear, CutFrom, CutTo, Stand, Standing
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.journal import Journal
+from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.replica import Replica
 
 Content = tuple[list[Entry], int, str | None, Standing]
 

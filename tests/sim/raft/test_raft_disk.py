@@ -12,12 +12,14 @@ import pytest
 from raft_sim_disk import Crash, SimDisk
 
 from hmcore.errors import StorageFailed
-from node_agent.consensus import codec, machine, snapshots
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.journal import Anchor, Journal
-from node_agent.consensus.machine import Proposal, State
-from node_agent.consensus.replica import Replica
-from node_agent.consensus.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus import codec
+from node_agent.consensus.log import snapshots
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.journal import Anchor, Journal
+from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, State
+from node_agent.consensus.statemachine.replica import Replica
 
 LOSSES = range(40)  # ways in which the power loss turns out
 

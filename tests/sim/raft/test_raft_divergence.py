@@ -10,16 +10,17 @@ from raft_sim_checks import Checks, Violation
 from raft_sim_world import Machine, Plan, World
 
 from hmcore.records import KeyValue
-from node_agent.consensus import agreement
-from node_agent.consensus.agreement import Checkpoints, Judgement
-from node_agent.consensus.commands import PutKey, Result
-from node_agent.consensus.effects import keys
+from node_agent.consensus.divergence import agreement
+from node_agent.consensus.divergence.agreement import Judgement
+from node_agent.consensus.divergence.opinion import Opinion
+from node_agent.consensus.divergence.selfcure import HandOver, Reseed
 from node_agent.consensus.limits import Limits
 from node_agent.consensus.member import Member
-from node_agent.consensus.opinion import Opinion
-from node_agent.consensus.replica import Replica
-from node_agent.consensus.selfcure import HandOver, Reseed
-from node_agent.consensus.state import Draft, State
+from node_agent.consensus.statemachine.checkpoints import Checkpoints
+from node_agent.consensus.statemachine.commands import PutKey, Result
+from node_agent.consensus.statemachine.effects import keys
+from node_agent.consensus.statemachine.replica import Replica
+from node_agent.consensus.statemachine.state import Draft, State
 
 BEAT = 0.2
 EVERY = 16  # entries between checkpoints: in two heartbeats

@@ -13,7 +13,7 @@ from raft_sim_plans import PLANS
 from test_raft_protections import STUCK, UNSAFE, broken
 
 from node_agent.consensus import member
-from node_agent.consensus.journal import Anchor, Journal
+from node_agent.consensus.log.journal import Anchor, Journal
 from node_agent.consensus.rules import ALL
 
 HARM = UNSAFE | STUCK | {"no progress after healing: nothing is acknowledged", "committed without a majority of the voters"}

@@ -11,8 +11,8 @@ from raft_sim_plans import PLANS
 from raft_sim_world import Machine, Plan, World
 
 from hmcore.errors import ReleaseTooOld
-from node_agent.consensus import levels, machine
-from node_agent.consensus.machine import Proposal
+from node_agent.consensus.statemachine import levels, machine
+from node_agent.consensus.statemachine.machine import Proposal
 
 PLAN = dataclasses.replace(PLANS["earlier"], seconds=8.0)
 

@@ -19,7 +19,7 @@ from raft_sim_plans import PLANS
 from raft_sim_world import Plan, World
 
 from node_agent.consensus import member
-from node_agent.consensus.journal import Anchor, Journal
+from node_agent.consensus.log.journal import Anchor, Journal
 from node_agent.consensus.rules import ALL
 
 UNSAFE = {

@@ -9,9 +9,9 @@ from raft_sim_network import Habits
 from raft_sim_world import Machine, Plan, World
 
 from hmcore.errors import HyperMeshError, NotLeader, TransferFailed
-from node_agent.consensus import machine
-from node_agent.consensus.handover import Handed
-from node_agent.consensus.machine import Proposal, Receipt
+from node_agent.consensus.leading.handover import Handed
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, Receipt
 
 BOUND = 1.0  # seconds until a write that came meanwhile is acknowledged by whoever leads then; Timing.election_min is 0.4
 

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from hmcore.api import InstancesReply
 from hmcore.errors import NotLeader, PeerUnreachable
 from hmcore.records import Cluster, ComponentReport, ComponentState, InstanceHealth, Node, NodeState, Role
-from node_agent.consensus.commands import Command, ExpireInstances, PutInstances, decode, encode
-from node_agent.consensus.machine import Entry, State, apply
+from node_agent.consensus.statemachine.commands import Command, ExpireInstances, PutInstances, decode, encode
+from node_agent.consensus.statemachine.machine import Entry, State, apply
 from node_agent.container.info import ContainerInfo
 from node_agent.registry.layer import RegistryLayer
 from node_agent.registry.own import Place

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registry_world import BEAT, TTL, World, run_virtually
 
-from node_agent.consensus.commands import PutInstances
+from node_agent.consensus.statemachine.commands import PutInstances
 from node_agent.registry.renewals import PATIENCE
 
 NAMES = ["n0", "n1", "n2", "n3"]

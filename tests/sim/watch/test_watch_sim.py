@@ -9,7 +9,7 @@ import pytest
 from watch_world import Violation, World, patiently, records
 
 from hmcore.watch import Change, Position, TablesRequest, WatchRequest
-from node_agent.consensus.follower import FOLLOWED, Follower
+from node_agent.consensus.following.follower import FOLLOWED, Follower
 
 SEEDS = range(10)
 

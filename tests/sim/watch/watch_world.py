@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from hmcore.errors import ConnectionLost, HyperMeshError
 from hmcore.records import Instance, Node, NodeState, Role
 from hmcore.watch import Change, TablesReply, TablesRequest, WatchReply, WatchRequest
-from node_agent.consensus.commands import (
+from node_agent.consensus.statemachine.commands import (
     Command,
     DeleteKey,
     FormCluster,
@@ -31,9 +31,9 @@ from node_agent.consensus.commands import (
     encode,
     encode_batch,
 )
-from node_agent.consensus.history import History
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.platform.watches import Watches
 
 T = TypeVar("T")

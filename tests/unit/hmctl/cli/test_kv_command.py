@@ -21,11 +21,11 @@ from hmctl import client
 from hmctl.actions import agents, change, keys, watching
 from hmctl.cli import main
 from hmctl.client import Access
-from node_agent.consensus import receipts
-from node_agent.consensus.commands import FormCluster, Proposal, PutKey, Receipt, encode, encode_batch
-from node_agent.consensus.history import History
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import receipts
+from node_agent.consensus.statemachine.commands import FormCluster, Proposal, PutKey, Receipt, encode, encode_batch
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.platform.changes import Changes
 from node_agent.platform.keys import Keys
 from node_agent.platform.watches import Watches

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hmcore.errors import NoQuorum, NotLeader
-from node_agent.consensus import machine
 from node_agent.consensus.raft import RaftNode
+from node_agent.consensus.statemachine import machine
 
 VOTERS = ("n1", "n2", "n3")
 

@@ -6,14 +6,18 @@ import random
 from pathlib import Path
 from typing import TypeVar
 
-from node_agent.consensus import codec, entries, machine, messages
-from node_agent.consensus.append_guard import Append, Entry
-from node_agent.consensus.disk import Directory
+from node_agent.consensus import codec
 from node_agent.consensus.limits import Limits
-from node_agent.consensus.machine import Proposal
+from node_agent.consensus.log import entries
+from node_agent.consensus.log.disk import Directory
+from node_agent.consensus.log.entries import Entry
 from node_agent.consensus.member import Member
-from node_agent.consensus.messages import Envelope, Message
+from node_agent.consensus.protocol import messages
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.messages import Envelope, Message
 from node_agent.consensus.rules import ALL, Protections
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal
 
 VOTERS = ("n0", "n1", "n2")
 M = TypeVar("M", bound=Message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from node_agent.consensus.disk import Directory, File
+from node_agent.consensus.log.disk import Directory, File
 
 
 class Cramped(Directory):

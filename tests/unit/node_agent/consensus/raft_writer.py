@@ -12,7 +12,7 @@ from raft_cluster import running
 
 from hmcore.errors import CallRefused
 from hmcore.records import Node, Role
-from node_agent.consensus import machine
+from node_agent.consensus.statemachine import machine
 
 
 async def main(directory: Path, prefix: str) -> None:

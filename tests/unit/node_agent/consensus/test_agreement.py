@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hmcore.errors import ConsensusError
-from node_agent.consensus import agreement, levels
-from node_agent.consensus.agreement import KEPT, Checkpoints, Judgement, Ledger, Odd, Split, judge
-from node_agent.consensus.aside import seconds_since, set_aside
-from node_agent.consensus.commands import FormCluster, Noop, Proposal, PutKey, encode, encode_batch
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.replica import Replica
-from node_agent.consensus.selfcure import COOL_DOWN, ROUNDS, Action, HandOver, Reseed, Situation, Wait, decide
-from node_agent.consensus.state import State, state_hash
+from node_agent.consensus.divergence import agreement
+from node_agent.consensus.divergence.agreement import Judgement, Ledger, Odd, Split, judge
+from node_agent.consensus.divergence.selfcure import COOL_DOWN, ROUNDS, Action, HandOver, Reseed, Situation, Wait, decide
+from node_agent.consensus.log.aside import seconds_since, set_aside
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.checkpoints import KEPT, Checkpoints
+from node_agent.consensus.statemachine.commands import FormCluster, Noop, Proposal, PutKey, encode, encode_batch
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.replica import Replica
+from node_agent.consensus.statemachine.state import State, state_hash
 
 THREE = ("a", "b", "c")
 FIVE = ("a", "b", "c", "d", "e")

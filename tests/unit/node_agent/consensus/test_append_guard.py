@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hmcore.errors import CommittedConflict
-from node_agent.consensus.append_guard import Append, Entry, guard
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.protocol.append_guard import Append, guard
 
 
 def logs(first: int = 1) -> st.SearchStrategy[list[Entry]]:

@@ -9,10 +9,10 @@ from raft_cluster import running, until
 from raft_conversation import Conversation, append, entry
 
 from hmcore.errors import HyperMeshError, NoQuorum, NotLeader
-from node_agent.consensus import machine
-from node_agent.consensus.levels import BASE, LATEST
-from node_agent.consensus.machine import Proposal
-from node_agent.consensus.messages import Confirm, Confirmed, NextIndex, StaleTerm
+from node_agent.consensus.protocol.messages import Confirm, Confirmed, NextIndex, StaleTerm
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.levels import BASE, LATEST
+from node_agent.consensus.statemachine.machine import Proposal
 
 
 def acknowledge(n0: Conversation, term: int, *peers: str) -> None:
@@ -97,7 +97,7 @@ def test_a_leader_knows_no_sooner_what_was_decided_before_it_led(converse):
 
 def form_entry(index: int, term: int):
     from node_agent.consensus import codec
-    from node_agent.consensus.append_guard import Entry
+    from node_agent.consensus.log.entries import Entry
 
     form = machine.FormCluster(id="hm-a", bootstrap="b1", level=LATEST)
     batch = machine.encode_batch([Proposal("form", machine.encode(form))])
@@ -228,7 +228,7 @@ async def test_a_hundred_reads_at_once_share_few_questions(tmp_path, monkeypatch
                 asked.append(message.number)
             return transmit(peer, message)
 
-        monkeypatch.setattr(member._barrier, "_transmit", counting)
+        monkeypatch.setattr(member.leadership._barrier, "_transmit", counting)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(100):
                 tasks.create_task(leader.barrier(), name="read")

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from raft_conversation import configuring, entry
 
 from hmcore.records import Configuration
-from node_agent.consensus import codec, entries, machine
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.changes import Standing
-from node_agent.consensus.configurations import Configurations, of
-from node_agent.consensus.disk import Directory
-from node_agent.consensus.journal import Anchor, Journal
-from node_agent.consensus.machine import Proposal
+from node_agent.consensus import codec
+from node_agent.consensus.log import entries
+from node_agent.consensus.log.changes import Standing
+from node_agent.consensus.log.configurations import Configurations, of
+from node_agent.consensus.log.disk import Directory
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.journal import Anchor, Journal
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal
 
 FOUNDERS = ("n0", "n1", "n2")
 FORMED = Configuration(voters=FOUNDERS)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.records import Cluster, Instance, InstanceHealth, Node, NodeState, Role
-from node_agent.consensus import machine
-from node_agent.consensus.commands import ExpireInstances, MuteCheck, PutInstances, SetMaintenance
-from node_agent.consensus.machine import (
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.commands import ExpireInstances, MuteCheck, PutInstances, SetMaintenance
+from node_agent.consensus.statemachine.machine import (
     Applied,
     FormCluster,
     Noop,
@@ -20,8 +20,8 @@ from node_agent.consensus.machine import (
     SetNodeState,
     decode_result,
 )
-from node_agent.consensus.receipts import MAX_RECEIPTS
-from node_agent.consensus.state import MAX_EVENTS, Entry, State
+from node_agent.consensus.statemachine.receipts import MAX_RECEIPTS
+from node_agent.consensus.statemachine.state import MAX_EVENTS, Entry, State
 
 NODE = Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", incarnation=5)
 

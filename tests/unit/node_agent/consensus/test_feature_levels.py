@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hmcore.errors import ReleaseTooOld
 from hmcore.records import Configuration, KeyValue
-from node_agent.consensus import levels, machine
-from node_agent.consensus.commands import (
+from node_agent.consensus.statemachine import levels, machine
+from node_agent.consensus.statemachine.commands import (
     AcquireLock,
     Applied,
     ChangeVoters,
@@ -28,7 +28,7 @@ from node_agent.consensus.commands import (
     encode,
     encode_batch,
 )
-from node_agent.consensus.state import State, digest, restore, snapshot, state_hash
+from node_agent.consensus.statemachine.state import State, digest, restore, snapshot, state_hash
 
 NEW: list[Command] = [
     PutKey(key="a", value=b"1"),

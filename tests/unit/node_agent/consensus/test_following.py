@@ -11,14 +11,14 @@ from hmcore.api import StateReply
 from hmcore.errors import FrameError, InvalidRequest
 from hmcore.records import Instance, Node, Role
 from hmcore.watch import Change, Entry, TablesReply, TablesRequest, WatchReply, WatchRequest
-from node_agent.consensus.commands import Command, FormCluster, Proposal, PutInstances, PutKey, PutNode, encode, encode_batch
-from node_agent.consensus.copy import Copy
-from node_agent.consensus.follower import COMPARED, FOLLOWED
-from node_agent.consensus.history import History
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.observer import EARLIER, INTERVAL, ObserverLayer
-from node_agent.consensus.state import State
-from node_agent.consensus.state import encode as encode_record
+from node_agent.consensus.following.copy import Copy
+from node_agent.consensus.following.follower import COMPARED, FOLLOWED
+from node_agent.consensus.following.observer import EARLIER, INTERVAL, ObserverLayer
+from node_agent.consensus.statemachine.commands import Command, FormCluster, Proposal, PutInstances, PutKey, PutNode, encode, encode_batch
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
+from node_agent.consensus.statemachine.state import encode as encode_record
 from node_agent.platform.watches import Watches
 
 CONTROL = ["node1", "node2", "node3"]

@@ -9,10 +9,10 @@ import pytest
 from raft_cluster import running, until
 
 from hmcore.errors import HyperMeshError, InvalidRequest, NoQuorum, NotLeader, TransferFailed
-from node_agent.consensus import machine
-from node_agent.consensus.handover import Follower, Handed, Handover, Invite, Moment, Over, choose
-from node_agent.consensus.machine import Proposal, Receipt
-from node_agent.consensus.messages import Append, NextIndex, RequestVote, TimeoutNow, Vote
+from node_agent.consensus.leading.handover import Follower, Handed, Handover, Invite, Moment, Over, choose
+from node_agent.consensus.protocol.messages import Append, NextIndex, RequestVote, TimeoutNow, Vote
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, Receipt
 
 A = Follower("a", 9, answers=True)
 B = Follower("b", 12, answers=True)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmcore.watch import Change, Entry
-from node_agent.consensus.history import OVERHEAD, History, Lost, Portion
-from node_agent.consensus.state import TABLES
+from node_agent.consensus.statemachine.history import OVERHEAD, History, Lost, Portion
+from node_agent.consensus.statemachine.state import TABLES
 
 changes = st.builds(
     Change, st.sampled_from(["keys", "nodes", "locks"]), st.sampled_from(["a", "ab", "b"]), st.one_of(st.none(), st.binary(max_size=40))

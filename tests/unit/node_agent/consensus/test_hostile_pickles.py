@@ -14,14 +14,18 @@ from raft_conversation import append, entry
 
 from hmcore.errors import StorageDamaged
 from hmcore.records import Cluster
-from node_agent.consensus import changes, codec, commands, entries, levels, machine, messages, snapshots, wal
-from node_agent.consensus import state as states
-from node_agent.consensus.append_guard import Append, Entry
-from node_agent.consensus.changes import Add, Ballot, Stand, Standing
-from node_agent.consensus.commands import Proposal, Refused
-from node_agent.consensus.machine import State
-from node_agent.consensus.messages import BadMessage, NextIndex, SnapshotChunk
-from node_agent.consensus.snapshots import Snapshot
+from node_agent.consensus import codec
+from node_agent.consensus.log import changes, entries, snapshots, wal
+from node_agent.consensus.log.changes import Add, Ballot, Stand, Standing
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.snapshots import Snapshot
+from node_agent.consensus.protocol import messages
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.messages import BadMessage, NextIndex, SnapshotChunk
+from node_agent.consensus.statemachine import commands, levels, machine
+from node_agent.consensus.statemachine import state as states
+from node_agent.consensus.statemachine.commands import Proposal, Refused
+from node_agent.consensus.statemachine.machine import State
 
 MARKER = Path("/proc/self/hostile")  # nowhere: it cannot be made even if all else fails
 HOSTILE = everything(MARKER)

@@ -7,7 +7,7 @@ import asyncio
 from raft_cluster import Cluster, running, until
 
 from hmcore.errors import NoQuorum, NotLeader
-from node_agent.consensus import levels, machine
+from node_agent.consensus.statemachine import levels, machine
 
 
 async def removed(cluster: Cluster, name: str) -> int:

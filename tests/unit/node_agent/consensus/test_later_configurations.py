@@ -8,7 +8,7 @@ from raft_conversation import Conversation, append, configuring, entry
 from test_membership_changes import follow
 
 from hmcore.records import Configuration
-from node_agent.consensus.messages import AskStanding, NextIndex, PreVote, PreVoteGranted, RequestVote, TellStanding, Vote
+from node_agent.consensus.protocol.messages import AskStanding, NextIndex, PreVote, PreVoteGranted, RequestVote, TellStanding, Vote
 
 LATER = ("n0", "n3", "n4")  # n1 and n2 were removed, and may be gone
 PROOF = TellStanding(9, True, True, LATER, (), 12, None, 20, "b1")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hmcore.errors import LevelTooLow
-from node_agent.consensus.commands import FormCluster, MuteCheck, PutKey, encode
 from node_agent.consensus.layer import VoterLayer
-from node_agent.consensus.machine import Entry, State, apply
+from node_agent.consensus.statemachine.commands import FormCluster, MuteCheck, PutKey, encode
+from node_agent.consensus.statemachine.machine import Entry, State, apply
 
 
 class Config:

@@ -11,14 +11,26 @@ from test_raft_rules import send_snapshot
 
 from hmcore.errors import NoQuorum
 from hmcore.records import Configuration
-from node_agent.consensus import codec, entries, levels, machine, member, snapshots
-from node_agent.consensus.append_guard import Append, Entry
-from node_agent.consensus.machine import Proposal
-from node_agent.consensus.messages import AskStanding, NextIndex, PreVote, PreVoteGranted, RequestVote, StaleTerm, TellStanding, Vote
-from node_agent.consensus.reconfiguration import Add, Done, Propose, Remove, Wait
+from node_agent.consensus import codec, member
+from node_agent.consensus.log import entries, snapshots
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.messages import (
+    AskStanding,
+    NextIndex,
+    PreVote,
+    PreVoteGranted,
+    RequestVote,
+    StaleTerm,
+    TellStanding,
+    Vote,
+)
 from node_agent.consensus.rules import ALL, Protections
-from node_agent.consensus.snapshots import Snapshot, SnapshotStore
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import levels, machine
+from node_agent.consensus.statemachine.machine import Proposal
+from node_agent.consensus.statemachine.state import State
+from node_agent.consensus.voters.reconfiguration import Add, Done, Propose, Remove, Wait
 
 THREE = ("n0", "n1", "n2")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from raft_conversation import Conversation, append, entry
 
 from hmcore.errors import NoQuorum
-from node_agent.consensus import machine
-from node_agent.consensus.levels import LATEST
-from node_agent.consensus.machine import Proposal
-from node_agent.consensus.messages import NextIndex
-from node_agent.consensus.reconfiguration import Add, Propose, Remove, Wait
+from node_agent.consensus.protocol.messages import NextIndex
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.levels import LATEST
+from node_agent.consensus.statemachine.machine import Proposal
+from node_agent.consensus.voters.reconfiguration import Add, Propose, Remove, Wait
 
 
 def lasting(n0: Conversation) -> str | None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hmcore.api import StateReply, StateRequest
 from hmcore.errors import CallTimeout, InvalidRequest
 from hmcore.records import Node, Registration, Role
-from node_agent.consensus.observer import FRESH, IMPATIENCE, INTERVAL, PAUSE, ObserverLayer
+from node_agent.consensus.following.observer import FRESH, IMPATIENCE, INTERVAL, PAUSE, ObserverLayer
 
 CONTROL = ["node1", "node2", "node3"]
 

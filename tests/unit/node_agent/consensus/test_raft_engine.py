@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from raft_conversation import append, entry
 
 from hmcore.errors import ConsensusError, StorageDamaged
-from node_agent.consensus import changes, codec, engine, entries, machine, messages, snapshots, wal
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.changes import Add
-from node_agent.consensus.machine import Proposal, State
-from node_agent.consensus.messages import NextIndex, SnapshotChunk
-from node_agent.consensus.snapshots import Snapshot
+from node_agent.consensus import codec
+from node_agent.consensus.log import changes, entries, snapshots, wal
+from node_agent.consensus.log.changes import Add
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.log.snapshots import Snapshot
+from node_agent.consensus.protocol import engine, messages
+from node_agent.consensus.protocol.messages import NextIndex, SnapshotChunk
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, State
 
 
 class Bomb:

@@ -10,10 +10,10 @@ from raft_conversation import entry
 from raft_cramped import Cramped
 
 from hmcore.errors import ConsensusError, StorageDamaged, StorageFailed, StorageFull
-from node_agent.consensus import changes, wal
-from node_agent.consensus.changes import Add, CutTo, Standing
-from node_agent.consensus.disk import Directory
-from node_agent.consensus.journal import Anchor, Journal
+from node_agent.consensus.log import changes, wal
+from node_agent.consensus.log.changes import Add, CutTo, Standing
+from node_agent.consensus.log.disk import Directory
+from node_agent.consensus.log.journal import Anchor, Journal
 
 LOG = [entry(index, 1) for index in range(1, 11)]
 

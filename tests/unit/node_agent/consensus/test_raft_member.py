@@ -11,12 +11,22 @@ from raft_conversation import VOTERS, append, entry
 from raft_cramped import Cramped
 
 from hmcore.errors import ConsensusError, FormationFailed, InvalidRequest, StorageDamaged, StorageFailed, StorageFull
-from node_agent.consensus import codec, machine
-from node_agent.consensus.append_guard import Entry
-from node_agent.consensus.changes import Standing
+from node_agent.consensus import codec
 from node_agent.consensus.limits import MAX_COMMAND, Limits
-from node_agent.consensus.machine import Proposal, Receipt
-from node_agent.consensus.messages import AskStanding, NextIndex, PreVote, PreVoteGranted, RequestVote, StaleTerm, TellStanding, Vote
+from node_agent.consensus.log.changes import Standing
+from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.protocol.messages import (
+    AskStanding,
+    NextIndex,
+    PreVote,
+    PreVoteGranted,
+    RequestVote,
+    StaleTerm,
+    TellStanding,
+    Vote,
+)
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, Receipt
 
 MEMBER = TellStanding(7, member=True, formed=True)
 
@@ -301,7 +311,7 @@ def test_a_follower_sleeps_from_heartbeat_to_heartbeat(converse):
     n0.pass_time(0.05)
     n0.taken()
     wakes: list[None] = []
-    n0.member._wake = lambda: wakes.append(None)
+    n0.member.wake = lambda: wakes.append(None)
     for _ in range(20):
         n0.now += 0.1
         n0.say("n1", append(3, (2, 3), commit=2))

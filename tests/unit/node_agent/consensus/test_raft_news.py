@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from raft_conversation import Conversation
 
-from node_agent.consensus import machine
-from node_agent.consensus.append_guard import Append
-from node_agent.consensus.commands import Receipt
-from node_agent.consensus.engine import TELL
-from node_agent.consensus.machine import Proposal
-from node_agent.consensus.messages import NextIndex
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.engine import TELL
+from node_agent.consensus.protocol.messages import NextIndex
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.commands import Receipt
+from node_agent.consensus.statemachine.machine import Proposal
 
 
 @pytest.fixture

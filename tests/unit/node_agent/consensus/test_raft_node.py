@@ -13,7 +13,7 @@ from raft_cluster import VOTERS, Cluster, running, until
 
 from hmcore.errors import CommittedConflict, ConsensusError, NoQuorum, NotLeader, StorageDamaged
 from hmcore.records import Node, Role
-from node_agent.consensus import machine
+from node_agent.consensus.statemachine import machine
 
 HERE = Path(__file__).parent
 FORM = machine.FormCluster(id="hm-a", bootstrap="b1")

@@ -9,11 +9,12 @@ from pysyncobj.config import SERIALIZER_STATE
 from raft_conversation import Conversation, append, entry
 
 from hmcore.errors import CommittedConflict, NoQuorum, NotLeader
-from node_agent.consensus import machine, messages, snapshots
-from node_agent.consensus.append_guard import Append
 from node_agent.consensus.limits import Limits
-from node_agent.consensus.machine import Proposal, State
-from node_agent.consensus.messages import (
+from node_agent.consensus.log import snapshots
+from node_agent.consensus.log.snapshots import Snapshot
+from node_agent.consensus.protocol import messages
+from node_agent.consensus.protocol.append_guard import Append
+from node_agent.consensus.protocol.messages import (
     NextIndex,
     PreVote,
     PreVoteGranted,
@@ -24,7 +25,8 @@ from node_agent.consensus.messages import (
     Vote,
 )
 from node_agent.consensus.rules import ALL, Protections
-from node_agent.consensus.snapshots import Snapshot
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, State
 
 
 def without(rule: str) -> Protections:

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from hmcore.errors import HyperMeshError, NoQuorum, NotLeader, StorageFull
 from hmcore.records import Configuration
-from node_agent.consensus import machine
-from node_agent.consensus.census import Census, Reseed, Wait
-from node_agent.consensus.election import Candidacy
-from node_agent.consensus.machine import Proposal, Receipt
-from node_agent.consensus.messages import TellStanding
+from node_agent.consensus.leading.proposals import Proposals
 from node_agent.consensus.outlook import Outlook
-from node_agent.consensus.proposals import Proposals
-from node_agent.consensus.sequence import Incoming, Outgoing, Place
+from node_agent.consensus.protocol.election import Candidacy
+from node_agent.consensus.protocol.messages import TellStanding
+from node_agent.consensus.protocol.sequence import Incoming, Outgoing, Place
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import Proposal, Receipt
+from node_agent.consensus.voters.census import Census, Reseed, Wait
 
 # --- sequence
 

@@ -15,10 +15,11 @@ from raft_cramped import Cramped
 
 from hmcore.errors import StorageDamaged
 from hmcore.records import Configuration
-from node_agent.consensus import machine, snapshots
-from node_agent.consensus.machine import State
-from node_agent.consensus.replica import Replica
-from node_agent.consensus.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus.log import snapshots
+from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
+from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import State
+from node_agent.consensus.statemachine.replica import Replica
 
 A_SNAPSHOT = Snapshot(previous=entry(9, 2), last=entry(10, 3), voters=("n0", "n1"), state=machine.snapshot(State(index=10)))
 

@@ -8,8 +8,8 @@ import pytest
 from raft_cluster import VOTERS, Cluster, running, until
 
 from hmcore.errors import ChangeUnfinished, InvalidRequest, LevelTooLow, NotLeader
-from node_agent.consensus import levels, machine
 from node_agent.consensus.raft import RaftNode
+from node_agent.consensus.statemachine import levels, machine
 
 FORM = machine.FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST)
 

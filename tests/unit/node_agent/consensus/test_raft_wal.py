@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.consensus import wal
+from node_agent.consensus.log import wal
 
 bodies = st.lists(st.binary(max_size=60), min_size=1, max_size=6)
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.consensus.reads import Read, Reads
+from node_agent.consensus.leading.reads import Read, Reads
 
 VOTERS = ("n0", "n1", "n2")
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from hmcore.errors import InvalidRequest, LevelTooLow, NoQuorum
 from hmcore.records import Configuration
-from node_agent.consensus import levels
-from node_agent.consensus.reconfiguration import (
+from node_agent.consensus.rules import ALL
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.voters.reconfiguration import (
     CLOSE,
     Add,
     Done,
@@ -27,7 +28,6 @@ from node_agent.consensus.reconfiguration import (
     next_step,
     promotion,
 )
-from node_agent.consensus.rules import ALL
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 

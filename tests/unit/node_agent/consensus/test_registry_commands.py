@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from hmcore.records import Instance, InstanceHealth, Node, NodeState, Role
-from node_agent.consensus import state as state_bytes
-from node_agent.consensus.commands import (
+from node_agent.consensus.statemachine import state as state_bytes
+from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     ExpireInstances,
@@ -22,9 +22,9 @@ from node_agent.consensus.commands import (
     decode_result,
     encode,
 )
-from node_agent.consensus.effects.registry import MAX_INSTANCE_EVENTS
-from node_agent.consensus.machine import apply
-from node_agent.consensus.state import Entry, State, restore, snapshot, state_hash
+from node_agent.consensus.statemachine.effects.registry import MAX_INSTANCE_EVENTS
+from node_agent.consensus.statemachine.machine import apply
+from node_agent.consensus.statemachine.state import Entry, State, restore, snapshot, state_hash
 
 NODE = Node(name="node1", address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1", incarnation=5)
 WEB = Instance(id="node1/web", service="shop/web", node="node1", address="198.18.0.1", health=InstanceHealth.HEALTHY)

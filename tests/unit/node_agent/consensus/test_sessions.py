@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.consensus import levels, machine, receipts
-from node_agent.consensus.commands import (
+from node_agent.consensus.statemachine import levels, machine, receipts
+from node_agent.consensus.statemachine.commands import (
     AcquireLock,
     Applied,
     FormCluster,
@@ -20,7 +20,7 @@ from node_agent.consensus.commands import (
     encode_batch,
     session_of,
 )
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine.state import State
 
 BEGUN, _, _ = machine.apply_batch(
     State(), encode_batch([Proposal("form", encode(FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST)))]), 1

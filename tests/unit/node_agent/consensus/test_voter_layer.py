@@ -10,10 +10,10 @@ from hmcore.config.agent import AgentConfig, Voter
 from hmcore.config.presets import settings_for
 from hmcore.errors import LevelTooLow, NoQuorum, NotLeader, StorageFull
 from hmcore.records import Cluster, Role
-from node_agent.consensus import levels
-from node_agent.consensus.commands import Noop, PutKey, encode
 from node_agent.consensus.layer import VoterLayer
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import Noop, PutKey, encode
+from node_agent.consensus.statemachine.state import State
 
 PUT = encode(PutKey(key="k", value=b"1"))
 

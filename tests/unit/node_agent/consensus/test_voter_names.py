@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from raft_conversation import append, entry
 
 from hmcore.errors import ConsensusError, FormationFailed
-from node_agent.consensus.messages import AskStanding, PreVote, RequestVote, TellStanding
-from node_agent.consensus.voters import check, disregarded
+from node_agent.consensus.protocol.messages import AskStanding, PreVote, RequestVote, TellStanding
+from node_agent.consensus.voters.configured import check, disregarded
 
 FIVE = ("n0", "n1", "n2", "n3", "n4")
 names = st.sets(st.sampled_from(FIVE))

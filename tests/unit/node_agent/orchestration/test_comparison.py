@@ -9,9 +9,9 @@ import pytest
 
 from hmcore.errors import NoQuorum
 from hmcore.records import Divergence, RaftReport
-from node_agent.consensus.agreement import Claim
-from node_agent.consensus.commands import Applied, NoteDivergence, decode, encode_result
-from node_agent.consensus.selfcure import ROUNDS
+from node_agent.consensus.divergence.selfcure import ROUNDS
+from node_agent.consensus.statemachine.checkpoints import Claim
+from node_agent.consensus.statemachine.commands import Applied, NoteDivergence, decode, encode_result
 from node_agent.orchestration.comparison import Comparison
 
 BEAT = 0.5

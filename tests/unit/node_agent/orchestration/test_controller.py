@@ -15,7 +15,7 @@ from hmcore.api import Formation, Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Node, NodeState, RaftReport, Role
-from node_agent.consensus.machine import Entry, FormCluster, Refused, State, apply, encode_result
+from node_agent.consensus.statemachine.machine import Entry, FormCluster, Refused, State, apply, encode_result
 from node_agent.orchestration.advance import Known
 from node_agent.orchestration.controller import Leader, Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse

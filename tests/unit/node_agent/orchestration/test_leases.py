@@ -8,9 +8,9 @@ import pytest
 
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.records import Lock
-from node_agent.consensus.commands import AcquireLock, ExpireLock, FormCluster, Proposal, encode, encode_batch
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine.commands import AcquireLock, ExpireLock, FormCluster, Proposal, encode, encode_batch
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration import lockkeeper
 from node_agent.orchestration.leases import Due, Leases
 from node_agent.orchestration.lockkeeper import LockKeeper

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hmcore.api import Heartbeat
 from hmcore.config.settings import Membership
 from hmcore.records import Node, NodeState, Role
-from node_agent.consensus.machine import Entry, PutNode, SetNodeState, State, apply, encode
+from node_agent.consensus.statemachine.machine import Entry, PutNode, SetNodeState, State, apply, encode
 from node_agent.orchestration.hearing import Heard, Hearing, View
 from node_agent.orchestration.membership import decide, next_change
 

@@ -15,10 +15,10 @@ from hmcore.records import Cluster, Event, Node, NodeReport, RaftReport, Registr
 from hmcore.stoq.greeting import Peer
 from hmcore.store import DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from hmcore.voters import ConfigureRequest
-from node_agent.consensus.commands import Applied, encode_result
-from node_agent.consensus.handover import Handed
-from node_agent.consensus.history import History
-from node_agent.consensus.state import State
+from node_agent.consensus.leading.handover import Handed
+from node_agent.consensus.statemachine.commands import Applied, encode_result
+from node_agent.consensus.statemachine.history import History
+from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.advance import Known
 from node_agent.platform.api import routes
 from node_agent.platform.changes import Changes

@@ -9,9 +9,9 @@ from hmcore.api import MaintainRequest, MuteRequest
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Instance, Mute, Node, Registration, Role
-from node_agent.consensus.commands import Noop, Proposal, Receipt, Refused, encode_batch, encode_result
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine.commands import Noop, Proposal, Receipt, Refused, encode_batch, encode_result
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.platform.changes import MAX_REASON, Changes
 
 ANN = Identity("hm-abc123defg", Kind.OPERATOR, "ann")

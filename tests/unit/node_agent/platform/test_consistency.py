@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from hmcore.errors import CallRefused, CallTimeout, HyperMeshError, NoQuorum, NotLeader, TransferFailed
-from node_agent.consensus.handover import Handed
+from node_agent.consensus.leading.handover import Handed
 from node_agent.platform.consistency import HAND_OVER, Consistency
 
 

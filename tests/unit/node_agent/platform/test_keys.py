@@ -7,10 +7,10 @@ import pytest
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.store import MOST_KEYS, DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
-from node_agent.consensus import receipts
-from node_agent.consensus.commands import AcquireLock, FormCluster, Proposal, Receipt, encode, encode_batch
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import receipts
+from node_agent.consensus.statemachine.commands import AcquireLock, FormCluster, Proposal, Receipt, encode, encode_batch
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.platform.changes import Changes
 from node_agent.platform.keys import Keys
 

@@ -10,10 +10,10 @@ from hmcore.errors import InvalidRequest, NotLeader, PermissionDenied
 from hmcore.locks import AcquireRequest, LocksRequest, ReleaseRequest, RenewRequest
 from hmcore.pki import Identity, Kind
 from hmcore.store import PutKeyRequest
-from node_agent.consensus import receipts
-from node_agent.consensus.commands import ExpireLock, FormCluster, Proposal, Receipt, encode, encode_batch
-from node_agent.consensus.machine import apply_batch
-from node_agent.consensus.state import State
+from node_agent.consensus.statemachine import receipts
+from node_agent.consensus.statemachine.commands import ExpireLock, FormCluster, Proposal, Receipt, encode, encode_batch
+from node_agent.consensus.statemachine.machine import apply_batch
+from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.platform.changes import Changes
 from node_agent.platform.keys import Keys

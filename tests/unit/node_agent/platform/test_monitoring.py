@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hmcore.records import Node, NodeReport, NodeState, RaftReport, Role
-from node_agent.consensus.disk import Directory
+from node_agent.consensus.log.disk import Directory
 from node_agent.platform.monitoring import Lag, cluster_score
 from node_agent.platform.usage import room, usage
 

@@ -10,8 +10,8 @@ from hmcore.api import Heartbeat, RaiseReply, RaiseRequest
 from hmcore.errors import LevelTooLow, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.records import Cluster, Role
-from node_agent.consensus import levels
-from node_agent.consensus.commands import Applied, RaiseFeatureLevel, decode, encode_result
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import Applied, RaiseFeatureLevel, decode, encode_result
 from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.hearing import Heard, View
 from node_agent.platform.changes import Changes

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from hmcore.pool import Candidate, cells, share_out
 from hmcore.records import ComponentReport, ComponentState, InstanceHealth
-from node_agent.consensus.commands import PutInstances, encode
 from node_agent.consensus.limits import MAX_COMMAND
+from node_agent.consensus.statemachine.commands import PutInstances, encode
 from node_agent.container.info import ContainerInfo
 from node_agent.registry.own import (
     MOST_BYTES,

@@ -11,8 +11,8 @@ import pytest
 from hmcore.api import InstancesReply
 from hmcore.errors import InvalidRequest, NoQuorum, PeerUnreachable
 from hmcore.records import Cluster, ComponentReport, ComponentState, Instance, InstanceHealth, Node, Role
-from node_agent.consensus.commands import ExpireInstances, PutInstances, decode, encode
-from node_agent.consensus.machine import Entry, State, apply
+from node_agent.consensus.statemachine.commands import ExpireInstances, PutInstances, decode, encode
+from node_agent.consensus.statemachine.machine import Entry, State, apply
 from node_agent.container.info import ContainerInfo
 from node_agent.registry.layer import SETTLING, RegistryLayer
 from node_agent.registry.own import Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from hmcore.records import Node, NodeState, Registration, Role
-from node_agent.consensus.commands import ExpireInstances
+from node_agent.consensus.statemachine.commands import ExpireInstances
 from node_agent.registry.renewals import BETWEEN, PATIENCE, Renewals
 
 TTL = 60.0

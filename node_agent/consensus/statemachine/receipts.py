@@ -1,0 +1,77 @@
+"""Which requests were carried out already, and what came of them, so that a retry is not carried out again. Pure.
+
+Of a session (commands.session_of) the latest request is kept, whatever the number of requests since; of requests without one, the latest
+MAX_RECEIPTS. Sessions are forgotten by generations: the younger one becomes the older when it is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rpds import HashTrieMap
+
+from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.commands import Receipt, Refused, encode_result, session_of
+from node_agent.consensus.statemachine.state import NOTHING, Draft, Session, State
+
+MAX_RECEIPTS = 4096
+GENERATION = 16_384  # sessions
+
+
+class Receipts:
+    """Of one log entry's draft."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._kept: dict[str, Receipt] | None = None  # copied at the first change
+
+    def known(self, request: str, index: int) -> Receipt | None:
+        """What came of the request, if it was carried out; or that it cannot be, as its session has gone on."""
+        session = self._session(request)
+        if session is None:
+            kept: Mapping[str, Receipt] = self._draft.state.receipts if self._kept is None else self._kept
+            return kept.get(request)
+        name, number = session
+        return _of_session(self._draft.state, name, number, index)
+
+    def keep(self, request: str, receipt: Receipt) -> None:
+        session = self._session(request)
+        if session is None:
+            if self._kept is None:
+                self._kept = dict(self._draft.state.receipts)
+            self._kept[request] = receipt
+            return
+        name, number = session
+        sessions = self._draft.state.sessions
+        assert isinstance(sessions, HashTrieMap)
+        if len(sessions) >= GENERATION and name not in sessions:
+            self._draft.replace(older_sessions=sessions)
+            sessions = NOTHING
+        self._draft.replace(sessions=sessions.insert(name, Session(number, receipt)))
+
+    def finish(self) -> None:
+        if self._kept is None:
+            return
+        for forgotten in list(self._kept)[: max(0, len(self._kept) - MAX_RECEIPTS)]:
+            del self._kept[forgotten]
+        self._draft.replace(receipts=self._kept)
+
+    def _session(self, request: str) -> tuple[str, int] | None:
+        return session_of(request) if self._draft.state.level >= levels.TRUSTED else None
+
+
+def find(state: State, request: str) -> Receipt | None:
+    """What came of a request, if it is still known."""
+    session = session_of(request) if state.level >= levels.TRUSTED else None
+    return state.receipts.get(request) if session is None else _of_session(state, *session, state.index)
+
+
+def _of_session(state: State, name: str, number: int, index: int) -> Receipt | None:
+    latest = state.sessions.get(name) or state.older_sessions.get(name)
+    if latest is None or number > latest.number:
+        return None
+    if number == latest.number:
+        return latest.receipt
+    return Receipt(
+        index, encode_result(Refused(f"this session has gone on to request {latest.number}: what came of {number} is forgotten"))
+    )

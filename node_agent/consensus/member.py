@@ -60,6 +60,7 @@ class Member:
         self.wake = wake
         self._on_applied = on_applied
         self._limits = limits
+        self._rules = protections
         self._disk = disk
         self.replica = Replica(latest=latest)
         self.journal = Journal(disk, slack=limits.journal_slack, founders=self._configured)
@@ -250,12 +251,13 @@ class Member:
                 self._retry()
             if self.full is not None or engine is None:
                 return
-        self.journal.sync()  # what a leader counts as its own must be durable
+        if self._rules.sync_before_counting:
+            self.journal.sync()  # what a leader counts as its own must be durable
         self.transport.before_tick()
         engine.tick()
         self.leadership.promote(engine)
-        if self._alone:
-            self.journal.sync()  # no send will
+        if engine.leads and self.journal.dirty:
+            self.wake()  # what is new is on its way to the others: time to store it here
 
     def _retry(self) -> None:
         self.store.postponed = False

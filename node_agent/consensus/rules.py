@@ -21,6 +21,7 @@ class Protections:
     hold_without_snapshot: bool = True
     in_order: bool = True
     sync_before_send: bool = True
+    sync_before_counting: bool = True  # a leader's own copy of an entry counts when it is durable, as everybody else's
     reseeding_abstains: bool = True
     members_only: bool = True  # who is no voter by the log neither stands nor counts
     one_change_at_a_time: bool = True

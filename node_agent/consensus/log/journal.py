@@ -1,7 +1,8 @@
 """The durable log: entries, current term, vote and this node's standing in one write-ahead log, one frame per batch of changes.
 
 pysyncobj changes the log in memory; the changes reach the disk at `sync`, as one frame with one fdatasync (group commit). Nothing that
-depends on a change may leave this node before: the transport syncs ahead of every send, the member ahead of every leader's tick.
+depends on a change may leave this node before: the transport syncs ahead of every send but a leader's appends of new entries, the member
+ahead of every leader's tick, and so before the leader counts its own copy of them.
 The commit index is deliberately not kept: it is learned again from a quorum.
 """
 
@@ -189,6 +190,11 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
     @property
     def dirty(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def only_grown(self) -> bool:
+        """Whether nothing but entries was added since the last `sync`."""
+        return all(isinstance(change, Add) for change in self._pending)
 
     def sync(self) -> None:
         """Make every change so far durable. Raises StorageFull, after which it may be tried again, or ConsensusError, which is final."""

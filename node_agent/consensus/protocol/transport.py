@@ -233,13 +233,14 @@ class RaftTransport(PysyncobjTransport):  # type: ignore[misc]  # pysyncobj has 
         return NextIndex(verdict.answer_next, answer.reset, answer.success)
 
     def transmit(self, peer: str, message: Message) -> bool:
-        """Send, after everything that the message may depend on is durable."""
+        """Send, after everything that the message may depend on is durable. New entries are not among that: followers may store them
+        while this leader does, as long as it counts its own copy only then (Ongaro 2014, section 10.2.1; docs/adr/0079)."""
         if self.failure is not None or self.full is not None or peer not in self.connected:
             return False
         if self._store.failure is not None:  # after a snapshot that could not be loaded, pysyncobj would report success
             return False
         try:
-            if self._rules.sync_before_send:
+            if self._rules.sync_before_send and not (isinstance(message, Append) and self._journal.only_grown):
                 self._journal.sync()
         except StorageFull as error:
             self.full = error

@@ -47,13 +47,14 @@ class BarOne(Checks):
 
 
 class Diverging(World):
-    """`victim` puts a key that it was not told to, once, after `bad_at`."""
+    """`victim` puts a key that it was not told to, once, after `bad_at`. In every other world it is the one that leads then."""
 
     def __init__(self, seed: int, plan: Plan, *, cures: bool = True) -> None:
         super().__init__(seed, plan)
         self.checks = BarOne(self)
         self.victim = self.rnd.choice(sorted(self.machines))
         self.bad_at = self.rnd.uniform(2.0, 4.0)
+        self._lead = seed % 2 == 1
         self.wrong = False
         self.wrong_since = 0
         self.found: list[int] = []  # the log index that its finders were at
@@ -64,7 +65,13 @@ class Diverging(World):
     def _run(self) -> None:
         for name in self.machines:
             self.after(1.0 + self.rnd.random() * BEAT, lambda name=name: self._beat(name))  # type: ignore[misc]
+        self.after(self.bad_at, self._choose)
         super()._run()
+
+    def _choose(self) -> None:
+        leaders = [name for name, machine_ in self.machines.items() if machine_.member is not None and machine_.member.is_leader]
+        if self._lead and leaders:
+            self.victim = leaders[-1]
 
     def misbehaves(self, index: int) -> bool:
         due = self.busy is self.machines[self.victim] and self.now >= self.bad_at and not self.wrong_since

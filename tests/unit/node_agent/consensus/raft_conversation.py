@@ -95,6 +95,7 @@ class Conversation:
         """Let n0 be elected; the term in which it leads."""
         for _ in range(50):
             if self.engine.leads:
+                self.member.tick()  # its no-op to the disk
                 self.taken()
                 return self.engine.term
             self.pass_time(0.1)

@@ -172,7 +172,8 @@ def test_a_leader_with_a_full_disk_steps_down_says_so_and_recovers(converse, tmp
     disk.error = errno.ENOSPC
     outcomes: list[object] = []
     n0.member.propose(Proposal("c", machine.encode(machine.Noop())), outcomes.append)
-    n0.member.tick()
+    n0.member.tick()  # to the others
+    n0.member.tick()  # to the disk
     assert isinstance(outcomes[0], StorageFull)
     assert not n0.member.is_leader
     assert "no room" in str(n0.member.outlook.trouble)

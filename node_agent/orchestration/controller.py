@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from hmcore.api import Heartbeat
-from hmcore.errors import HyperMeshError
 from hmcore.records import Role
-from node_agent.consensus.statemachine.commands import Command, FormCluster, Refused, decode_result, encode
+from node_agent.consensus.statemachine.commands import Command, FormCluster
 from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.cluster import ClusterView, Proposer
 from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.membership import Timing, decide, next_change
+from node_agent.orchestration.proposing import Pen
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 
 _SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
@@ -166,15 +166,13 @@ class Leader:
         self._formation = formation
         self._cluster = cluster
         self._timing = timing
-        self._timeout = propose_timeout
-        self._prefix = request_prefix
+        self._pen = Pen(cluster, prefix=request_prefix, timeout=propose_timeout)
         self._clock = clock
         self._on_renewal = on_renewal
         self._hearing = Hearing(me, clock(), heartbeat=timing.heartbeat, suspect=timing.suspect)
         self._decoder = msgspec.msgpack.Decoder(Heartbeat)
         self._news = asyncio.Event()
         self._leading = False
-        self._requests = 0
         self._garbled: set[str] = set()
 
     def heard(self, peer: str, payload: bytes) -> None:
@@ -216,6 +214,8 @@ class Leader:
                     self._hearing.lead(self._clock())
                     log.info("this node leads")
                 pause = await self._round()
+            else:
+                self.trouble = None  # whoever leads now writes it
             self._leading = self._cluster.is_leader
             await _wait(self._news, pause)
 
@@ -233,7 +233,7 @@ class Leader:
         else:
             commands = decide(nodes, self._hearing.view(), now, self._timing)
         if commands:
-            failure = await self._propose(commands)
+            failure = await self._pen.write(commands)
             if failure is not None and failure != self.trouble:
                 log.warning("cannot record what changed: %s", failure)
             self.trouble = failure
@@ -241,27 +241,6 @@ class Leader:
         self.trouble = None
         at = next_change(nodes, self._hearing.view(), now, self._timing)
         return None if at is None else max(at - now, _SHORTEST)
-
-    async def _propose(self, commands: Sequence[Command]) -> str | None:
-        """Propose all at once: they travel as one batch. Returns what went wrong with the first that was not taken."""
-        failures: list[str] = []
-
-        async def one(command: Command) -> None:
-            self._requests += 1
-            request = f"{self._prefix()}-{self._requests}"
-            try:
-                _, result = await self._cluster.propose(encode(command), request_id=request, timeout=self._timeout)
-            except HyperMeshError as error:
-                failures.append(error.message)
-                return
-            match decode_result(result):
-                case Refused(reason=reason):
-                    failures.append(reason)
-
-        async with asyncio.TaskGroup() as tasks:
-            for command in commands:
-                tasks.create_task(one(command), name="propose")
-        return failures[0] if failures else None
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from hmcore.errors import HyperMeshError, InvalidRequest, NotLeader
+from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.records import Lock
-from node_agent.consensus.statemachine.commands import ExpireLock, Refused, decode_result, encode
 from node_agent.orchestration.leases import Leases
+from node_agent.orchestration.proposing import Pen
 
 RETRY = 0.5  # seconds from an end that could not be recorded to the next attempt
 _SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
@@ -46,13 +46,11 @@ class LockKeeper:
         agent does."""
         self._log = log
         self._barrier = barrier
-        self._timeout = propose_timeout
-        self._prefix = request_prefix
+        self._pen = Pen(log, prefix=lambda: f"{request_prefix()}-locks", timeout=propose_timeout)
         self._clock = clock
         self._leases = Leases()
         self._news = asyncio.Event()
         self._seen: Mapping[str, Lock] | None = None
-        self._requests = 0
         self._failure: str | None = None
 
     def state_changed(self) -> None:
@@ -84,32 +82,11 @@ class LockKeeper:
         due = self._leases.due(self._log.locks, now)
         if not due.ended:
             return None if due.next is None else max(due.next - now, _SHORTEST)
-        failure = await self._end(due.ended)
+        failure = await self._pen.write(due.ended)
         if failure is not None and failure != self._failure:
             log.warning("cannot record that a lock has ended: %s", failure)
         self._failure = failure
         return _SHORTEST if failure is None else RETRY
-
-    async def _end(self, commands: Sequence[ExpireLock]) -> str | None:
-        """Propose all at once: they travel as one batch. Returns what went wrong with the first that was not taken."""
-        failures: list[str] = []
-
-        async def one(command: ExpireLock) -> None:
-            self._requests += 1
-            request = f"{self._prefix()}-locks-{self._requests}"
-            try:
-                _, result = await self._log.propose(encode(command), request_id=request, timeout=self._timeout)
-            except HyperMeshError as error:
-                failures.append(error.message)
-                return
-            match decode_result(result):
-                case Refused(reason=reason):
-                    failures.append(reason)
-
-        async with asyncio.TaskGroup() as tasks:
-            for command in commands:
-                tasks.create_task(one(command), name=f"end {command.name}")
-        return failures[0] if failures else None
 
     async def renew(self, name: str, token: int) -> None:
         """A holder's word, which has just come. Raises NotLeader, NoQuorum; InvalidRequest if the lock is no longer held with `token`."""

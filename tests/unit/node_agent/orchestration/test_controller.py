@@ -290,6 +290,18 @@ def test_what_is_not_accepted_is_tried_again_without_spinning_and_shows(play, ho
     play(scenario)
 
 
+def test_who_leads_no_more_has_nothing_left_to_write(play):
+    async def scenario(bench: Bench) -> None:
+        bench.log.quorum = False
+        await asyncio.sleep(5)
+        assert await bench.orchestration.check() == "no quorum: 1 of 3 voters reachable"
+        bench.log.leads = False
+        await asyncio.sleep(3)
+        assert await bench.orchestration.check() is None
+
+    play(scenario)
+
+
 def test_what_is_no_heartbeat_is_ignored_and_said_once(play, caplog):
     async def scenario(bench: Bench) -> None:
         for garbage in (b"", b"\xc1", b"\x00" * 100, msgspec.msgpack.encode({"address": 7}), b"\x91" * 5000):

@@ -1,6 +1,6 @@
 """RaftNode: this control node's voice in the cluster's memory, on the agent's event loop. All decisions are Member's.
 
-Ticks come when something arrived or when pysyncobj's next deadline has passed, never by a fixed beat: an idle node costs next to nothing.
+Ticks come when something arrived or when pysyncobj's next deadline has passed (ticker.py): an idle node costs next to nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from node_agent.consensus.statemachine.checkpoints import Checkpoints
 from node_agent.consensus.statemachine.commands import Proposal, Receipt
 from node_agent.consensus.statemachine.history import History
 from node_agent.consensus.statemachine.state import State
+from node_agent.consensus.ticker import Ticker
 from node_agent.consensus.voters import voterchange
 from node_agent.consensus.voters.enrolment import FormationStatus
 from node_agent.consensus.voters.reconfiguration import Add, Remove
@@ -77,8 +78,8 @@ class RaftNode:
         self._wall_clock = wall_clock
         self._limits = limits
         self._on_sync = on_sync
-        self._awake = asyncio.Event()
         self._ticked = asyncio.Event()
+        self._ticker: Ticker | None = None
         self._connected: set[str] = set()  # outlives a restart of this component, as the connections do
         self._member: Member | None = None
 
@@ -87,7 +88,7 @@ class RaftNode:
     async def open(self) -> None:
         """Load snapshot and journal. Raises StorageDamaged, StorageFull, ConsensusError (the directory is in use)."""
         disk = Directory(self._directory, self._on_sync)
-        self._awake = asyncio.Event()
+        ticker = Ticker(self._tick)
         member = Member(
             name=self._name,
             voters=self._voters,
@@ -96,7 +97,7 @@ class RaftNode:
             links=self._links,
             clock=self._clock,
             rng=random.Random(),
-            wake=self._awake.set,
+            wake=ticker.wake,
             on_applied=self._on_applied,
             limits=self._limits,
         )
@@ -110,29 +111,30 @@ class RaftNode:
             logger.warning("%s: dropped %d bytes of a write that a crash interrupted", member.journal.path, member.journal.torn)
         if member.disregarded:
             logger.warning("%s", member.disregarded)
-        self._member = member
+        self._member, self._ticker = member, ticker
         for peer in sorted(self._connected):
             member.peer_up(peer)
 
     async def run(self) -> None:
         """Take part until stop(). Raises what made this node stop by itself."""
-        member, awake = self._opened(), self._awake
-        while self._member is member:
-            if member.failure is not None:
-                self._name_the_remedy(member.failure)
-                self._on_fatal(member.failure)
-                raise member.failure
-            try:
-                async with asyncio.timeout(min(_NAP, max(0.0, member.next_tick() - self._clock()) + _SLACK)):
-                    await awake.wait()
-            except TimeoutError:
-                pass  # the deadline has passed: that is what it was for
-            awake.clear()
-            if self._member is member:
-                member.tick()
-            ticked, self._ticked = self._ticked, asyncio.Event()
-            ticked.set()
-            await asyncio.sleep(0)  # what the tick sent leaves before the next one waits for the disk
+        member = self._opened()
+        assert self._ticker is not None
+        await self._ticker.run()
+        if member.failure is not None and self._member is member:
+            self._name_the_remedy(member.failure)
+            self._on_fatal(member.failure)
+            raise member.failure
+
+    def _tick(self) -> float | None:
+        member = self._member
+        if member is None or member.failure is not None:
+            return None
+        member.tick()
+        ticked, self._ticked = self._ticked, asyncio.Event()
+        ticked.set()
+        if member.failure is not None:
+            return None
+        return min(_NAP, max(0.0, member.next_tick() - self._clock()) + _SLACK)
 
     def _name_the_remedy(self, error: BaseException) -> None:
         if isinstance(error, StorageDamaged | CommittedConflict):
@@ -141,7 +143,8 @@ class RaftNode:
     async def stop(self) -> None:
         """End `run` and let go of the files. Harmless if never opened, or twice."""
         member, self._member = self._member, None
-        self._awake.set()
+        if self._ticker is not None:
+            self._ticker.end()
         if member is not None:
             member.close()
 
@@ -160,8 +163,8 @@ class RaftNode:
     def receive(self, peer: str, payload: bytes) -> None:
         if self._member is not None:
             self._member.receive(peer, payload)
-            if self._member.failure is not None:
-                self._awake.set()
+            if self._member.failure is not None and self._ticker is not None:
+                self._ticker.wake()
 
     # --- formation
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, Heartbeat, InstancesReply, ReportRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, KeyValue, Lock, NodeReport, Role
+from hmcore.records import ComponentReport, ComponentState, KeyValue, Lock, Node, NodeReport, Role
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.following.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
@@ -69,6 +69,7 @@ class Layers:
         `tally` counts what goes on."""
         self._config = config
         self._tally = tally
+        self._peered: Mapping[str, Node] | None = None  # whom we connect to
         settings = config.settings
         self.transport = TransportLayer(
             config,
@@ -396,12 +397,15 @@ class Layers:
         if self._keeper is not None:
             self._keeper.state_changed()
         self.consistency.state_changed()
-        self.set_peers()
         self.registry.records_changed()
-        self.managed["consensus"].poke()
+        if self.cluster.nodes is not self._peered:
+            self.set_peers()
+        if self.managed["consensus"].state is not ComponentState.RUNNING:
+            self.managed["consensus"].poke()  # what was applied may have been all that it lacked
 
     def set_peers(self) -> None:
         """Connect to the nodes that the cluster knows, and to the voters of the configuration until it knows any."""
+        self._peered = self.cluster.nodes
         self.transport.set_peers(peer_addresses(self._config, self.cluster.nodes))
 
 

@@ -1,12 +1,11 @@
 """Which requests were carried out already, and what came of them, so that a retry is not carried out again. Pure.
 
 Of a session (commands.session_of) the latest request is kept, whatever the number of requests since; of requests without one, the latest
-MAX_RECEIPTS. Sessions are forgotten by generations: the younger one becomes the older when it is full.
+MAX_RECEIPTS at least. Both are forgotten by generations: the younger one becomes the older when it is full. Below level TRUSTED there are
+no sessions, and the latest MAX_RECEIPTS requests are kept in one table that every log entry copies.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from rpds import HashTrieMap
 
@@ -27,27 +26,34 @@ class Receipts:
 
     def known(self, request: str, index: int) -> Receipt | None:
         """What came of the request, if it was carried out; or that it cannot be, as its session has gone on."""
-        session = self._session(request)
-        if session is None:
-            kept: Mapping[str, Receipt] = self._draft.state.receipts if self._kept is None else self._kept
-            return kept.get(request)
-        name, number = session
-        return _of_session(self._draft.state, name, number, index)
+        kept = None if self._kept is None else self._kept.get(request)
+        return kept or _known(self._draft.state, request, index)
 
     def keep(self, request: str, receipt: Receipt) -> None:
-        session = self._session(request)
-        if session is None:
+        if self._draft.state.level < levels.TRUSTED:
             if self._kept is None:
                 self._kept = dict(self._draft.state.receipts)
             self._kept[request] = receipt
-            return
-        name, number = session
+        elif (session := session_of(request)) is None:
+            self._keep_request(request, receipt)
+        else:
+            self._keep_session(*session, receipt)
+
+    def _keep_session(self, name: str, number: int, receipt: Receipt) -> None:
         sessions = self._draft.state.sessions
         assert isinstance(sessions, HashTrieMap)
         if len(sessions) >= GENERATION and name not in sessions:
             self._draft.replace(older_sessions=sessions)
             sessions = NOTHING
         self._draft.replace(sessions=sessions.insert(name, Session(number, receipt)))
+
+    def _keep_request(self, request: str, receipt: Receipt) -> None:
+        requests = self._draft.state.requests
+        assert isinstance(requests, HashTrieMap)
+        if len(requests) >= MAX_RECEIPTS:
+            self._draft.replace(older_requests=requests, receipts={})  # of what was kept below the level, all would be forgotten by now
+            requests = NOTHING
+        self._draft.replace(requests=requests.insert(request, receipt))
 
     def finish(self) -> None:
         if self._kept is None:
@@ -56,14 +62,19 @@ class Receipts:
             del self._kept[forgotten]
         self._draft.replace(receipts=self._kept)
 
-    def _session(self, request: str) -> tuple[str, int] | None:
-        return session_of(request) if self._draft.state.level >= levels.TRUSTED else None
-
 
 def find(state: State, request: str) -> Receipt | None:
     """What came of a request, if it is still known."""
-    session = session_of(request) if state.level >= levels.TRUSTED else None
-    return state.receipts.get(request) if session is None else _of_session(state, *session, state.index)
+    return _known(state, request, state.index)
+
+
+def _known(state: State, request: str, index: int) -> Receipt | None:
+    if state.level >= levels.TRUSTED:
+        if (session := session_of(request)) is not None:
+            return _of_session(state, *session, index)
+        if (receipt := state.requests.get(request) or state.older_requests.get(request)) is not None:
+            return receipt
+    return state.receipts.get(request)
 
 
 def _of_session(state: State, name: str, number: int, index: int) -> Receipt | None:

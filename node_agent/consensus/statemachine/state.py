@@ -43,7 +43,13 @@ _MAGIC = b"HMST"
 _FORMAT = 1
 _DIGEST = 16  # bytes
 NOTHING: HashTrieMap[str, Any] = HashTrieMap()  # the one empty table: what is left out of a snapshot is recognised by identity
-PERSISTENT = ("keys", "sessions", "older_sessions")  # tables that may be large: a change copies none of the rest
+PERSISTENT = (
+    "keys",
+    "sessions",
+    "older_sessions",
+    "requests",
+    "older_requests",
+)  # tables that may be large: a change copies none of the rest
 
 
 def _as_dict(table: object) -> dict[str, Any]:
@@ -97,6 +103,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: int = 0  # of locks, given out so far
     sessions: Mapping[str, Session] = NOTHING
     older_sessions: Mapping[str, Session] = NOTHING
+    requests: Mapping[str, Receipt] = NOTHING  # without a session
+    older_requests: Mapping[str, Receipt] = NOTHING
     digest: bytes = b""
     history: bytes = b""
 

@@ -6,7 +6,7 @@ from node_agent.consensus import codec
 from node_agent.consensus.log import entries
 from node_agent.consensus.log.entries import Entry
 from node_agent.consensus.member import Member
-from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine import machine, receipts
 from node_agent.consensus.statemachine.machine import Receipt, State
 
 
@@ -107,6 +107,5 @@ class Checks:
     def in_the_end(self, states: list[State]) -> None:
         if len({machine.state_hash(state) for state in states}) != 1:
             raise Violation("state hashes differ")
-        receipts = states[0].receipts
-        if any(receipts.get(request) != receipt for request, receipt in self.acknowledged.items()):
+        if any(receipts.find(states[0], request) != receipt for request, receipt in self.acknowledged.items()):
             raise Violation("acknowledged command lost")

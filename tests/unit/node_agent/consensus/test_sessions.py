@@ -11,8 +11,10 @@ from node_agent.consensus.statemachine.commands import (
     AcquireLock,
     Applied,
     FormCluster,
+    Noop,
     Proposal,
     PutKey,
+    RaiseFeatureLevel,
     Refused,
     ReleaseLock,
     decode_result,
@@ -99,7 +101,34 @@ def test_many_requests_of_one_session_cost_one_entry():
     for number in range(100):
         state, _ = ask(state, f"s:{number}", b"%d" % number)
     assert len(state.sessions) == 1
-    assert len(state.receipts) == 1  # the formation's
+    assert set(state.requests) == {"form"}
+
+
+def test_requests_without_a_session_are_remembered_while_a_generation_of_others_comes(monkeypatch):
+    monkeypatch.setattr(receipts, "MAX_RECEIPTS", 4)
+    state, first = ask(BEGUN, "mine")
+    for other in range(6):
+        state, _ = ask(state, f"other{other}", b"%d" % other)
+        assert ask(state, "mine")[1] == first
+    for other in range(20):
+        state, _ = ask(state, f"more{other}", b"%d" % other)
+        assert len(state.requests) <= 4
+        assert len(state.older_requests) <= 4
+    assert receipts.find(state, "mine") is None
+
+
+def test_what_was_kept_below_the_level_is_remembered_when_it_rises_also_within_one_entry(monkeypatch):
+    monkeypatch.setattr(receipts, "MAX_RECEIPTS", 4)
+    noop, form = encode(Noop()), encode(FormCluster(id="hm-a", bootstrap="b1"))
+    rise = encode(RaiseFeatureLevel(level=levels.TRUSTED))
+    asked = [Proposal("form", form), Proposal("old", noop), Proposal("rise", rise), Proposal("new", noop), Proposal("s:1", noop)]
+    state, answers, _ = machine.apply_batch(State(), encode_batch(asked + asked), 1)
+    assert answers[:5] == answers[5:]
+    assert [receipts.find(state, each.id) for each in asked] == answers[:5]
+    for other in range(3):  # the raise itself, and one more request, are of the first generation already
+        assert receipts.find(state, "old") == answers[1]
+        state, _ = ask(state, f"other{other}", b"%d" % other)
+    assert state.receipts == {}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["x:1", "x:2", "x:3", "y:1", "plain", "plain2"]), st.binary(max_size=1)), max_size=20))

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accounting
 import calling
+import consensus
 import deploying
 import discovering
 import idling
@@ -25,7 +26,7 @@ import starting
 from bed import ROOT, bed
 from figures import Figure, Kind, compare, read, uncompared, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, registering, accounting)
+MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, registering, accounting, consensus)
 
 
 def kinds() -> list[Kind]:

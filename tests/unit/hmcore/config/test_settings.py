@@ -78,7 +78,7 @@ METHODS = {"upgrade.batch": "upgrade.workers_at_once"}
 
 
 def reads():
-    """Every `owner.attribute` in the sources that act upon settings, as (folder, owner, attribute); leading underscores left out.
+    """Every `owner.attribute` in the sources that act upon settings, as (package/part, owner, attribute); leading underscores left out.
     hmcore/config only checks them, but for inventory.py, which gives each host its port."""
     sources = [path for name in ("hmctl", "hmcore", "node_agent") for path in (ROOT / name).rglob("*.py")]
     found = set()
@@ -90,7 +90,7 @@ def reads():
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = re.search(r"(\w+)$", ast.unparse(node.value))
                 if owner:
-                    found.add((str(place.parent), owner[1].lstrip("_"), node.attr))
+                    found.add(("/".join(place.parent.parts[:2]), owner[1].lstrip("_"), node.attr))
     return found
 
 

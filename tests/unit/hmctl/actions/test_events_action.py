@@ -101,7 +101,7 @@ def test_any_clock_gives_some_time(unix_time: float) -> None:
 
 def test_every_kind_that_is_replicated_can_be_asked_for() -> None:
     """The kinds are written where they come about; hmctl, which must not import that, lists them."""
-    effects = Path(__file__).parents[4].joinpath("node_agent/consensus/effects")
+    effects = Path(__file__).parents[4].joinpath("node_agent/consensus/statemachine/effects")
     source = "".join(path.read_text() for path in sorted(effects.glob("*.py")))
     families = "|".join(FAMILIES)
     kinds = set(re.findall(rf'"((?:{families})\.[a-z]+)"', source))

@@ -21,6 +21,7 @@ SOAK_POLL = 1.0  # seconds between two questions while a batch soaks
 PATIENCE = 3.0  # seconds for one answer
 GRACE = 5.0  # seconds that degraded layers get once the cluster works: Docker may still be starting, a peer connecting
 SETTLE = 10.0  # seconds in which what was well before a restart has to be so again: a layer tries anew after pauses that grow
+DAMAGED = "damaged"  # the role of a voter that does not load what is on its disk (docs/adr/0032)
 METRICS = "metrics"  # an optional phase that is no component: its check tells how it went
 
 Ailments = Mapping[str, CheckReport]  # by name: what a node complains of; muted checks are no complaint
@@ -30,7 +31,7 @@ Ailments = Mapping[str, CheckReport]  # by name: what a node complains of; muted
 class Verdict:
     """`waiting`: what is not yet as it must be, by host; `degraded`: layers that the node does without, or that work with less, and what
     else its checks complain of. `ailing`: these checks. `worse`: hosts that complain of more than they did before they were touched.
-    `level`: the feature level in force, 0 where nobody tells."""
+    `level`: the feature level in force, 0 where nobody tells. `stuck`: of those in `waiting`, whom no waiting mends."""
 
     leader: str | None
     formed: bool
@@ -39,6 +40,7 @@ class Verdict:
     ailing: Mapping[str, Ailments] = field(default_factory=dict)
     worse: Mapping[str, Ailments] = field(default_factory=dict)
     level: int = 0
+    stuck: frozenset[str] = frozenset()
 
     @property
     def healthy(self) -> bool:
@@ -63,7 +65,9 @@ def judge(
         bad = {part: found for part, found in answer.components.items() if not _well(part, found.state)}
         coming = {part: found for part, found in bad.items() if _coming(part, found.state)}
         needed = [f"{part} is {found.state}{_why(found.error)}" for part, found in coming.items()]
-        if not answer.formed:
+        if answer.raft.role == DAMAGED:
+            waiting[name] = _damage(answer)
+        elif not answer.formed:
             waiting[name] = "the cluster is not formed"
         elif answer.raft.leader is None or leader is None:
             waiting[name] = "no leader yet"
@@ -85,7 +89,8 @@ def judge(
     }
     worse = {name: found for name, found in more.items() if found}
     level = max((report.raft.level for report in reports.values()), default=0)
-    return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded, ailing, worse, level)
+    stuck = frozenset(name for name, report in reports.items() if report.raft.role == DAMAGED)
+    return Verdict(leader, any(report.formed for report in reports.values()), waiting, degraded, ailing, worse, level, stuck)
 
 
 def ailments(report: NodeReport) -> Ailments:
@@ -121,6 +126,13 @@ def _muted(report: NodeReport) -> frozenset[str]:
     return frozenset(check.name.removeprefix(COMPONENT) for check in report.checks if check.muted)
 
 
+def _damage(report: NodeReport) -> str:
+    consensus = report.components.get("consensus")
+    if consensus is None or not consensus.error:
+        return "what it keeps of the cluster's state is damaged"
+    return f"{consensus.error}; to mend it: {consensus.fix}" if consensus.fix else consensus.error
+
+
 def _why(error: str | None) -> str:
     return f" ({error})" if error else ""
 
@@ -135,7 +147,7 @@ async def wait_healthy(
     before: Mapping[str, Ailments] | None = None,
 ) -> Verdict:
     """Asks again and again until all is well, or `grace` seconds more once only degraded layers are left (`SETTLE` while there are more
-    of them than `before`), or until `timeout`."""
+    of them than `before`) and hosts that no waiting mends, or until `timeout`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     usable_since: float | None = None
@@ -144,7 +156,7 @@ async def wait_healthy(
         if heard is not None:
             heard(verdict)
         now = loop.time()
-        usable_since = (usable_since or now) if not verdict.waiting else None
+        usable_since = (usable_since or now) if verdict.waiting.keys() <= verdict.stuck else None
         waited = usable_since is not None and now - usable_since >= (max(grace, SETTLE) if verdict.worse else grace)
         if verdict.healthy or waited or now >= deadline:
             return verdict

@@ -12,7 +12,7 @@ from hmcore.config.inventory import Host, SshTarget
 from hmcore.errors import HyperMeshError, PeerUnreachable
 from hmcore.records import CheckReport, ComponentReport, ComponentState, Node, NodeReport, PhaseReport, RaftReport, Role
 from hmctl.phases import healthy
-from hmctl.phases.healthy import Ailments, judge, wait_steady
+from hmctl.phases.healthy import Ailments, judge, wait_healthy, wait_steady
 from hmctl.phases.start import reason
 
 HOST = Host("node1", SshTarget("10.0.0.1"), "10.0.0.1", 7443, Role.CONTROL)
@@ -135,3 +135,28 @@ async def test_a_soak_ends() -> None:
 )
 def test_the_reason_is_the_agents_own_last_word(journal: str, why: str) -> None:
     assert reason(journal) == why
+
+
+DAMAGED = replace(
+    WELL,
+    components={"consensus": ComponentReport(state=ComponentState.DEGRADED, error="checksum at offset 8", fix="hmctl raft reseed node1")},
+    raft=RaftReport(role="damaged"),
+)
+
+
+class Damaged(Agents):
+    async def reports(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, NodeReport | HyperMeshError]:
+        self.asked += 1
+        return {host.name: DAMAGED for host in hosts}
+
+
+def test_a_voter_with_a_damaged_memory_says_what_mends_it() -> None:
+    verdict = judge(["node1"], {"node1": DAMAGED})
+    assert verdict.waiting == {"node1": "checksum at offset 8; to mend it: hmctl raft reseed node1"}
+    assert not verdict.healthy
+
+
+async def test_nobody_waits_for_what_no_waiting_mends() -> None:
+    async with asyncio.timeout(5.0):
+        verdict = await wait_healthy([HOST], Damaged(set()), timeout=60.0, grace=0.05)  # type: ignore[arg-type]
+    assert set(verdict.waiting) == {"node1"}

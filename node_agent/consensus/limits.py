@@ -18,6 +18,7 @@ class Limits:
     compact_bytes: int = 64 << 20
     journal_slack: int = 4 << 20
     chunk: int = 256 << 10
+    portion: int = 1 << 20  # of a snapshot, encoded or stored at a time: some milliseconds
     batch: int = MAX_COMMAND
     append: int = 4 << 20
     in_flight: int = 1  # batches; waiting for the one before makes larger batches, and fewer fsyncs

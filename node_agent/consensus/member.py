@@ -65,7 +65,7 @@ class Member:
         self.replica = Replica(latest=latest)
         self.journal = Journal(disk, slack=limits.journal_slack, founders=self._configured)
         self.journal.on_configuration = self._reconfigured
-        self.store = SnapshotStore(disk, self.replica, self.journal, chunk=limits.chunk)
+        self.store = SnapshotStore(disk, self.replica, self.journal, chunk=limits.chunk, portion=limits.portion)
         self.transport = RaftTransport(
             name,
             timing=timing,
@@ -153,6 +153,7 @@ class Member:
     def close(self) -> None:
         self.leadership.end(NoQuorum(f"{self._name} is stopping"))
         self.transport.destroy()
+        self.store.close()
         self.journal.close()
         self._disk.close()
 
@@ -256,7 +257,7 @@ class Member:
         self.transport.before_tick()
         engine.tick()
         self.leadership.promote(engine)
-        if engine.leads and self.journal.dirty:
+        if self.store.writing or (engine.leads and self.journal.dirty):
             self.wake()  # what is new is on its way to the others: time to store it here
 
     def _retry(self) -> None:
@@ -324,7 +325,7 @@ class Member:
         if engine is not None and self.failure is None:
             if self.journal.command_bytes > self._limits.compact_bytes:
                 engine.compact()
-            if engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
+            if self.full is None and engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
                 self.wake()  # nobody's answer will
         self.leadership.step(engine, self.failure or self.full)
         if self.replica.state is not self._shown and self.failure is None:

@@ -71,18 +71,19 @@ class Proposals:
             self._send(self._take())
 
     def _send(self, batch: list[tuple[Proposal, Done]]) -> None:
+        encoded = encode_batch([proposal for proposal, _ in batch])
         self._count += 1
         number = self._count
         self._flying[number] = batch
 
         def settled(receipts: list[Receipt] | None) -> None:
-            if receipts is None or self._flying.pop(number, None) is None:
-                return  # lost: it will be abandoned; or it was already
+            if receipts is None or len(receipts) != len(batch) or self._flying.pop(number, None) is None:
+                return  # lost, or it could not be carried out here: it will be abandoned; or it was already
             for (_, done), receipt in zip(batch, receipts, strict=True):
                 done(receipt)
             self._flush()
 
-        self._propose(encode_batch([proposal for proposal, _ in batch]), settled)
+        self._propose(encoded, settled)
 
     def _take(self) -> list[tuple[Proposal, Done]]:
         batch: list[tuple[Proposal, Done]] = []

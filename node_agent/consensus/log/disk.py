@@ -38,19 +38,45 @@ class Disk(Protocol):
     def close(self) -> None: ...
 
 
+class Replacement:
+    """New content for file `name`: after a crash there is the old or the new, never a mixture. Raises OSError, and is of no use then."""
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self._disk = disk
+        self._name = name
+        self._file = disk.create(name + TEMPORARY)
+
+    def append(self, content: bytes) -> None:
+        self._or_nothing(lambda: self._file.append(content))
+
+    def sync(self) -> None:
+        """Lest `commit` waits for all of it at once."""
+        self._or_nothing(self._file.sync)
+
+    def commit(self) -> None:
+        """Puts it in the file's place, durably."""
+        self.sync()
+        self._file.close()
+        self._disk.rename(self._name + TEMPORARY, self._name)
+        self._disk.sync_directory()
+
+    def abandon(self) -> None:
+        self._file.close()
+        self._disk.remove(self._name + TEMPORARY)  # gives the room back
+
+    def _or_nothing(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError:
+            self.abandon()
+            raise
+
+
 def replace(disk: Disk, name: str, content: bytes) -> None:
-    """Put `content` in the place of file `name`, atomically and durably: after a crash there is the old or the new, never a mixture."""
-    file = disk.create(name + TEMPORARY)
-    try:
-        file.append(content)
-        file.sync()
-    except OSError:
-        disk.remove(name + TEMPORARY)  # gives the room back
-        raise
-    finally:
-        file.close()
-    disk.rename(name + TEMPORARY, name)
-    disk.sync_directory()
+    """Put `content` in the place of file `name`, atomically and durably. Raises OSError."""
+    replacement = Replacement(disk, name)
+    replacement.append(content)
+    replacement.commit()
 
 
 def storage_error(error: OSError, path: str) -> ConsensusError:

@@ -7,6 +7,7 @@ before pysyncobj hears of it, and so before the journal lets go of the entries t
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,10 +22,13 @@ from node_agent.consensus import codec
 from node_agent.consensus.log.disk import TEMPORARY, Disk, damaged, replace, storage_error
 from node_agent.consensus.log.entries import Entry
 from node_agent.consensus.log.journal import Anchor
+from node_agent.consensus.log.writing import Writing
 
 SNAPSHOT = "snapshot"
 
 _HEADER = struct.Struct(">4sHII")  # magic, format, length and CRC32C of the body
+_BYTES = struct.Struct(">BI")  # msgpack's bin 32: what stands before bytes
+_NO_BYTES = b"\xc4\x00"
 _MAGIC = b"HMSN"
 _FORMAT = 1
 
@@ -38,9 +42,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: Entry
     last: Entry
     voters: tuple[str, ...]
-    state: bytes
     learners: tuple[str, ...] = ()
     configured: int = 0
+    state: bytes  # the last: see `assemble`
 
     @property
     def configuration(self) -> Configuration:
@@ -57,6 +61,22 @@ _decoder: msgspec.msgpack.Decoder[Snapshot] = msgspec.msgpack.Decoder(Snapshot)
 def pack(snapshot: Snapshot) -> bytes:
     body = msgspec.msgpack.encode(snapshot)
     return _HEADER.pack(_MAGIC, _FORMAT, len(body), google_crc32c.value(body)) + body
+
+
+def assemble(snapshot: Snapshot, state: list[bytes]) -> list[bytes]:
+    """What `pack` makes of `snapshot` with `state` for its own empty one, in pieces that are not copied."""
+    head = msgspec.msgpack.encode(snapshot)
+    assert head.endswith(_NO_BYTES)
+    body = [head.removesuffix(_NO_BYTES) + _BYTES.pack(0xC6, sum(map(len, state))), *state]
+    return [_HEADER.pack(_MAGIC, _FORMAT, sum(map(len, body)), checksum(body)), *body]
+
+
+def checksum(pieces: Iterable[bytes]) -> int:
+    """The CRC32C of all pieces together."""
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+    return crc
 
 
 def unpack(data: bytes) -> Snapshot:
@@ -86,7 +106,10 @@ class Machine(Protocol):
     """Whose state it is. `verify` and `restore` raise ValueError for bytes that `capture` did not make, ReleaseTooOld for
     those that a later release made."""
 
-    def capture(self) -> bytes: ...
+    def capture(self) -> Iterator[bytes]:
+        """The state as of now, in pieces that are made one by one: what comes before all of them, `seal` says."""
+
+    def seal(self, pieces: list[bytes]) -> bytes: ...
     def verify(self, state: bytes) -> None: ...
     def restore(self, state: bytes) -> None: ...
 
@@ -105,7 +128,10 @@ class SnapshotStore:
     waited out.
     """
 
-    def __init__(self, disk: Disk, machine: Machine, configurations: History, *, chunk: int = 256 << 10) -> None:
+    def __init__(self, disk: Disk, machine: Machine, configurations: History, *, chunk: int = 256 << 10, portion: int = 1 << 20) -> None:
+        """Bytes: a snapshot is sent in chunks, and written in portions."""
+        self._portion = portion
+        self._writing: Writing | None = None
         self._disk = disk
         self._machine = machine
         self._configurations = configurations
@@ -159,19 +185,31 @@ class SnapshotStore:
         if sending := self._sending.get(node):
             sending.position = sending.before
 
-    def _store(self, data: bytes) -> bool:
-        """Raises StorageFull."""
+    @property
+    def writing(self) -> bool:
+        """Whether a snapshot is on its way to the disk: every tick stores a portion."""
+        return self._writing is not None
+
+    def close(self) -> None:
+        """Nothing will come of a snapshot that is on its way."""
+        if self._writing is not None:
+            self._writing.abandon()
+            self._writing = None
+
+    def _store(self, store: Callable[[], bool]) -> bool:
+        """Whether `store` says that a snapshot is in its place. Raises StorageFull."""
         try:
-            replace(self._disk, SNAPSHOT, data)
+            stored = store()
         except OSError as error:
             failure = storage_error(error, self.path)
             if isinstance(failure, StorageFull):
                 raise failure from error
             self.failure = failure
             return False
-        self._exists = True
-        self._sending.clear()  # they would send a snapshot that the log will not continue
-        return True
+        if stored:
+            self._exists = True
+            self._sending.clear()  # they would send a snapshot that the log will not continue
+        return stored
 
     # --- pysyncobj's Serializer
 
@@ -185,16 +223,32 @@ class SnapshotStore:
             voters=configuration.voters,
             learners=configuration.learners,
             configured=configuration.index,
-            state=self._machine.capture(),
+            state=b"",
         )
-        self._covers = covers
+
+        def whole(state: list[bytes]) -> list[bytes]:
+            return assemble(snapshot, [self._machine.seal(state), *state])
+
+        self._writing = Writing(self._disk, SNAPSHOT, self._machine.capture(), whole, portion=self._portion, covers=covers)
+        self._write()
+
+    def _write(self) -> None:
+        writing = self._writing
+        if writing is None:
+            return
         try:
-            stored = self._store(pack(snapshot))
+            stored = self._store(writing.step)
         except StorageFull:  # the journal goes on as long as it finds room
             stored, self.postponed = False, True
-        self._finished = SERIALIZER_STATE.SUCCESS if stored else SERIALIZER_STATE.FAILED
+        if stored or self.postponed or self.failure is not None:
+            self._writing = None
+            self._covers = writing.covers
+            self._finished = SERIALIZER_STATE.SUCCESS if stored else SERIALIZER_STATE.FAILED
 
     def checkSerializing(self) -> tuple[int, int | None]:
+        self._write()
+        if self._writing is not None:
+            return SERIALIZER_STATE.SERIALIZING, None
         state, self._finished = self._finished, None
         if state is None:
             return SERIALIZER_STATE.SERIALIZING if self.postponed else SERIALIZER_STATE.NOT_SERIALIZING, None
@@ -236,8 +290,17 @@ class SnapshotStore:
 
     def setTransmissionData(self, data: tuple[bytes, bool, bool] | None) -> bool:
         """Take a snapshot that the transport has collected and checked: always whole."""
+        if data is None:
+            return False
+        self.close()  # this one is newer than any of ours
+        content = data[0]
+
+        def stored() -> bool:
+            replace(self._disk, SNAPSHOT, content)
+            return True
+
         try:
-            return data is not None and self._store(data[0])
+            return self._store(stored)
         except StorageFull as error:
             self.full = error
             return False

@@ -71,7 +71,7 @@ def find(state: State, request: str) -> Receipt | None:
 def _known(state: State, request: str, index: int) -> Receipt | None:
     if state.level >= levels.TRUSTED:
         if (session := session_of(request)) is not None:
-            return _of_session(state, *session, index)
+            return _of_session(state, *session, index) or state.receipts.get(request)
         if (receipt := state.requests.get(request) or state.older_requests.get(request)) is not None:
             return receipt
     return state.receipts.get(request)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hmcore.errors import ConsensusError, ReleaseTooOld
 from node_agent.consensus.statemachine import levels, machine
 from node_agent.consensus.statemachine.checkpoints import Checkpoints
 from node_agent.consensus.statemachine.commands import Receipt
 from node_agent.consensus.statemachine.history import History
-from node_agent.consensus.statemachine.state import Change, State
+from node_agent.consensus.statemachine.state import Change, State, pieces, seal
 
 
 class Replica:
@@ -46,10 +46,13 @@ class Replica:
             return []
         return receipts
 
-    def capture(self) -> bytes:
+    def capture(self) -> Iterator[bytes]:
         if self.failure is not None:
             raise self.failure  # this state must not become a snapshot
-        return machine.snapshot(self.state)
+        return pieces(self.state)
+
+    def seal(self, pieces: list[bytes]) -> bytes:
+        return seal(pieces)
 
     def verify(self, state: bytes) -> None:
         machine.restore(state, self._latest)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import google_crc32c
@@ -42,6 +43,7 @@ _SNAPSHOT = struct.Struct(">4sHI")  # magic, format, CRC32C of what follows
 _MAGIC = b"HMST"
 _FORMAT = 1
 _DIGEST = 16  # bytes
+_PIECE = 64  # records
 NOTHING: HashTrieMap[str, Any] = HashTrieMap()  # the one empty table: what is left out of a snapshot is recognised by identity
 PERSISTENT = (
     "keys",
@@ -220,8 +222,36 @@ def state_hash(state: State) -> str:
 
 def snapshot(state: State) -> bytes:
     """The state as bytes that `restore` accepts: magic, format, checksum, msgpack."""
-    body = _plain.encode(state)  # receipts keep their order: it decides which is forgotten first
-    return _SNAPSHOT.pack(_MAGIC, _FORMAT, google_crc32c.value(body)) + body
+    body = list(pieces(state))
+    return b"".join([seal(body), *body])
+
+
+def seal(body: Iterable[bytes]) -> bytes:
+    """What stands before a state's `pieces` in a snapshot."""
+    crc = 0
+    for piece in body:
+        crc = google_crc32c.extend(crc, piece)
+    return _SNAPSHOT.pack(_MAGIC, _FORMAT, crc)
+
+
+def pieces(state: State) -> Iterator[bytes]:
+    """The state as msgpack, in pieces that are encoded one by one: the large tables some records at a time, behind all the rest."""
+    rest = _plain.encode(replace(state, **dict.fromkeys(PERSISTENT, NOTHING)))  # receipts keep their order: the oldest is forgotten first
+    tables = [(name, getattr(state, name)) for name in PERSISTENT if getattr(state, name)]
+    count, fields = (rest[0] & 0x0F, rest[1:]) if rest[0] & 0xF0 == 0x80 else (int.from_bytes(rest[1:3], "big"), rest[3:])
+    yield _map_of(count + len(tables)) + fields
+    for name, table in tables:
+        yield _plain.encode(name) + _map_of(len(table))
+        items = iter(table.items())
+        while some := dict(islice(items, _PIECE)):
+            yield _plain.encode(some).removeprefix(_map_of(len(some)))
+
+
+def _map_of(count: int) -> bytes:
+    """How msgpack begins a map."""
+    if count < 16:
+        return bytes([0x80 | count])
+    return b"\xde" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdf" + count.to_bytes(4, "big")
 
 
 _states: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(State)

@@ -8,8 +8,9 @@ from raft_sim_world import Plan
 from node_agent.consensus.limits import Limits
 from node_agent.consensus.statemachine import levels
 
-# One command an entry, two or three entries an append, many batches on their way: the most chances for overlapping appends.
-TINY = Limits(compact_entries=12, journal_slack=2000, chunk=300, batch=1, append=250, in_flight=50)
+# One command an entry, two or three entries an append, many batches on their way: the most chances for overlapping appends. A snapshot
+# takes several ticks.
+TINY = Limits(compact_entries=12, journal_slack=2000, chunk=300, batch=1, append=250, in_flight=50, portion=400)
 
 PLANS = {
     "three": Plan(),

@@ -20,7 +20,7 @@ from node_agent.consensus.statemachine.checkpoints import KEPT, Checkpoints
 from node_agent.consensus.statemachine.commands import FormCluster, Noop, Proposal, PutKey, encode, encode_batch
 from node_agent.consensus.statemachine.machine import apply_batch
 from node_agent.consensus.statemachine.replica import Replica
-from node_agent.consensus.statemachine.state import State, state_hash
+from node_agent.consensus.statemachine.state import State, snapshot, state_hash
 
 THREE = ("a", "b", "c")
 FIVE = ("a", "b", "c", "d", "e")
@@ -118,7 +118,7 @@ def test_after_a_snapshot_only_what_was_applied_since_is_known():
     one, other = Replica(), Replica()
     run(one, 25)
     other.checkpoints = Checkpoints(every=10)
-    other.restore(one.capture())
+    other.restore(snapshot(one.state))
     assert other.checkpoints.claims == ((25, state_hash(one.state)),)
     run(other, 6, start=26)
     run(one, 6, start=26)

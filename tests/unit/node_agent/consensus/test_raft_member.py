@@ -10,11 +10,12 @@ from pysyncobj.config import SERIALIZER_STATE
 from raft_conversation import VOTERS, append, entry
 from raft_cramped import Cramped
 
-from hmcore.errors import ConsensusError, FormationFailed, InvalidRequest, StorageDamaged, StorageFailed, StorageFull
+from hmcore.errors import ConsensusError, FormationFailed, HyperMeshError, InvalidRequest, StorageDamaged, StorageFailed, StorageFull
 from node_agent.consensus import codec
 from node_agent.consensus.limits import MAX_COMMAND, Limits
 from node_agent.consensus.log.changes import Standing
 from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.protocol.append_guard import Append
 from node_agent.consensus.protocol.messages import (
     AskStanding,
     NextIndex,
@@ -301,6 +302,76 @@ def test_a_log_of_many_bytes_is_compacted_however_few_its_entries(converse):
     n0.pass_time(0.3)
     assert n0.member.store.exists
     assert n0.log[0][0] > 1
+
+
+# --- a leader's own copy
+
+
+def test_new_entries_leave_before_they_are_stored_and_count_once_they_are(converse):
+    n0 = converse().open()
+    term = n0.lead()
+    outcomes: list[object] = []
+    n0.member.propose(Proposal("c", machine.encode(machine.Noop())), outcomes.append)
+    n0.member.tick()
+    index = n0.member.journal[-1].index
+    assert [sent.entries[-1].index for sent in n0.heard(Append, "n1")] == [index]
+    assert n0.member.journal.dirty
+    n0.say("n1", NextIndex(index + 1, reset=False, success=True), term=term)
+    n0.member.tick()
+    assert not n0.member.journal.dirty
+    assert len(outcomes) == 1
+
+
+def test_an_append_waits_for_anything_but_new_entries(converse):
+    n0 = converse().open()
+    term = n0.lead()
+    n0.member.journal.add(entry(4, term).command, n0.member.journal[-1].index + 1, term)
+    assert n0.member.transport.transmit("n1", append(term, (1, 0)))
+    assert n0.member.journal.dirty
+    n0.member.journal.setCurrentTerm(term, "n0")
+    assert n0.member.transport.transmit("n1", append(term, (1, 0)))
+    assert not n0.member.journal.dirty
+
+
+def test_a_leader_that_cannot_carry_out_an_entry_says_why_and_leaves_nobody_waiting(converse, monkeypatch):
+    n0 = converse().open()
+    term = n0.lead()
+    outcomes: list[object] = []
+    n0.member.propose(Proposal("c", machine.encode(machine.Noop())), outcomes.append)
+    n0.member.tick()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(machine, "apply_batch", fail)
+    n0.say("n1", NextIndex(n0.member.journal[-1].index + 1, reset=False, success=True), term=term)
+    n0.member.tick()
+    assert "a bug" in str(n0.member.failure)
+    assert isinstance(outcomes[0], HyperMeshError)
+
+
+def test_a_single_voter_with_a_full_disk_waits_for_room_instead_of_spinning(converse, tmp_path):
+    n0 = converse(voters=("n0",))
+    disk = Cramped(tmp_path / "alone")
+    n0.member._disk.close()
+    n0.member._disk = n0.member.journal._disk = n0.member.store._disk = disk
+    n0.open(connected=())
+    n0.pass_time(3.0)
+    assert n0.member.is_leader
+    outcomes: list[object] = []
+    disk.error = errno.ENOSPC
+    n0.member.propose(Proposal("c", machine.encode(machine.Noop())), outcomes.append)
+    for _ in range(3):
+        n0.member.tick()
+    assert isinstance(n0.member.full, StorageFull)
+    wakes: list[None] = []
+    n0.member.wake = lambda: wakes.append(None)
+    n0.pass_time(0.5)
+    assert wakes == []
+    disk.error = None
+    n0.pass_time(3.0)
+    assert n0.member.is_leader
+    assert n0.member.full is None
 
 
 # --- idle cost

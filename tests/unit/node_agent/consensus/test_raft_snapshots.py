@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +13,16 @@ from pysyncobj.config import SERIALIZER_STATE
 from pysyncobj.node import Node
 from raft_conversation import entry
 from raft_cramped import Cramped
+from rpds import HashTrieMap
 
 from hmcore.errors import StorageDamaged
-from hmcore.records import Configuration
+from hmcore.records import Cluster, Configuration, KeyValue
 from node_agent.consensus.log import snapshots
 from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
 from node_agent.consensus.statemachine import machine
 from node_agent.consensus.statemachine.machine import State
 from node_agent.consensus.statemachine.replica import Replica
+from node_agent.consensus.statemachine.state import pieces
 
 A_SNAPSHOT = Snapshot(previous=entry(9, 2), last=entry(10, 3), voters=("n0", "n1"), state=machine.snapshot(State(index=10)))
 
@@ -133,3 +136,47 @@ def test_without_room_the_old_one_stays_and_the_next_attempt_waits(disk, tmp_pat
     assert store.failure is None
     assert not store.setTransmissionData((snapshots.pack(A_SNAPSHOT), True, True))
     assert store.full is not None
+
+
+def state_of(keys: int) -> State:
+    table = HashTrieMap({f"k{number}": KeyValue(value=b"v" * (number % 7), created=1, changed=number) for number in range(keys)})
+    return State(index=10, cluster=Cluster(id="hm-a", bootstrap="b1", feature_level=2), keys=table, keys_size=keys)
+
+
+@pytest.mark.parametrize("keys", [0, 1, 15, 16, 63, 64, 65, 70_000])
+def test_a_state_in_pieces_is_the_whole_state(keys):
+    state = state_of(keys)
+    decoded = msgspec.msgpack.decode(b"".join(pieces(state)), type=State)
+    assert dict(decoded.keys.items()) == dict(state.keys.items())
+    assert msgspec.structs.replace(decoded, keys=state.keys) == state
+
+
+def test_a_large_snapshot_takes_several_ticks_and_is_what_was_when_it_was_begun(disk, tmp_path):
+    replica = Replica()
+    replica.state = state_of(1000)
+    begun = b"".join(pieces(replica.state))
+    store = SnapshotStore(disk, replica, Formed(), portion=2000)
+    store.serialize((None, entry(10, 3), entry(9, 2), {Node("n1"), Node("n0")}), 9)
+    steps = 0
+    while (found := store.checkSerializing())[0] == SERIALIZER_STATE.SERIALIZING:
+        assert not (tmp_path / "raft" / "snapshot").exists()
+        replica.state = state_of(steps)  # it goes on meanwhile
+        steps += 1
+    assert found == (SERIALIZER_STATE.SUCCESS, 9)
+    assert steps > 10
+    snapshot = store.load()
+    assert snapshot is not None
+    assert snapshot.anchor.last == entry(10, 3)
+    assert snapshot.state.endswith(begun)
+
+
+def test_a_snapshot_of_the_leader_s_takes_the_place_of_one_that_is_on_its_way(disk, tmp_path):
+    replica = Replica()
+    replica.state = state_of(1000)
+    store = SnapshotStore(disk, replica, Formed(), portion=2000)
+    store.serialize((None, entry(10, 3), entry(9, 2), {Node("n1"), Node("n0")}), 9)
+    while not (tmp_path / "raft" / "snapshot.new").exists():
+        assert store.checkSerializing()[0] == SERIALIZER_STATE.SERIALIZING
+    assert store.setTransmissionData((snapshots.pack(A_SNAPSHOT), True, True))
+    assert store.checkSerializing() == (SERIALIZER_STATE.NOT_SERIALIZING, None)
+    assert store.load() == A_SNAPSHOT

@@ -121,10 +121,11 @@ def test_what_was_kept_below_the_level_is_remembered_when_it_rises_also_within_o
     monkeypatch.setattr(receipts, "MAX_RECEIPTS", 4)
     noop, form = encode(Noop()), encode(FormCluster(id="hm-a", bootstrap="b1"))
     rise = encode(RaiseFeatureLevel(level=levels.TRUSTED))
-    asked = [Proposal("form", form), Proposal("old", noop), Proposal("rise", rise), Proposal("new", noop), Proposal("s:1", noop)]
+    below = [Proposal("form", form), Proposal("old", noop), Proposal("early:1", noop)]
+    asked = [*below, Proposal("rise", rise), Proposal("new", noop), Proposal("s:1", noop)]
     state, answers, _ = machine.apply_batch(State(), encode_batch(asked + asked), 1)
-    assert answers[:5] == answers[5:]
-    assert [receipts.find(state, each.id) for each in asked] == answers[:5]
+    assert answers[:6] == answers[6:]
+    assert [receipts.find(state, each.id) for each in asked] == answers[:6]
     for other in range(3):  # the raise itself, and one more request, are of the first generation already
         assert receipts.find(state, "old") == answers[1]
         state, _ = ask(state, f"other{other}", b"%d" % other)

@@ -65,6 +65,7 @@ class Member:
         self.replica = Replica(latest=latest)
         self.journal = Journal(disk, slack=limits.journal_slack, founders=self._configured)
         self.journal.on_configuration = self._reconfigured
+        self.journal.at_once = lambda: protections.sync_before_counting and self.engine is not None and self._alone
         self.store = SnapshotStore(disk, self.replica, self.journal, chunk=limits.chunk, portion=limits.portion)
         self.transport = RaftTransport(
             name,

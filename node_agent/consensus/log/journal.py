@@ -58,6 +58,7 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         self._rewrite_at = 0  # rewrite the file once it is larger than this
         self._configurations = Configurations(founders)
         self._told = self._configurations.latest
+        self.at_once: Callable[[], bool] = lambda: False  # whether changes reach the disk as they come: of a voter that asks nobody
         self.on_configuration: Callable[[], None] = lambda: None  # is called when another one is in force, before pysyncobj goes on
         self.torn = 0  # bytes of a torn frame that were dropped at open
 
@@ -252,6 +253,8 @@ class Journal(PysyncobjJournal):  # type: ignore[misc]  # pysyncobj has no types
         self._apply(change)
         self._pending.append(change)
         self._tell_configuration()
+        if self.at_once():
+            self.sync()
 
     def _tell_configuration(self) -> None:
         if self._entries and self._configurations.latest != self._told:  # cleared, it is about to begin anew

@@ -21,7 +21,8 @@ from node_agent.consensus.statemachine.commands import Proposal, Receipt
 from node_agent.consensus.statemachine.state import State
 
 if TYPE_CHECKING:
-    from raft_sim_world import Machine, World
+    from raft_sim_machine import Machine
+    from raft_sim_world import World
 
 KEYS = ("r0", "r1")
 PATIENCE = 1.5  # seconds without an answer, after which a client tries elsewhere

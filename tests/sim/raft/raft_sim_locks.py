@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from raft_sim_checks import Violation
-from raft_sim_world import Machine, World
+from raft_sim_machine import Machine
+from raft_sim_world import World
 
 from hmcore.errors import HyperMeshError
 from hmcore.lease import Lease

@@ -13,7 +13,8 @@ from node_agent.consensus.member import Member
 from node_agent.consensus.voters.reconfiguration import Add, Done, Remove, Wish
 
 if TYPE_CHECKING:
-    from raft_sim_world import Machine, World
+    from raft_sim_machine import Machine
+    from raft_sim_world import World
 
 
 class Director:

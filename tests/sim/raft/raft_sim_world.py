@@ -10,34 +10,26 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import pysyncobj.syncobj
 from linearizability import Outcome
 from raft_sim_checks import Checks, Violation
 from raft_sim_clients import Clients
-from raft_sim_disk import Crash, SimDisk
+from raft_sim_disk import SimDisk
+from raft_sim_faults import Faults
+from raft_sim_machine import Machine
 from raft_sim_membership import Director
 from raft_sim_network import Habits, Network
 from raft_sim_reads import Readers
 
-from hmcore.errors import HyperMeshError, StorageFailed, StorageFull
+from hmcore.errors import HyperMeshError
 from hmcore.records import Node, NodeState, Role
-from node_agent.consensus.leading.handover import Handed
 from node_agent.consensus.limits import Limits
 from node_agent.consensus.member import Member
 from node_agent.consensus.rules import ALL, Protections
 from node_agent.consensus.statemachine import levels, machine
 from node_agent.consensus.statemachine.machine import Proposal, Receipt
-
-
-@dataclass(frozen=True)
-class Timing:
-    heartbeat: float = 0.1
-    election_min: float = 0.4
-    election_max: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -64,160 +56,11 @@ class Plan:
     late: bool = False  # one of the voters is not there when the cluster is formed
 
 
-@dataclass
-class Machine:
-    """A host: its disk outlives its voter."""
-
-    world: World
-    name: str
-    disk: SimDisk
-    member: Member | None = None
-    incarnation: int = 0
-    connections: dict[str, int] = field(default_factory=dict)
-    paused_until: float = 0.0
-    permitted: bool = False
-    ticking_at: float = float("inf")
-    kicked: bool = False
-    latest: int = levels.LATEST  # the highest feature level that its release knows
-
-    @property
-    def alive(self) -> bool:
-        return self.member is not None
-
-    @property
-    def responsive(self) -> bool:
-        return self.paused_until <= self.world.now
-
-    @property
-    def leads(self) -> bool:
-        return self.member is not None and self.member.is_leader
-
-    @property
-    def sound(self) -> bool:
-        """Whether it takes part with all that it ever knew."""
-        return self.member is not None and self.member.formation().permitted
-
-    # --- the network's calls
-
-    def send(self, peer: str, payload: bytes) -> bool:
-        return not self.disk.dead and self.world.network.send(self.name, peer, payload, self.disk.waited)
-
-    def peer_up(self, peer: str) -> None:
-        self.step(lambda member: member.peer_up(peer))
-
-    def peer_down(self, peer: str) -> None:
-        self.step(lambda member: member.peer_down(peer))
-
-    def receive(self, peer: str, payload: bytes) -> None:
-        self.step(lambda member: member.receive(peer, payload))
-
-    # --- life
-
-    def start(self) -> None:
-        plan = self.world.plan
-        self.incarnation += 1
-        self.connections = {}
-        self.ticking_at = float("inf")
-        self.kicked = False
-        self.disk.crashy = 0.0
-        member = Member(
-            name=self.name,
-            voters=self.world.listed(self),
-            disk=self.disk,
-            timing=Timing(),
-            links=self,
-            clock=self.world.clock,
-            rng=self.world.rnd,
-            wake=self.kick,
-            on_applied=lambda state: None,
-            wall_clock=self.world.clock,
-            limits=plan.limits,
-            protections=plan.protections,
-            latest=self.latest,
-        )
-        self.member = member
-
-        def begin(member: Member) -> None:
-            member.open()
-            if self.permitted and not member.formation().permitted:
-                with suppress(StorageFull):  # it is tried again when there is room
-                    member.permit("b1")
-
-        self.step(begin)
-        self.disk.crashy = plan.crash_in_write if self.world.faulty else 0.0
-
-    def kick(self) -> None:
-        if not self.kicked:
-            self.kicked = True
-            incarnation = self.incarnation
-            self.world.after(0.0005, lambda: self._tick(incarnation))
-
-    def _tick(self, incarnation: int) -> None:
-        if incarnation != self.incarnation:
-            return
-        self.kicked = False
-        self.ticking_at = float("inf")
-        if not self.responsive:
-            self.world.after(self.paused_until - self.world.now, lambda: self._tick(incarnation))
-        else:
-            self.step(lambda member: member.tick())
-
-    def step(self, work: Callable[[Member], None]) -> None:
-        member = self.member
-        if member is None:
-            return
-        before, self.world.busy = self.world.busy, self
-        self.disk.waited = 0.0
-        try:
-            self._step(member, work)
-        finally:
-            if self.disk.waited:  # what comes meanwhile waits: a sync holds the whole agent up
-                self.world.seen["waited for the disk"] += 1
-                self.paused_until = max(self.paused_until, self.world.now + self.disk.waited)
-                self.disk.waited = 0.0
-            self.world.busy = before
-
-    def _step(self, member: Member, work: Callable[[Member], None]) -> None:
-        try:
-            work(member)
-        except Crash:
-            self.disk.dead = True
-        except (StorageFailed, StorageFull) as error:  # it cannot even open: the agent ends, and is started anew
-            self.world.seen[f"{type(error).__name__} at start"] += 1
-            self.disk.dead = True
-        except HyperMeshError as error:
-            if not self.disk.dead:
-                raise Violation(f"a voter cannot go on: {type(error).__name__}") from error
-        if isinstance(member.failure, StorageFailed):
-            self.world.seen["stopped"] += 1
-            self.disk.dead = True
-        inside = self.world.plan.inside
-        if self.disk.dead:  # also when pysyncobj's bare excepts swallowed the Crash
-            if inside:
-                self.world.checks.last_words(self.name, self.incarnation, member)
-            self.world.crash(self)
-            return
-        if inside and (broken := self.world.outcry or self.world.readers.broken) is not None:
-            raise Violation(broken)
-        if inside:
-            self.world.checks.after_step(self.name, self.incarnation, member)
-            self.world.director.after_step(self, member)
-        self.world.see(self, member)
-        wanted = member.next_tick() + 0.001
-        if wanted < self.ticking_at:
-            self.ticking_at = wanted
-            incarnation = self.incarnation
-            self.world.after(max(0.0, wanted - self.world.now), lambda: self._due(incarnation, wanted))
-
-    def _due(self, incarnation: int, wanted: float) -> None:
-        if incarnation == self.incarnation and self.ticking_at == wanted:
-            self._tick(incarnation)
-
-
 class World:
     def __init__(self, seed: int, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
         self.plan = plan
         self.rnd = random.Random(seed)
+        self._faults = Faults(self, seed)
         self.now = 0.0
         self.faulty = True
         self.checks = Checks()
@@ -291,9 +134,7 @@ class World:
         self.clients.start()
         if latecomer is not None:
             self.after(3.0, self.machines[latecomer].start)
-        self.after(1.0, self._fault)
-        if self.plan.slow_disks:
-            self.after(1.5, self._slow)
+        self._faults.begin()
         self.until(self.plan.seconds)
         self._heal()
         self._settle()
@@ -437,112 +278,6 @@ class World:
         if not machine_.alive:
             self.log("START", machine_.name)
             machine_.start()
-
-    def _pick(self, live: list[Machine]) -> Machine:
-        leaders = [machine_ for machine_ in live if machine_.leads]
-        return self.rnd.choice(leaders) if leaders and self.rnd.random() < 0.5 else self.rnd.choice(live)
-
-    def _fault(self) -> None:
-        if not self.faulty:
-            return
-        live = [machine_ for machine_ in self.machines.values() if machine_.alive]
-        if len(live) > 1:
-            kind = self.rnd.random()
-            if kind < 0.16:
-                self.crash(self._pick(live))
-            elif kind < 0.20:
-                for machine_ in live:
-                    self.crash(machine_)
-            elif kind < 0.38:
-                one, other = self.rnd.sample(live, 2)
-                self.log("BREAK", one.name, other.name)
-                self.network.sever(one.name, other.name)
-            elif kind < 0.68:
-                self._partition(live)
-            elif kind < 0.80:
-                paused = self._pick(live)
-                self.log("PAUSE", paused.name)
-                paused.paused_until = self.now + self.rnd.choice((0.1, 0.5, 1.2))
-            elif kind < 0.88:
-                self._transfer(live)
-            elif kind < 0.92:
-                self._fill(self._pick(live))
-            elif kind < 0.94:
-                self._fail(self._pick(live))
-            else:
-                self._wipe(self._pick(live))
-        if self.plan.lying_disk and self.rnd.random() < 0.3:
-            for machine_ in live:
-                machine_.disk.settle()
-        self.after(self.rnd.expovariate(self.plan.faults), self._fault)
-
-    def _partition(self, live: list[Machine]) -> None:
-        names, kind = list(self.machines), self.rnd.random()
-        if kind < 0.5:
-            inside = {self._pick(live).name}
-            cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)}
-        elif kind < 0.67:
-            inside = {machine_.name for machine_ in self.rnd.sample(live, len(live) // 2)}
-            cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)}
-        else:
-            one, inward = self._pick(live).name, self.rnd.random() < 0.5
-            cut = {(a, one) if inward else (one, a) for a in names if a != one}
-            if self.rnd.random() < 0.4:
-                cut = set(self.rnd.sample(sorted(cut), max(1, len(cut) // 2)))
-        seconds = self.rnd.choice((0.2, 0.8, 2.0, 4.0))
-        self.log("CUT", sorted(cut), seconds)
-        self.network.block(cut, seconds)
-        if seconds > 1 and self.rnd.random() < 0.7:  # the connections' own time-out
-            for a, b in sorted(cut):
-                self.after(self.rnd.uniform(0.8, 1.6), partial(self._time_out, a, b))
-
-    def _time_out(self, a: str, b: str) -> None:
-        if (a, b) in self.network.blocked:
-            self.network.sever(a, b)
-
-    def _transfer(self, live: list[Machine]) -> None:
-        for machine_ in live:
-            if machine_.leads and machine_.responsive:
-                to = self.rnd.choice((None, *self.machines))
-                self.log("TRANSFER", machine_.name, to)
-                machine_.step(lambda member, to=to: member.transfer(to, self._transferred, timeout=1.0))  # type: ignore[misc]
-
-    def _transferred(self, outcome: Handed | HyperMeshError) -> None:
-        self.log("TRANSFERRED", outcome)
-        self.seen[f"transfer: {type(outcome).__name__}"] += 1
-
-    def _fill(self, machine_: Machine) -> None:
-        if self.plan.full_disks:
-            self.log("FULL", machine_.name)
-            self.seen["full"] += 1
-            machine_.disk.full = True
-            self.after(self.rnd.choice((0.3, 1.5, 3.0)), lambda: setattr(machine_.disk, "full", False))
-
-    def _slow(self) -> None:
-        if not self.faulty:
-            return
-        latency = self.rnd.choice(self.plan.slow_disks)
-        machines = list(self.machines.values())
-        for machine_ in machines if self.rnd.random() < 0.2 else [self._pick(machines)]:
-            self.log("SLOW", machine_.name, latency)
-            machine_.disk.latency = latency
-            self.after(self.rnd.choice((0.5, 2.0, 4.0)), partial(setattr, machine_.disk, "latency", 0.0))
-        self.after(self.rnd.uniform(0.5, 2.0), self._slow)
-
-    def _fail(self, machine_: Machine) -> None:
-        self.log("FAIL", machine_.name)
-        machine_.disk.failing = True
-
-    def _wipe(self, machine_: Machine) -> None:
-        """Only if the others are a quorum, all with what they ever knew: or the entries that they share would be gone for good."""
-        formed = machine_.member is not None and machine_.member.formation().formed
-        if self.plan.wipes and formed and len(self.machines) > 2 and self.director.spares(machine_):
-            self.log("WIPE", machine_.name)
-            self.seen["wipe"] += 1
-            machine_.permitted = False
-            self.director.rest(2.0)
-            self.crash(machine_)
-            machine_.disk.wipe()
 
 
 class _Listener(logging.Handler):

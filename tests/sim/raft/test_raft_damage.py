@@ -17,6 +17,7 @@ from node_agent.consensus.log.entries import Entry
 from node_agent.consensus.log.journal import Journal
 from node_agent.consensus.log.snapshots import Snapshot, SnapshotStore
 from node_agent.consensus.statemachine import machine
+from node_agent.consensus.statemachine.machine import State
 from node_agent.consensus.statemachine.replica import Replica
 
 Content = tuple[list[Entry], int, str | None, Standing]
@@ -149,7 +150,7 @@ def test_any_bytes_in_frames_are_a_journal_or_damage(bodies, rest):
     assert offset <= end
 
 
-SNAPSHOT = snapshots.pack(Snapshot(previous=entry(4), last=entry(5), voters=("n0", "n1"), state=Replica().capture()))
+SNAPSHOT = snapshots.pack(Snapshot(previous=entry(4), last=entry(5), voters=("n0", "n1"), state=machine.snapshot(State())))
 
 
 def test_every_single_bit_of_a_snapshot():

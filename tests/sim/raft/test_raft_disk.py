@@ -130,7 +130,7 @@ def test_a_snapshot_is_in_its_place_before_the_journal_lets_go_of_what_it_covers
     written(disk)
     state = Replica()
     state.state = State(index=4)
-    content = snapshots.pack(Snapshot(previous=LOG[2], last=LOG[3], voters=("n0",), state=state.capture()))
+    content = snapshots.pack(Snapshot(previous=LOG[2], last=LOG[3], voters=("n0",), state=machine.snapshot(state.state)))
     file = disk.create("snapshot.new")
     file.append(content)
     file.sync()

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 from raft_sim_checks import Checks, Violation
-from raft_sim_world import Machine, Plan, World
+from raft_sim_machine import Machine
+from raft_sim_world import Plan, World
 
 from hmcore.records import KeyValue
 from node_agent.consensus.divergence import agreement

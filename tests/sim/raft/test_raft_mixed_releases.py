@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 from raft_sim_checks import Violation
+from raft_sim_machine import Machine
 from raft_sim_plans import PLANS
-from raft_sim_world import Machine, Plan, World
+from raft_sim_world import Plan, World
 
 from hmcore.errors import ReleaseTooOld
 from node_agent.consensus.statemachine import levels, machine
@@ -80,7 +81,7 @@ class TakenBack(Mixed):
     snapshot = False  # whether there was one then
 
     def _run(self) -> None:
-        self.after(3.0, lambda: self._take_back(self.machines["n0"]))
+        self.after(6.0, lambda: self._take_back(self.machines["n0"]))
         super()._run()
 
     def _take_back(self, machine_: Machine) -> None:
@@ -93,7 +94,7 @@ class TakenBack(Mixed):
 
 @pytest.mark.parametrize(("entries", "snapshot"), [(10_000, False), (6, True)])
 def test_the_earlier_release_does_not_start_on_what_the_later_one_left(entries, snapshot):
-    plan = Plan(voters=1, seconds=8.0, faults=0.01)
+    plan = Plan(voters=1, seconds=12.0, faults=0.01)
     world = TakenBack(1, dataclasses.replace(plan, limits=dataclasses.replace(plan.limits, compact_entries=entries)), earlier=0)
     with pytest.raises(Violation) as found:
         world.run()

@@ -57,7 +57,12 @@ def test_raft_holds(plan):
         assert min(seen[kind] for kind in ("Add: Done", "Remove: Done", "Remove: HandOver", "Add: Wait", "Remove: Propose")) > 0
     if PLANS[plan].slow_disks:
         assert seen["waited for the disk"] > 0
-    if plan not in ("one", "members-calm"):
+    assert seen["clock set"] > 0
+    if PLANS[plan].limits is TINY:
+        assert seen["snapshot under way"] > 0
+    if plan == "one":
+        assert min(seen[kind] for kind in ("crash", "kill", "stopped", "full", "StorageFull")) > 0
+    elif plan != "members-calm":
         assert (
             min(seen[kind] for kind in ("crash", "kill", "stopped", "full", "wipe", "retried", "NoQuorum", "NotLeader", "StorageFull")) > 0
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from raft_sim_machine import Machine
 from raft_sim_network import Habits
-from raft_sim_world import Machine, Plan, World
+from raft_sim_world import Plan, World
 
 from hmcore.errors import HyperMeshError, NotLeader, TransferFailed
 from node_agent.consensus.leading.handover import Handed

@@ -142,11 +142,12 @@ class TransferRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransferReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Who leads now, in which term, and how many seconds it took."""
+    """Who leads now, in which term, and how many seconds it took. `index`: the log index up to which this node knows it."""
 
     leader: str
     term: int
     seconds: float
+    index: int = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

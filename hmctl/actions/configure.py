@@ -14,7 +14,7 @@ from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest
 from hmctl.actions.agents import Agents
 from hmctl.actions.change import request_id
 from hmctl.actions.leading import LeaderCalls
-from hmctl.actions.voters import RaftView, VoterView, look
+from hmctl.actions.voters import TAKING_PART, RaftView, VoterView, look, works
 from hmctl.phases.electorate import LEVEL, quorum
 from hmctl.text import listed, plural
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from hmctl.phases.runner import Progress
 
 WAIT = 2.0  # seconds of one call: after each it is shown how far it is
-SILENT = 5.0  # seconds: the leader hears from each several times a second
 CALL = 15.0  # seconds for a leader to be found and to answer
 
 
@@ -78,17 +77,20 @@ def _refuse_removal(found: RaftView, node: str) -> None:
     if not rest:
         raise UsageError(f"{node} is the last voter: without it there is no cluster", fix="hmctl reset")
     if node in found.voters:
-        silent = [seen.name for seen in found.nodes if seen.name in rest and _silent(seen)]
+        idle = [seen for seen in found.nodes if seen.name in rest and not works(seen, led=True)]
         needed = len(rest) // 2 + 1
-        if len(rest) - len(silent) < needed:
-            who = f"{listed(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
+        if len(rest) - len(idle) < needed:
+            who = "; ".join(f"{seen.name} {_why_idle(seen)}" for seen in idle)
             message = f"without {node}, {needed} of {plural(len(rest), 'voter')} would be needed, and {who}"
-            raise HyperMeshError(message, fix=f"mend {silent[0]}, or remove it first: hmctl raft rm {silent[0]}")
+            first = idle[0]
+            mend = f"hmctl raft reseed {first.name}" if first.state == "damaged" else f"mend {first.name}"
+            raise HyperMeshError(message, fix=f"{mend}, or remove it first: hmctl raft rm {first.name}")
 
 
-def _silent(seen: VoterView) -> bool:
-    """Neither we nor the leader hear it."""
-    return seen.state is None and not seen.leader and (seen.answered is None or seen.answered > SILENT)
+def _why_idle(seen: VoterView) -> str:
+    if seen.state is None:
+        return "does not answer"
+    return f"is {seen.state}" if seen.state not in TAKING_PART else "is not heard by the leader"
 
 
 def done_already(found: RaftView, node: str, *, add: bool) -> bool:

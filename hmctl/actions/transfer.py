@@ -23,11 +23,12 @@ TIMEOUT = 15.0  # seconds for the leader's answer: it gives up by itself after a
 
 
 class Leadership(msgspec.Struct, frozen=True, kw_only=True):
-    """Who leads, in which term, and who else votes: one of these could."""
+    """Who leads, in which term, and who else votes: one of these could. `index`: the log index that this is from."""
 
     leader: str
     term: int
     others: list[str]
+    index: int = 0
 
 
 class Transferred(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class Transferred(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     changed: bool
     seconds: float | None
+    index: int
 
 
 async def leadership(inventory: Inventory, access: Access, *, via: Via) -> Leadership:
@@ -51,7 +53,8 @@ async def leadership(inventory: Inventory, access: Access, *, via: Via) -> Leade
     view = view_of([Expected(host.name, host.address, host.role) for host in controls], reports)
     if view.leader is None:
         raise HyperMeshError("nobody leads at present: there is nothing to hand over", fix="hmctl status")
-    return Leadership(leader=view.leader, term=view.term, others=sorted(set(view.voters) - {view.leader}))
+    index = max(report.raft.applied_index for report in reports)
+    return Leadership(leader=view.leader, term=view.term, others=sorted(set(view.voters) - {view.leader}), index=index)
 
 
 async def _report(agent: AgentClient) -> NodeReport:
@@ -90,4 +93,5 @@ async def transfer(inventory: Inventory, access: Access, found: Leadership, to: 
         except (CallTimeout, ConnectionLost) as error:
             message = f"whether it was handed over is not known: {error.message}"
             raise HyperMeshError(message, host=host.name, fix="hmctl status says who leads") from error
-    return Transferred(before=found.leader, leader=reply.leader, term=reply.term, changed=True, seconds=round(reply.seconds, 3))
+    seconds = round(reply.seconds, 3)
+    return Transferred(before=found.leader, leader=reply.leader, term=reply.term, changed=True, seconds=seconds, index=reply.index)

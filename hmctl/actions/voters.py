@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hmctl.client import Access, Via
 
 
+TAKING_PART = frozenset({"leader", "follower", "candidate"})  # what a voter says that is neither damaged nor re-seeding
+SILENT = 5.0  # seconds: the leader hears from each several times a second
+
+
 class VoterView(msgspec.Struct, frozen=True, kw_only=True):
     """A control node, or whoever votes. `role`: voter | learner (catching up; its vote does not count) | removed | outsider (never was
     one). `state`: what it says it is; null when it does not answer us. `lag`: entries behind the leader; null when no leader told us.
@@ -39,7 +43,9 @@ class VoterView(msgspec.Struct, frozen=True, kw_only=True):
 
 class RaftView(msgspec.Struct, frozen=True, kw_only=True):
     """`hmctl raft ls`, as `told_by` has it: the leader if there is one. `configured`: log index of the entry that made these the voters; 0
-    as they were formed; `committed`: whether that is decided. `may_fail`: voters that may fail while the others still decide."""
+    as they were formed; `committed`: whether that is decided. `may_fail`: voters that may fail while the others still decide, when all
+    work; `working`: who of them does, and `may_fail_now`: how many of these may still fail, null where not even they could decide.
+    `index`: the log index that this is from."""
 
     leader: str | None
     term: int
@@ -51,6 +57,9 @@ class RaftView(msgspec.Struct, frozen=True, kw_only=True):
     learners: list[str]
     may_fail: int
     nodes: list[VoterView]
+    working: list[str] = []
+    may_fail_now: int | None = None
+    index: int = 0
 
 
 async def look(inventory: Inventory, access: Access, *, via: Via, timeout: float | None = None) -> RaftView:
@@ -75,6 +84,9 @@ def view_of(said: Mapping[str, RaftStatus], silent: Mapping[str, HyperMeshError]
     leader = teller.name if leads else _leader(said)
     followers = {follower.name: follower for follower in teller.followers}
     names = sorted({*said, *silent, *teller.voters, *teller.learners})
+    nodes = [_node(name, teller, name == leader, said.get(name), silent.get(name), followers.get(name)) for name in names]
+    working = [node.name for node in nodes if node.role == "voter" and works(node, led=leader is not None)]
+    spare = len(working) - (len(teller.voters) // 2 + 1)
     return RaftView(
         leader=leader,
         term=max(status.term for status in said.values()),
@@ -85,8 +97,20 @@ def view_of(said: Mapping[str, RaftStatus], silent: Mapping[str, HyperMeshError]
         voters=teller.voters,
         learners=teller.learners,
         may_fail=may_fail(len(teller.voters)),
-        nodes=[_node(name, teller, name == leader, said.get(name), silent.get(name), followers.get(name)) for name in names],
+        nodes=nodes,
+        working=working,
+        may_fail_now=spare if spare >= 0 else None,
+        index=teller.index,
     )
+
+
+def works(node: VoterView, *, led: bool) -> bool:
+    """Whether a voter takes part: by its own word, and where one leads, the leader hears it, too. Pure."""
+    if node.state is not None and node.state not in TAKING_PART:
+        return False
+    if node.leader or not led:
+        return node.state is not None
+    return node.answered is not None and node.answered <= SILENT
 
 
 def _leader(said: Mapping[str, RaftStatus]) -> str | None:
@@ -97,7 +121,8 @@ def _leader(said: Mapping[str, RaftStatus]) -> str | None:
 def _node(
     name: str, teller: RaftStatus, leader: bool, own: RaftStatus | None, silence: HyperMeshError | None, follower: FollowerStatus | None
 ) -> VoterView:
-    last = teller.last_index if name == teller.name else follower.match if follower else own.last_index if own else None
+    known = follower is not None and follower.match > 0  # a new leader does not know how far one is that it has not heard
+    last = teller.last_index if name == teller.name else follower.match if follower and known else own.last_index if own else None
     told = teller.role == "leader" and (follower is not None or leader)
     return VoterView(
         name=name,

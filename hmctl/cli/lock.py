@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmcore.errors import UsageError
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import Via
@@ -37,7 +36,7 @@ def status_command(
     context.output.result(document, lambda: _show(context.output, document))
     if not document.locks:
         context.output.note(f"nobody holds {name or 'a lock'}")
-    elif not document.leader:
+    if not document.leader:
         context.output.warn(f"the cluster has no leader: this is what {document.told_by} knew last")
 
 
@@ -54,10 +53,14 @@ def release(
 
     A lock whose holder has died ends by itself when its time is over: see `hmctl lock status`.
     """
+    from hmctl.actions.locks import LockRelease
+
     context = current(ctx)
     found = context.run(_look(context, name, via, timeout))
     if not found.locks:
-        raise UsageError(f"nobody holds {name}", fix="hmctl lock status")
+        document = LockRelease(name=name, holder="", token=0, changed=False, index=found.index)
+        context.output.result(document, lambda: context.output.line(f"nobody holds {name}; nothing was changed"))
+        return
     held = found.locks[0]
     what_for = f" for: {held.note}" if held.note else ""
     context.output.note(f"{held.name} is taken from {held.holder}, who has held it {_since(held)}{what_for}")

@@ -126,7 +126,17 @@ def _show_voters(output: Output, found: RaftView) -> None:
     ]
     output.table(columns, rows)
     undecided = "" if found.committed else f"; the change at log index {found.configured} is not decided yet"
-    output.note(f"{plural(len(found.voters), 'voter')}: {found.may_fail or 'none'} may fail; term {found.term}{undecided}")
+    output.note(f"{_standing(found)}; term {found.term}{undecided}")
+
+
+def _standing(found: RaftView) -> str:
+    """How many voters there are, and how many of those that work may fail."""
+    voters = plural(len(found.voters), "voter")
+    if len(found.working) == len(found.voters):
+        return f"{voters}: {found.may_fail or 'none'} may fail"
+    if found.may_fail_now is None:
+        return f"{voters}, of which {len(found.working) or 'none'} can be counted on: too few to decide anything"
+    return f"{voters}, {len(found.working)} of them work: {found.may_fail_now or 'none'} more may fail"
 
 
 def _show_configured(output: Output, done: Configured) -> None:
@@ -171,7 +181,7 @@ def transfer(
     found = context.run(leadership(inventory, access, via=via))
     refuse(found, node)
     if node == found.leader:
-        done = Transferred(before=node, leader=node, term=found.term, changed=False, seconds=None)
+        done = Transferred(before=node, leader=node, term=found.term, changed=False, seconds=None, index=found.index)
     else:
         context.output.note(f"{found.leader} leads, in term {found.term}; {candidates(found, node)} will")
         context.output.confirm(f"Hand over from {found.leader}?", yes=yes)

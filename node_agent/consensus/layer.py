@@ -295,6 +295,21 @@ class VoterLayer:
 
     def status(self) -> RaftStatus | None:
         """How the log stands here; None while it is not open."""
+        if self._damage is not None:
+            trouble = f"{self._damage}; to mend it: {self._damage.fix}"
+            voters = [voter.name for voter in self._config.voters]
+            return RaftStatus(
+                name=self._config.node,
+                role="damaged",
+                index=0,
+                term=0,
+                leader=None,
+                level=0,
+                knows=levels.LATEST,
+                voters=voters,
+                learners=[],
+                trouble=trouble,
+            )
         status = self.raft.status() if self._open else None
         return None if status is None else msgspec.structs.replace(status, knows=levels.LATEST)
 

@@ -188,7 +188,8 @@ class RaftNode:
         """(log index, encoded machine.Result) of a command, once it is committed and applied here.
 
         Raises NotLeader (ask `leader`), NoQuorum, StorageFull or InvalidRequest. After each of the first three the command may still have
-        been applied; proposing it again under the same `request_id`, here or to another leader, is always right: it is applied once.
+        been applied; proposing it again under the same `request_id`, here or to another leader, is right: it is applied once, unless
+        more than receipts.GENERATION other sessions (of an id without one: MAX_RECEIPTS other requests) have come between.
         """
         member = self._opened()
         limit = self._call_timeout if timeout is None else timeout

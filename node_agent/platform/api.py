@@ -195,7 +195,7 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def transfer(peer: Peer, request: TransferRequest) -> TransferReply:
         log.info("%s asks that %s lead", peer.identity, request.to or "another")
         handed = await agent.consistency.transfer(request.to)
-        return TransferReply(leader=handed.leader, term=handed.term, seconds=handed.seconds)
+        return TransferReply(leader=handed.leader, term=handed.term, seconds=handed.seconds, index=agent.cluster.index)
 
     async def configure(peer: Peer, request: ConfigureRequest) -> ChangeReply:
         return await agent.voting.configure(request, peer.identity)

@@ -245,7 +245,7 @@ def sample_reseeding() -> object:
 def sample_transfer() -> object:
     from hmctl.actions.transfer import Transferred
 
-    return Transferred(before="node1", leader="node2", term=4, changed=True, seconds=0.05)
+    return Transferred(before="node1", leader="node2", term=4, changed=True, seconds=0.05, index=9)
 
 
 def sample_voters() -> object:
@@ -253,7 +253,7 @@ def sample_voters() -> object:
 
     told = {"last_index": 9, "lag": 0, "answered": 0.1, "hash": "cafe", "index": 9, "trouble": None}
     node = VoterView(name="node1", role="voter", leader=True, state="leader", **told)  # type: ignore[arg-type]
-    voters: Any = {"configured": 3, "committed": True, "voters": ["node1"], "learners": ["node2"], "may_fail": 0}
+    voters: Any = {"configured": 3, "committed": True, "voters": ["node1"], "learners": ["node2"], "may_fail": 0, "working": ["node1"]}
     return RaftView(leader="node1", term=4, level=2, told_by="node1", nodes=[node], **voters)
 
 

@@ -90,5 +90,5 @@ def test_a_lock_that_is_free_or_another_ones_by_now_is_left_alone(asked: Asked, 
         "index": 12,
     }
     asked.held = []
-    assert main.run(["lock", "release", "--yes"]) == 2
-    assert "nobody holds deploy" in said(capsys)
+    assert main.run(["lock", "release", "--yes"]) == 0
+    assert "nobody holds deploy; nothing was changed" in said(capsys)

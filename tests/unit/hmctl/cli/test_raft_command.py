@@ -27,6 +27,7 @@ class Fleet:
         self.level = 2
         self.down: set[str] = set()
         self.removed: set[str] = set()
+        self.damaged: set[str] = set()
         self.asked: list[tuple[str, str, str]] = []
         self.refusal: HyperMeshError | None = None
         self.stuck = False
@@ -37,9 +38,13 @@ class Fleet:
         return Agent(self, host.name)
 
     def status(self, name: str) -> RaftStatus:
-        leads = name == self.leader
+        leads, silent = name == self.leader, self.down | self.damaged
         others = sorted({*self.voters, *self.learners} - {name})
         follows = "learner" if name in self.learners else "follower" if name in self.voters else "outsider"
+        if name in self.damaged:
+            trouble = f"checksum at offset 8; to mend it: hmctl raft reseed {name}"
+            lost: Any = {"index": 0, "term": 0, "leader": None, "level": 0, "voters": self.voters, "learners": []}
+            return RaftStatus(name=name, role="damaged", knows=2, trouble=trouble, **lost)
         return RaftStatus(
             name=name,
             role="leader" if leads else follows,
@@ -56,7 +61,9 @@ class Fleet:
             removed=name in self.removed,
             trouble=f"{name} was removed from the voters" if name in self.removed else "",
             followers=[
-                FollowerStatus(name=each, match=39, answered=None if each in self.down else 0.04, connected=each not in self.down)
+                FollowerStatus(
+                    name=each, match=0 if each in silent else 39, answered=None if each in silent else 0.04, connected=each not in silent
+                )
                 for each in (others if leads else ())
             ],
         )
@@ -125,8 +132,8 @@ def test_ls_shows_who_votes_and_how_far_each_is(fleet: Fleet, capsys: pytest.Cap
     assert "node1 voter leader 40 0 -" in said
     assert "node2 learner learner 39 1 0.0 s ago" in said
     assert "node3 removed outsider 40 - - node3 was removed from the voters" in said
-    assert "gone9 voter no answer 39 1 -" in said
-    assert "2 voters: none may fail; term 3" in said
+    assert "gone9 voter no answer - - -" in said
+    assert "2 voters, of which 1 can be counted on: too few to decide anything; term 3" in said
     assert main.run(["raft", "ls", "-o", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["leader"], found["voters"], found["learners"], found["may_fail"]) == ("node1", ["node1", "gone9"], ["node2"], 0)
@@ -244,3 +251,31 @@ def test_a_worker_is_told_how_it_becomes_a_voter(fleet: Fleet, monkeypatch: pyte
     assert main.run(["raft", "add", "node4", "--yes"]) == 2
     assert "give it the role control in the inventory, then: hmctl deploy" in words(capsys)
     assert fleet.asked == []
+
+
+def test_a_damaged_voter_is_named_with_what_mends_it_and_counts_as_failed(fleet, capsys):
+    fleet.damaged = {"node3"}
+    assert main.run(["raft", "ls", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["working"], found["may_fail"], found["may_fail_now"], found["index"]) == (["node1", "node2"], 1, 0, 38)
+    seen = next(node for node in found["nodes"] if node["name"] == "node3")
+    assert "hmctl raft reseed node3" in seen["trouble"]
+    assert main.run(["raft", "ls"]) == 0
+    assert "3 voters, 2 of them work: none more may fail" in words(capsys)
+
+
+def test_a_leader_that_never_heard_a_voter_does_not_say_how_far_it_is(fleet, capsys):
+    fleet.down = {"node3"}
+    assert main.run(["raft", "ls", "-o", "json"]) == 0
+    seen = next(node for node in json.loads(capsys.readouterr().out)["nodes"] if node["name"] == "node3")
+    assert (seen["last_index"], seen["lag"]) == (None, None)
+
+
+def test_a_vote_is_not_taken_where_a_damaged_voter_would_be_needed(fleet, capsys):
+    fleet.damaged = {"node3"}
+    assert main.run(["raft", "rm", "node1", "--yes"]) == 1
+    said = words(capsys)
+    assert "without node1, 2 of 2 voters would be needed, and node3 is damaged" in said
+    assert "hmctl raft reseed node3" in said
+    assert fleet.asked == []
+    assert main.run(["raft", "rm", "node3", "--yes"]) == 0

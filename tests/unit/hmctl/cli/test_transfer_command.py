@@ -23,7 +23,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.reports = {name: node_report(name) for name in NAMES}
-        self.outcome: api.TransferReply | HyperMeshError = api.TransferReply(leader="node2", term=4, seconds=0.0512)
+        self.outcome: api.TransferReply | HyperMeshError = api.TransferReply(leader="node2", term=4, seconds=0.0512, index=12)
         self.asked: list[tuple[str, str]] = []
 
     async def connect(self, host: Any, access: Any, **given: Any) -> Agent:
@@ -66,7 +66,8 @@ def test_it_is_shown_asked_for_and_reported(fleet: Fleet, capsys: pytest.Capture
     assert capsys.readouterr().out.strip() == "node2 leads  in term 4, after 0.05 s"
     assert main.run(["raft", "transfer", "node3", "--yes", "-o", "json"]) == 0
     assert fleet.asked[1:] == [("node1", "node3")]
-    assert json.loads(capsys.readouterr().out) == {"before": "node1", "leader": "node2", "term": 4, "changed": True, "seconds": 0.051}
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"before": "node1", "leader": "node2", "term": 4, "changed": True, "seconds": 0.051, "index": 12}
 
 
 def test_whoever_leads_already_is_left_to_it(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:

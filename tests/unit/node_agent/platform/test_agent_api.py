@@ -327,4 +327,4 @@ async def test_that_there_is_no_quorum_is_in_the_state():
 async def test_the_leadership_is_handed_to_whom_the_operator_names():
     asked = msgspec.msgpack.encode(api.TransferRequest(to="node3"))
     said = await routes(Agent()).call(peer(Kind.OPERATOR), "cluster.transfer", asked)
-    assert msgspec.msgpack.decode(said, type=api.TransferReply) == api.TransferReply(leader="node3", term=4, seconds=0.25)
+    assert msgspec.msgpack.decode(said, type=api.TransferReply) == api.TransferReply(leader="node3", term=4, seconds=0.25, index=7)

@@ -14,7 +14,8 @@ class Ticker:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] | None = None  # of `run`
         self._soon: asyncio.Handle | None = None
-        self._later: asyncio.TimerHandle | None = None
+        self._later: asyncio.Handle | None = None
+        self._rings = 0.0  # when `_later` does; uvloop's cannot tell: for less than half a millisecond it makes no timer
         self._due = 0.0  # by the loop's clock; the timer may go off sooner, and then goes to sleep again
 
     async def run(self) -> None:
@@ -52,15 +53,19 @@ class Ticker:
             self.end()
             return
         self._due = self._loop.time() + pause
-        if self._later is not None and self._later.when() > self._due:
+        if self._later is not None and self._rings > self._due:
             self._later.cancel()
             self._later = None
         if self._later is None:
-            self._later = self._loop.call_at(self._due, self._rung)
+            self._sleep()
 
     def _rung(self) -> None:
         self._later = None
         if self._loop.time() < self._due:
-            self._later = self._loop.call_at(self._due, self._rung)
+            self._sleep()
         else:
             self._turn()
+
+    def _sleep(self) -> None:
+        self._rings = self._due
+        self._later = self._loop.call_at(self._due, self._rung)

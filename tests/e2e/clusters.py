@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -61,6 +62,13 @@ class Cluster:
     @property
     def names(self) -> list[str]:
         return [host.name for host in self.lab.view().hosts]
+
+    def alone(self, node: str, folder: Path) -> Path:
+        """An inventory that names no other host: hmctl asks this one, whatever the others would say."""
+        path = folder / f"{node}.yaml"
+        others = "|".join(name for name in self.names if name != node)
+        path.write_text(re.sub(rf"^ *- {{name: (?:{others}),.*\n", "", self.inventory.read_text(), flags=re.MULTILINE))
+        return path
 
     def deploy(self, *args: str, check: bool = True) -> Any:
         return self.run("deploy", "--yes", *args, check=check)

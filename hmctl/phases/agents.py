@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from hmcore.api import ChangeReply, Empty, Formation, FormRequest, RaiseReply, RaiseRequest
+from hmcore.api import BARRIER, BarrierReply, ChangeReply, Empty, Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.errors import HyperMeshError
 from hmcore.records import NodeReport, Role
 from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, RaftStatus
@@ -27,6 +27,7 @@ class Agents(Protocol):
     async def raise_level(self, host: Host, request: RaiseRequest, *, timeout: float) -> RaiseReply | HyperMeshError: ...
     async def raft(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, RaftStatus | HyperMeshError]: ...
     async def configure(self, host: Host, request: ConfigureRequest, *, timeout: float) -> ChangeReply | HyperMeshError: ...
+    async def barrier(self, host: Host, *, timeout: float) -> BarrierReply | HyperMeshError: ...
     async def close(self) -> None: ...
 
 
@@ -59,6 +60,9 @@ class LiveAgents:
 
     async def configure(self, host: Host, request: ConfigureRequest, *, timeout: float) -> ChangeReply | HyperMeshError:
         return (await self._ask([host], lambda client: client.call(CONFIGURE, request, timeout=timeout), timeout))[host.name]
+
+    async def barrier(self, host: Host, *, timeout: float) -> BarrierReply | HyperMeshError:
+        return (await self._ask([host], lambda client: client.call(BARRIER, Empty()), timeout))[host.name]
 
     async def close(self) -> None:
         for name in list(self._clients):

@@ -6,17 +6,20 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import CallTimeout, HyperMeshError, NoQuorum, NotLeader, PeerUnreachable
 from hmcore.records import Role
 from hmctl.phases.agents import Agents
 from hmctl.phases.base import Known, Step, Target
-from hmctl.phases.healthy import PATIENCE, judge, wait_steady
+from hmctl.phases.healthy import PATIENCE, POLL, judge, wait_steady
 from hmctl.phases.runner import Outcome, Progress, Timings
 from hmctl.phases.start import restart, stale
 from hmctl.remote.base import Remote
 from hmctl.text import listed
+
+if TYPE_CHECKING:
+    from hmcore.config.inventory import Host
 
 T = TypeVar("T", bound=Known)
 TITLE = "Restart agents"
@@ -80,13 +83,29 @@ class RollingRestart:
                 if guarded and index + 1 < len(order):
                     for target in batch:
                         progress.update(target.name, "waiting until the cluster is healthy again")
-                    verdict = await wait_steady(guarded, agents, timeout=self.patience, soak=self.soak)
-                    if verdict.waiting:
-                        _stop(order[index + 1 :], verdict.waiting, outcomes, progress)
+                    if waiting := await self._unsafe(guarded, agents):
+                        _stop(order[index + 1 :], waiting, outcomes, progress)
                         return
             for target in batch:
                 if outcomes[target.name].error is None:
                     progress.finish(target.name, "restarted")
+
+    async def _unsafe(self, guarded: Sequence[Host], agents: Agents) -> Mapping[str, str]:
+        """Why the next batch must not begin, by host; nothing if it may. That the leader's word is no old one, a majority has to confirm:
+        all may answer us, and yet not each other."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.patience
+        while True:
+            verdict = await wait_steady(guarded, agents, timeout=max(0.0, until - loop.time()), soak=self.soak)
+            leader = next((host for host in guarded if host.name == verdict.leader), None)
+            if verdict.waiting or leader is None:
+                return verdict.waiting
+            said = await agents.barrier(leader, timeout=PATIENCE)
+            if not isinstance(said, NotLeader | NoQuorum | PeerUnreachable | CallTimeout):  # a release before has no such call
+                return {}
+            if loop.time() >= until:
+                return {leader.name: said.message}
+            await asyncio.sleep(POLL)
 
     async def _one(self, gate: asyncio.Semaphore, target: Target, remote: Remote, progress: Progress, outcome: Outcome) -> None:
         try:

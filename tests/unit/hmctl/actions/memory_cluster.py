@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from hmcore.api import ChangeReply, Formation, FormRequest, RaiseReply, RaiseRequest
+from hmcore.api import BarrierReply, ChangeReply, Formation, FormRequest, RaiseReply, RaiseRequest
 from hmcore.config.agent import AgentConfig, parse_agent_config
 from hmcore.config.inventory import Host, Inventory, Places, parse_inventory
 from hmcore.errors import (
@@ -75,6 +75,8 @@ class World:
     down: set[str] = field(default_factory=set)
     strange: set[str] = field(default_factory=set)  # hosts whose SSH key nobody knows
     level: int = FEATURE_LEVEL
+    unconfirmed: str = ""  # why no majority confirms what the leader says
+    confirmed: int = 0  # how often it was asked to
     holding_back: str = ""  # the node that runs a release which knows no higher level
 
     def __post_init__(self) -> None:
@@ -164,6 +166,15 @@ class MemoryAgents:
             raise asyncio.CancelledError
         if world.answers_left is not None:
             world.answers_left -= 1
+
+    async def barrier(self, host: Host, *, timeout: float) -> BarrierReply | HyperMeshError:
+        self.world.confirmed += 1
+        return self._ask(host.name, self._confirmed)
+
+    def _confirmed(self, name: str) -> BarrierReply | HyperMeshError:
+        if self.world.unconfirmed:
+            return NoQuorum(self.world.unconfirmed, host=name)
+        return BarrierReply(index=9) if name == self.world.leader() else NotLeader("does not lead", leader=self.world.leader(), host=name)
 
     async def raft(self, hosts: Sequence[Host], *, timeout: float) -> Mapping[str, RaftStatus | HyperMeshError]:
         self._spend()

@@ -402,6 +402,21 @@ async def test_a_rolling_restart_stops_when_the_cluster_does_not_recover(tmp_pat
     assert "not restarted" in (report.hosts[0].error or "")
 
 
+async def test_a_rolling_restart_stops_when_no_majority_confirms_what_the_leader_says(tmp_path: Path) -> None:
+    bed = make(tmp_path)
+    await bed.deploy()
+    bed.text = bed.text.replace("hosts:", "settings: {raft: {heartbeat: 0.15}}\nhosts:")
+    bed.world.unconfirmed = "no quorum: 1 of 3 voters reachable"
+    report = await bed.deploy()
+    assert report.exit_code(detailed=False) == 3
+    assert [machine.starts for machine in bed.world.machines.values()] == [1, 2, 1]
+    assert "not restarted: the cluster is not healthy (node1: no quorum" in (report.hosts[0].error or "")
+    bed.world.unconfirmed = ""
+    asked = bed.world.confirmed
+    assert (await bed.deploy()).exit_code(detailed=False) == 0
+    assert bed.world.confirmed == asked + 1  # between the two that were left
+
+
 async def test_a_host_without_docker_gets_it_or_the_cluster_does_without(tmp_path: Path) -> None:
     bed = make(tmp_path)
     bed.world.machines["node1"].docker = "missing"

@@ -28,7 +28,8 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── CallRefused                the other end answered: no
 │   ├── PermissionDenied       the caller's role may not call this
 │   ├── InvalidRequest         unknown method or malformed body
-│   │   └── LevelTooLow        the cluster's feature level does not allow it yet: not all nodes would understand it
+│   │   ├── LevelTooLow        the cluster's feature level does not allow it yet: not all nodes would understand it
+│   │   └── NotAsExpected      a key was changed last by another revision than the caller expects
 │   ├── NotLeader              ask `leader` instead
 │   ├── NoQuorum               too few voters reachable to decide anything
 │   ├── ChangeUnfinished       the voters are not yet as wished; asking again goes on from there
@@ -41,6 +42,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── StorageFailed          the disk fails otherwise: nobody knows what it holds, this node must stop
 │   ├── ReleaseTooOld          the cluster is at a feature level that this release does not know: this node must stop
 │   └── CommittedConflict      the leader contradicts what we know is committed: this node must stop
+├── Undecided                  nobody answered for a change: it may have been carried out, or still be
 ├── LayerMissing               what an optional layer needs is not installed
 ├── LayerDown                  what a layer needs is installed, but does not answer
 ├── InitializationFailed       a required phase did not come up
@@ -221,6 +223,10 @@ class LevelTooLow(InvalidRequest):
     kind = "level-too-low"
 
 
+class NotAsExpected(InvalidRequest):
+    kind = "not-as-expected"
+
+
 class NotLeader(CallRefused):
     """Only the leader can answer. `leader` is the name of the node that leads, as far as the one asked knows."""
 
@@ -283,6 +289,10 @@ class ReleaseTooOld(ConsensusError):
 
 
 class CommittedConflict(ConsensusError):
+    pass
+
+
+class Undecided(HyperMeshError):
     pass
 
 

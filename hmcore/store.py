@@ -14,7 +14,11 @@ import msgspec
 from hmcore.api import ChangeReply, Method
 from hmcore.records import KeyValue
 
-KEY = re.compile(r"[A-Za-z0-9_.:@+=,-][A-Za-z0-9_.:@+=,/-]{0,511}")
+MOST_KEY = 512  # characters of a key, which are bytes, too
+MOST_VALUE = 512 << 10  # bytes of a value
+_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.:@+=,-]+"  # neither . nor ..: they mean something else in a path
+KEY = re.compile(rf"(?=.{{1,{MOST_KEY}}}\Z){_SEGMENT}(?:/{_SEGMENT})*")
+KEY_RULE = f"1 to {MOST_KEY} letters, digits and _ . : @ + = , - /, and between the / neither nothing nor . or .."
 MOST_KEYS = 1000  # in one answer
 MOST_BYTES = 4 << 20  # of values in one answer
 
@@ -85,3 +89,8 @@ PUT_KEY: Method[PutKeyRequest, ChangeReply] = Method("keys.put", PutKeyRequest, 
 DELETE_KEY: Method[DeleteKeyRequest, ChangeReply] = Method("keys.delete", DeleteKeyRequest, ChangeReply)
 GET_KEY: Method[KeyRequest, KeyReply] = Method("keys.get", KeyRequest, KeyReply)
 LIST_KEYS: Method[KeysRequest, KeysReply] = Method("keys.list", KeysRequest, KeysReply)
+
+
+def why_no_key(key: str) -> str | None:
+    """Why `key` cannot be one; None: it can."""
+    return None if KEY.fullmatch(key) else f"{key[:100]!r} is no key: {KEY_RULE}"

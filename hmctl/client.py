@@ -10,7 +10,7 @@ channel to the agent's own socket. The calls are the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -234,14 +234,20 @@ async def _relay_failed(name: str, process: Process, error: PeerUnreachable) -> 
 
 
 async def ask_all(
-    hosts: Sequence[Host], ask: Callable[[Host], Awaitable[T]], *, timeout: float, at_once: int = AT_ONCE, patience: float | None = None
+    hosts: Sequence[Host],
+    ask: Callable[[Host], Awaitable[T]],
+    *,
+    timeout: float,
+    at_once: int = AT_ONCE,
+    patience: float | None = None,
+    enough: Callable[[Mapping[str, T | HyperMeshError]], bool] = lambda found: False,
 ) -> dict[str, T | HyperMeshError]:
     """Asks every host at the same time, each for `timeout` seconds at most: one that is dead delays nobody else.
 
     With `patience`, the others get no more than so many seconds once most have answered (more if these were slow): whoever is silent
     then is dead or far worse off than the rest. Until then each answer gives all of them `timeout` seconds more: as long as answers come
-    in, it may be this machine that is slow. Time that our own loop was late for counts for nobody. Failures of our own tree become that
-    host's entry; anything else is a bug and ends the whole.
+    in, it may be this machine that is slow. Once what was found is `enough`, nobody is waited for any more. Time that our own loop was
+    late for counts for nobody. Failures of our own tree become that host's entry; anything else is a bug and ends the whole.
     """
     gate, clock = asyncio.Semaphore(at_once), asyncio.get_running_loop().time
     found: dict[str, T | HyperMeshError] = {}
@@ -249,6 +255,11 @@ async def ask_all(
     took: list[float] = []  # by those that answered
 
     def hurry() -> None:
+        if enough(found):
+            for limit in limits.values():
+                if not limit.expired():
+                    limit.reschedule(clock())
+            return
         if patience is None or not took:
             return
         now = clock()

@@ -16,6 +16,7 @@ from hmcore.errors import (
     InvalidRequest,
     LevelTooLow,
     NoQuorum,
+    NotAsExpected,
     NotLeader,
     PeerUnreachable,
     PermissionDenied,
@@ -26,7 +27,17 @@ from hmcore.stoq.frames import Fault
 OK = ""  # how a call ended that was answered; see `kind_of` for the others
 
 _KINDS: dict[str, type[CallRefused]] = {
-    kind.kind: kind for kind in (PermissionDenied, InvalidRequest, LevelTooLow, NoQuorum, ChangeUnfinished, TransferFailed, InternalFault)
+    kind.kind: kind
+    for kind in (
+        PermissionDenied,
+        InvalidRequest,
+        LevelTooLow,
+        NotAsExpected,
+        NoQuorum,
+        ChangeUnfinished,
+        TransferFailed,
+        InternalFault,
+    )
 }
 
 

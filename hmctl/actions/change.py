@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from hmcore import api
-from hmcore.errors import CallTimeout, ConnectionLost, HyperMeshError, NoQuorum, NotLeader, PeerUnreachable
+from hmcore.errors import CallRefused, CallTimeout, ConnectionLost, HyperMeshError, NoQuorum, NotLeader, PeerUnreachable, Undecided
 from hmcore.records import Mute, Role
 from hmctl.client import SSH_TIMEOUT, Access, Via, ask_all, connect
 
@@ -46,12 +46,25 @@ async def change(
     via: Via = Via.AUTO,
     timeout: float = DEADLINE,
     say: Callable[[str], None] = lambda words: None,
+    look: str = "hmctl status",
 ) -> api.ChangeReply:
     """Have the leader carry out `request`, which must hold an id (`request_id()`). `say` is told what is waited for, if that takes long.
+    `look`: the command that shows whether it was carried out, for when we cannot tell.
 
-    Raises CallRefused (no quorum, invalid, not permitted), PeerUnreachable when no control node answers, HyperMeshError when none leads.
+    Raises CallRefused (invalid, not permitted), Undecided when it was sent and nobody answered for it; otherwise NoQuorum, PeerUnreachable
+    when no control node answers, HyperMeshError when none leads: nothing was changed then.
     """
-    return await at_leader(inventory, store, method, request, via=via, timeout=timeout, say=say)
+    sent: set[str] = set()
+    try:
+        return await at_leader(inventory, store, method, request, via=via, timeout=timeout, say=say, sent=sent)
+    except HyperMeshError as error:
+        if isinstance(error, CallRefused) and not isinstance(error, NoQuorum):
+            raise
+        if sent:
+            raise Undecided(f"whether it is changed is undecided: it may be already, or be later; {error}", fix=look) from error
+        if isinstance(error, NoQuorum):
+            raise NoQuorum(f"{error.message}; nothing was changed", host=error.host, fix=error.fix) from error
+        raise
 
 
 async def at_leader(
@@ -63,13 +76,18 @@ async def at_leader(
     via: Via = Via.AUTO,
     timeout: float = DEADLINE,
     say: Callable[[str], None] = lambda words: None,
+    sent: set[str] | None = None,
 ) -> Res:
-    """What the leader answers to `request`, which must be harmless when it is repeated. Otherwise as `change`."""
+    """What the leader answers to `request`, which must be harmless when it is repeated. `sent` gets the names of those that it was sent to.
+
+    Raises CallRefused, PeerUnreachable when no control node answers, HyperMeshError when none leads.
+    """
+    sent = set() if sent is None else sent
     access = Access.of(store, via)
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     if via is not Via.SSH:
         try:
-            return await _Change(controls, access, Via.QUIC, timeout, None, say).carry_out(method, request)
+            return await _Change(controls, access, Via.QUIC, timeout, None, say, sent).carry_out(method, request)
         except _NobodyAnswers:
             if via is Via.QUIC:
                 raise
@@ -77,7 +95,7 @@ async def at_leader(
 
     connector = Connector(access.known_hosts)
     try:
-        return await _Change(controls, access, Via.SSH, timeout, connector, say).carry_out(method, request)
+        return await _Change(controls, access, Via.SSH, timeout, connector, say, sent).carry_out(method, request)
     finally:
         await connector.close()
 
@@ -95,6 +113,7 @@ class _Change:
         timeout: float,
         connector: Connector | None,
         say: Callable[[str], None],
+        sent: set[str],
     ) -> None:
         self._hosts = {host.name: host for host in controls}
         self._access = access
@@ -102,6 +121,7 @@ class _Change:
         self._timeout = timeout
         self._connector = connector
         self._say = say
+        self._sent = sent
         self._wait: str | None = None  # what for; None: it is not known yet
         self._timer: asyncio.TimerHandle | None = None
 
@@ -126,6 +146,7 @@ class _Change:
         deadline = asyncio.get_running_loop().time() + self._timeout
         named: str | None = None  # by the last that was asked and does not lead
         trouble: HyperMeshError | None = None
+        at_most = f"{self._timeout:g} s at most; less if it gets clear before that nobody can decide"
         while True:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -134,9 +155,9 @@ class _Change:
                 )
             leader = named or await self._find()
             named = None
-            self._wait = f"no leader; waiting up to {self._timeout:g} s for one"
+            self._wait = f"no leader; waiting for one, {at_most}"
             if leader is not None:
-                self._wait = f"{leader} leads; waiting up to {self._timeout:g} s for its answer"
+                self._wait = f"{leader} leads; waiting for its answer, {at_most}"
                 try:
                     return await self._ask(self._host(leader), method, request, left)
                 except NotLeader as error:
@@ -164,6 +185,7 @@ class _Change:
             self._state,
             timeout=ASKING if self._connector is None else SSH_TIMEOUT,
             patience=PATIENCE if self._connector is None else None,
+            enough=lambda found: is_sure_who_leads(found, len(self._hosts)),
         )
         said = {name: answer for name, answer in answers.items() if isinstance(answer, api.StateReply)}
         if not said:
@@ -179,6 +201,7 @@ class _Change:
 
     async def _ask(self, host: Host, method: api.Method[Req, Res], request: Req, left: float) -> Res:
         async with await connect(host, self._access, via=self._via, timeout=min(left, ASKING), connector=self._connector) as agent:
+            self._sent.add(host.name)
             return await agent.call(method, request, timeout=left)
 
 
@@ -199,6 +222,14 @@ def newest_leader(said: Mapping[str, api.StateReply]) -> str | None:
     """The leader of the newest term in which one is named. A node that was cut off may still name the one before."""
     named = [(reply.term, reply.leader) for reply in said.values() if reply.leader is not None]
     return max(named)[1] if named else None
+
+
+def is_sure_who_leads(found: Mapping[str, api.StateReply | HyperMeshError], hosts: int) -> bool:
+    """Whether the other answers need not be waited for: most of the `hosts` control nodes have answered, and whom the newest term names
+    says so itself."""
+    said = {name: answer for name, answer in found.items() if isinstance(answer, api.StateReply)}
+    leader = newest_leader(said)
+    return 2 * len(said) > hosts and leader is not None and leader in said and said[leader].leader == leader
 
 
 def lasting_no_quorum(said: Mapping[str, api.StateReply]) -> NoQuorum | None:

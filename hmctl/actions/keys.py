@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from hmcore.errors import FrameError, HyperMeshError, NotLeader
+from hmcore.errors import FrameError, HyperMeshError, NoQuorum, NotLeader
 from hmcore.records import KeyValue, Role
 from hmcore.store import GET_KEY, LIST_KEYS, KeyEntry, KeyReply, KeyRequest, KeysReply, KeysRequest
 from hmcore.watch import WATCH, Change, Entry, Position, WatchRequest
@@ -110,7 +110,7 @@ def _decoded(change: Change) -> KeyValue:
 
 
 async def get(agents: Agents, key: str, *, consistent: bool) -> KeyReply:
-    """As the control node that knows most has it; `consistent`: as it is now. Raises PeerUnreachable, CallRefused."""
+    """As the control node that knows most has it; `consistent`: as it is now. Raises PeerUnreachable, CallRefused, NoQuorum."""
     request = KeyRequest(key=key, consistent=consistent)
     return await _newest(agents, lambda agent: agent.call(GET_KEY, request), lambda reply: reply.index)
 
@@ -125,6 +125,12 @@ async def _newest(agents: Agents, question: Callable[[AgentClient], Awaitable[T]
     said = [answer for answer in answers.values() if not isinstance(answer, HyperMeshError)]
     if not said:
         failures = [answer for answer in answers.values() if isinstance(answer, HyperMeshError)]
+        unsure = [error for error in failures if isinstance(error, NoQuorum)]
+        if unsure:  # only what is to be consistent needs one
+            raise NoQuorum(
+                f"no majority can confirm it: {unsure[0].message}",
+                fix="hmctl status says who is missing; without --consistent you get what a control node knew last",
+            )
         raise nobody_answers([error for error in failures if not isinstance(error, NotLeader)] or failures)
     return max(said, key=index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from hmcore.errors import HyperMeshError, UsageError
-from hmcore.store import KEY
+from hmcore.errors import HyperMeshError, InvalidRequest, NotAsExpected, UsageError
+from hmcore.store import MOST_VALUE, why_no_key
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import Via
@@ -30,9 +31,12 @@ Req = TypeVar("Req")
 app = group("Values under keys, which the cluster remembers: put, get, list, remove, and watch them change.")
 
 STYLES: dict[str, Style] = {"put": "good", "present": "dim", "deleted": "warning", "resync": "warning"}
+_LIMIT = f"{MOST_VALUE >> 10} KiB"
 _LONGEST = 60  # characters of a value in a line of `watch`
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Letters, digits and _ . : @ + = , - /; no / in front.")]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="Letters, digits and _ . : @ + = , - /, and neither . nor .. between the /.")
+]
 PrefixArgument = Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only keys that begin with it.", show_default=False)]
 ExpectOption = Annotated[
     int | None,
@@ -54,20 +58,25 @@ def put(
     key: KeyArgument,
     value: Annotated[
         str | None,
-        typer.Argument(metavar="[VALUE]", help="The value; @FILE: a file's bytes; - or nothing: stdin, to its end.", show_default=False),
+        typer.Argument(
+            metavar="[VALUE]",
+            help=f"The value; @FILE: a file's bytes; - or nothing: stdin, to its end. {_LIMIT} at most.",
+            show_default=False,
+        ),
     ] = None,
     expect: ExpectOption = None,
     via: ViaOption = Via.AUTO,
 ) -> None:
     """Put a value under a key. It is there on every control node's disk that counts when the command ends.
 
-    A value that begins with @ or is a single - comes by stdin.
+    A value that itself begins with @, or is a single -, comes by stdin: printf @x | hmctl kv put KEY -. One that begins with - comes
+    behind --: hmctl kv put KEY -- -5.
     """
     from hmcore.store import PUT_KEY, PutKeyRequest
 
     _checked(key)
     context = current(ctx)
-    request = PutKeyRequest(id=_request_id(), key=key, value=_bytes_of(value), expect=expect)
+    request = PutKeyRequest(id=_request_id(), key=key, value=_bytes_of(key, value), expect=expect)
     done = _change(context, PUT_KEY, request, key, via)
     context.output.result(done, lambda: context.output.line(f"{key} {'is put' if done.changed else 'has that value already'}"))
 
@@ -190,27 +199,38 @@ async def _asking(context: Context, ask: Callable[[Agents], Awaitable[T]], via: 
 
 
 def _checked(key: str) -> None:
-    if KEY.fullmatch(key) is None:
-        raise UsageError(
-            f"{key[:100]!r} is no key: 1 to 512 letters, digits and _ . : @ + = , - /, and no / in front", fix="hmctl kv put --help"
-        )
+    if (why := why_no_key(key)) is not None:
+        raise UsageError(why, fix="hmctl kv put --help")
 
 
-def _bytes_of(value: str | None) -> bytes:
-    """Raises UsageError for a file that cannot be read, and where nothing comes by stdin."""
+def _bytes_of(key: str, value: str | None) -> bytes:
+    """Raises UsageError for a file that cannot be read, for more than a value may hold, and where nothing comes by stdin."""
     if value is None and sys.stdin.isatty():
         raise UsageError("which value? stdin is a terminal", fix="hmctl kv put KEY VALUE, or KEY @FILE, or KEY - to type it")
+    found = _given(key, value)
+    if len(found) > MOST_VALUE:
+        raise UsageError(
+            f"the value is too large: {_LIMIT} ({MOST_VALUE} bytes) is the limit of a value", fix="put it in parts, under several keys"
+        )
+    return found
+
+
+def _given(key: str, value: str | None) -> bytes:
+    """The value, or so much of it that it is seen to be too large."""
     if value in (None, "-"):
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(MOST_VALUE + 1)
     assert value is not None
     if not value.startswith("@"):
         return value.encode()
+    by_stdin = f"name a file; if {value} itself is the value: printf %s {shlex.quote(value)} | hmctl kv put {key} -"
+    if value == "@":
+        raise UsageError("behind the @ stands no file's name", fix=by_stdin)
     try:
-        return Path(value[1:]).read_bytes()
+        with Path(value[1:]).open("rb") as file:
+            return file.read(MOST_VALUE + 1)
     except OSError as error:
-        raise UsageError(
-            f"{value[1:]} cannot be read: {error.strerror or error}", fix="a value that begins with @ comes by stdin"
-        ) from error
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"{value[1:]} cannot be read: {reason}", fix=by_stdin) from None  # it would say the same once more
 
 
 def _request_id() -> str:
@@ -224,5 +244,12 @@ def _change(context: Context, method: Method[Req, ChangeReply], request: Req, ke
     from hmctl.actions.keys import KeyChange
 
     inventory = context.inventory(warn=False)
-    reply = context.run(change(inventory, context.store(inventory), method, request, via=via, say=context.output.note))
+    look = f"hmctl kv get --consistent {key}"
+    doing = change(inventory, context.store(inventory), method, request, via=via, say=context.output.note, look=look)
+    try:
+        reply = context.run(doing)
+    except NotAsExpected as error:  # the node that says so is not at fault
+        raise NotAsExpected(error.message, fix=f"hmctl kv get {key} -o json") from error
+    except InvalidRequest as error:
+        raise type(error)(error.message, fix=error.fix) from error
     return KeyChange(key=key, changed=reply.changed, index=reply.index, revision=reply.revision)

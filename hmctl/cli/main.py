@@ -107,6 +107,8 @@ def load(name: str) -> Any:
     command = typer.main.get_command(app)
     for each in (command, *getattr(command, "commands", {}).values()):
         each.make_parser = partial(_careful_parser, each.make_parser)
+        for argument in (one for one in each.params if one.param_type_name == "argument" and one.metavar):
+            argument._usage_display_name = partial(str, argument.metavar)  # which typer would put in brackets of its own
     for inner in getattr(command, "commands", {}).values():
         inner.epilog = inner.epilog or EPILOG
         inner.short_help = inner.help.partition(".")[0]  # whole, where the parser would cut it to fit one line

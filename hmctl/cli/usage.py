@@ -27,8 +27,17 @@ def misuse(error: Any) -> UsageError:
     if near:
         said = said.partition(" (Possible options")[0]
     command = error.ctx.command_path if error.ctx is not None else "hmctl"
-    fix = f"did you mean {' or '.join(near)}?" if near else f"{command} --help"
+    fix = f"did you mean {' or '.join(near)}?" if near else f"{command} --help{_behind_dashes(error, command)}"
     return UsageError(said[:1].lower() + said[1:].rstrip("."), fix=fix)
+
+
+def _behind_dashes(error: Any, command: str) -> str:
+    """What is taken for an option may be meant as a value, where a command takes any."""
+    option = getattr(error, "option_name", None)
+    takes = error.ctx is not None and any(one.param_type_name == "argument" for one in error.ctx.command.params)
+    if option is None or option.startswith("--") or not takes:
+        return ""
+    return f"; what begins with - and is no option comes behind --: {command} ... -- {option}"
 
 
 def _near(said: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 
 from hmcore.api import ChangeReply, MaintainRequest, MuteRequest
-from hmcore.errors import InvalidRequest, NotLeader
+from hmcore.errors import InvalidRequest, NotAsExpected, NotLeader
 from hmcore.health import CHECKS, CLUSTER
 from hmcore.pki import Identity
 from node_agent.consensus.statemachine.commands import (
@@ -62,7 +62,7 @@ class Changes:
     async def carry_out(self, command: Command, *, request: str, author: Identity) -> ChangeReply:
         """Propose `command` in the name of `author` and wait until it is applied here.
 
-        Raises NotLeader, NoQuorum, InvalidRequest (refused by the state, or the request's id is none).
+        Raises NotLeader, NoQuorum, InvalidRequest (refused by the state, or the request's id is none), NotAsExpected.
         """
         index, applied = await self._propose(command, request, author)
         return ChangeReply(index=index, changed=applied.changed, revision=applied.revision)
@@ -121,8 +121,10 @@ def request_id(request: str, author: Identity) -> str:
 
 def _applied(result: bytes) -> Applied:
     match decode_result(result):
-        case Refused(reason=reason):
+        case Refused(reason=reason, revision=None):
             raise InvalidRequest(reason)
+        case Refused(reason=reason):
+            raise NotAsExpected(reason)
         case Applied() as applied:
             return applied
 

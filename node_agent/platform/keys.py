@@ -10,7 +10,6 @@ from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity
 from hmcore.records import KeyValue
 from hmcore.store import (
-    KEY,
     MOST_BYTES,
     MOST_KEYS,
     DeleteKeyRequest,
@@ -20,6 +19,7 @@ from hmcore.store import (
     KeysReply,
     KeysRequest,
     PutKeyRequest,
+    why_no_key,
 )
 from node_agent.consensus.statemachine.commands import DeleteKey, Fence, PutKey
 from node_agent.platform.changes import Changes
@@ -91,8 +91,8 @@ def _entry(key: str, item: KeyValue, *, values: bool) -> KeyEntry:
 
 
 def _checked(key: str) -> str:
-    if KEY.fullmatch(key) is None:
-        raise InvalidRequest(f"{key[:100]!r} is no key: 1 to 512 letters, digits and _ . : @ + = , - /, and no / in front")
+    if (why := why_no_key(key)) is not None:
+        raise InvalidRequest(why)
     return key
 
 

@@ -167,15 +167,18 @@ Command = (
 
 class Applied(msgspec.Struct, frozen=True, tag="applied", omit_defaults=True):
     """Carried out. `changed` is False when everything was as wanted already. `token`: of the lock that was asked for.
-    `revision`: of the key that was changed."""
+    `revision`: of the key's latest change, this one or, where nothing had to be changed, the one before; 0: there is no such key."""
 
     changed: bool = True
     token: int = 0
     revision: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
+class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):
+    """`revision`: of the key's latest change (0: there is no such key), where it was refused because another was expected."""
+
     reason: str
+    revision: int | None = None
 
 
 Result = Applied | Refused

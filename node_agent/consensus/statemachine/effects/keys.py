@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from hmcore.records import KeyValue, Lock
+from hmcore.store import MOST_KEY, MOST_VALUE
 from node_agent.consensus.statemachine.commands import Applied, DeleteKey, Fence, PutKey, Refused, Result
 from node_agent.consensus.statemachine.state import Draft
 
-MAX_KEY = 512  # bytes
-MAX_VALUE = 512 << 10  # bytes
 MAX_KEYS_SIZE = 64 << 20  # bytes of all keys and values: every control node holds them in memory
 
 
 def put_key(draft: Draft, command: PutKey) -> Result:
     size = len(command.key.encode())
-    if not command.key or size > MAX_KEY:
-        return Refused(f"a key is 1 to {MAX_KEY} bytes, this one {size}")
-    if len(command.value) > MAX_VALUE:
-        return Refused(f"a value of {len(command.value)} bytes is too large; {MAX_VALUE} are allowed")
+    if not command.key or size > MOST_KEY:
+        return Refused(f"a key is 1 to {MOST_KEY} bytes, this one {size}")
+    if len(command.value) > MOST_VALUE:
+        return Refused(f"a value of {len(command.value)} bytes is too large; {MOST_VALUE} are allowed")
     before = draft.table("keys").get(command.key)
     if (refused := _forbidden(draft, command, before)) is not None:
         return refused
     if before is not None and before.value == command.value and command.expect is None:
-        return Applied(changed=False)
+        return Applied(changed=False, revision=before.changed)
     total = draft.state.keys_size + len(command.value) - (len(before.value) if before is not None else -size)
     if total > MAX_KEYS_SIZE:
         return Refused(f"all keys together may hold {MAX_KEYS_SIZE >> 20} MiB, and are full")
@@ -48,7 +47,7 @@ def _forbidden(draft: Draft, command: PutKey | DeleteKey, before: KeyValue | Non
     changed = 0 if before is None else before.changed
     if command.expect is not None and command.expect != changed:
         what = "does not exist" if before is None else f"was changed last by revision {changed}"
-        return Refused(f"{command.key} {what}, expected was {command.expect or 'that it does not exist'}")
+        return Refused(f"{command.key} {what}, expected was {command.expect or 'that it does not exist'}", revision=changed)
     return None if command.fence is None else fenced_off(draft, command.fence)
 
 

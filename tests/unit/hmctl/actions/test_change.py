@@ -11,11 +11,11 @@ import pytest
 
 from hmcore import api
 from hmcore.config.inventory import Inventory, load_inventory
-from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, PeerUnreachable
+from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, NoQuorum, NotLeader, PeerUnreachable, Undecided
 from hmcore.records import Mute
 from hmctl.actions import agents
 from hmctl.actions import change as module
-from hmctl.actions.change import change, known_mutes, newest_leader
+from hmctl.actions.change import change, is_sure_who_leads, known_mutes, newest_leader
 from hmctl.client import Via
 
 ROOT = Path(__file__).parents[4]
@@ -147,7 +147,7 @@ def test_a_wait_for_a_leader_is_said_once_it_lasts(cluster, ask, monkeypatch):
     cluster.says = dict.fromkeys(cluster.says, None)
     with pytest.raises(HyperMeshError, match="the cluster has no leader"):
         ask(timeout=0.3)
-    assert cluster.said == ["no leader; waiting up to 0.3 s for one"]
+    assert cluster.said == ["no leader; waiting for one, 0.3 s at most; less if it gets clear before that nobody can decide"]
 
 
 def test_a_leader_that_takes_its_time_is_named(cluster, ask, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_leader_that_takes_its_time_is_named(cluster, ask, monkeypatch):
 
     monkeypatch.setattr(Client, "call", slowly)
     assert ask().changed
-    assert cluster.said == ["node2 leads; waiting up to 5 s for its answer"]
+    assert cluster.said == ["node2 leads; waiting for its answer, 5 s at most; less if it gets clear before that nobody can decide"]
 
 
 def test_what_is_muted_is_told_by_who_knows_most(cluster):
@@ -208,6 +208,7 @@ def test_when_all_that_answer_are_sure_that_there_is_no_quorum_it_fails_at_once(
     with pytest.raises(NoQuorum, match="no quorum: 1 of 3 voters reachable") as caught:
         asyncio.run(asyncio.wait_for(asyncio.to_thread(ask, 60.0), 5.0))
     assert (caught.value.host, caught.value.fix) == ("node1", "hmctl status says who is missing")
+    assert caught.value.message.endswith("nothing was changed")  # nobody was asked for it
     assert cluster.asked == []
 
 
@@ -242,8 +243,48 @@ def test_that_there_is_no_quorum_is_what_is_told_when_the_time_is_up(cluster, as
         raise NoQuorum("no quorum: 1 of 3 voters reachable")
 
     monkeypatch.setattr(Client, "call", refuse)
-    with pytest.raises(NoQuorum, match="1 of 3"):
+    with pytest.raises(Undecided, match="1 of 3") as caught:
         ask(timeout=0.05)
+    assert "undecided" in caught.value.message  # it was sent: it may be in somebody's log
+    assert caught.value.fix == "hmctl status"
+
+
+def test_what_was_sent_before_the_quorum_was_lost_is_undecided(cluster, ask, monkeypatch):
+    async def lose(self: Client, method: Any, request: Any, *, timeout: float) -> api.ChangeReply:
+        cluster.says, cluster.dead = {"node1": None, "node2": None, "node3": None}, {"node2"}
+        cluster.no_quorum = dict.fromkeys(("node1", "node3"), "no quorum: 1 of 3 voters reachable")
+        raise ConnectionLost("the connection ended", host=self.name)
+
+    monkeypatch.setattr(Client, "call", lose)
+    with pytest.raises(Undecided, match="no quorum: 1 of 3 voters reachable"):
+        ask()
+
+
+def test_a_dead_node_is_not_waited_for_once_the_leader_is_known(cluster, ask, monkeypatch):
+    connect = cluster.connect
+
+    async def hang(host: Any, access: Any, **given: Any) -> Client:
+        if host.name == "node1":
+            await asyncio.Event().wait()
+        return await connect(host, access, **given)
+
+    monkeypatch.setattr(module, "connect", hang)
+    monkeypatch.setattr(module, "ASKING", 60.0)
+    monkeypatch.setattr(module, "PATIENCE", 60.0)
+    assert asyncio.run(asyncio.wait_for(asyncio.to_thread(ask), 5.0)).changed
+
+
+def test_who_leads_is_sure_by_most_words_and_its_own():
+    def said(leader: str | None, term: int) -> api.StateReply:
+        return api.StateReply(index=1, leader=leader, term=term, nodes=[])
+
+    dead = PeerUnreachable("nobody answers")
+    assert is_sure_who_leads({"a": said("a", 2), "b": said("a", 2)}, 3)
+    assert not is_sure_who_leads({"a": said("a", 2)}, 3)  # it may be one that was cut off
+    assert not is_sure_who_leads({"a": said("a", 2), "b": dead}, 3)
+    assert not is_sure_who_leads({"a": said("c", 2), "b": said("c", 2)}, 3)  # which may be dead
+    assert not is_sure_who_leads({"a": said("a", 2), "b": said("c", 3)}, 3)
+    assert not is_sure_who_leads({"a": said(None, 2), "b": said(None, 2)}, 3)
 
 
 def test_a_consistent_state_is_asked_of_the_leader(cluster, monkeypatch):

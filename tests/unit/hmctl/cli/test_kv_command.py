@@ -13,9 +13,10 @@ from answering import NAMES, Cluster
 
 from hmcore import api
 from hmcore.config.inventory import Host
-from hmcore.errors import ConnectionLost, PeerUnreachable
+from hmcore.errors import ConnectionLost, HyperMeshError, NoQuorum, PeerUnreachable
 from hmcore.pki import Identity, Kind
-from hmcore.store import DELETE_KEY, GET_KEY, LIST_KEYS, PUT_KEY
+from hmcore.stoq.faults import error_of, fault_of
+from hmcore.store import DELETE_KEY, GET_KEY, LIST_KEYS, MOST_VALUE, PUT_KEY
 from hmcore.watch import TABLES, WATCH, Change, Entry
 from hmctl import client
 from hmctl.actions import agents, change, keys, watching
@@ -46,6 +47,7 @@ class Store:
         self.down: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.on_watch: list[Any] = []
+        self.cut_off = False
         self.watches = Watches("node1", state=lambda: (self.state, self.history), leader=lambda: ("node1", 1), portion=40)
         changes = Changes("node1", self, self, timeout=1.0)  # type: ignore[arg-type]
         self.keys = Keys("node1", changes, keys=lambda: (self.state.index, self.state.keys), leader=lambda: "node1", barrier=self.barrier)
@@ -53,6 +55,8 @@ class Store:
 
     async def barrier(self) -> None:
         self.asked.append(("", "barrier"))
+        if self.cut_off:
+            raise NoQuorum("no quorum: 1 of 3 voters reachable")
 
     def put(self, command: bytes, request_id: str) -> Receipt:
         index = self.state.index + 1
@@ -101,6 +105,15 @@ class Agent:
             raise ConnectionLost("nothing listens there any more", host=self.name)
         if method is WATCH and request.wait and store.on_watch:
             store.on_watch.pop(0)(self.name)
+        try:
+            return await self._answer(method, request)
+        except HyperMeshError as error:
+            raise error_of(fault_of(error), host=self.name) from None
+
+    async def _answer(self, method: api.Method[Any, Any], request: Any) -> Any:
+        store = self.store
+        if store.cut_off and method in (PUT_KEY, DELETE_KEY):
+            raise NoQuorum("no answer in time: 1 of 3 voters reachable")
         match method:
             case _ if method is PUT_KEY:
                 return await store.keys.put(request, ANN)
@@ -147,7 +160,9 @@ def test_a_value_comes_back_byte_for_byte(
 def test_a_key_that_is_not_as_expected_is_left_alone(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["kv", "put", "a", "1", "--expect", "0"]) == 0
     assert main.run(["kv", "put", "a", "2", "--expect", "0"]) == 1
-    assert "expected was that it does not exist" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: a was changed last by revision 1, expected was that it does not exist\n  fix: hmctl kv get a -o json\n"
+    )
     assert main.run(["kv", "get", "a", "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["value"], told["base64"], told["size"]) == ("1", None, 1)
@@ -158,9 +173,82 @@ def test_a_key_that_is_not_as_expected_is_left_alone(store: Store, capsys: pytes
     assert "was not there" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["put", "/a", "1"], ["get", "a b"], ["rm", ""], ["put", "a", "@/no/such/file"]])
+@pytest.mark.parametrize(
+    "words", [["put", "/a", "1"], ["get", "a b"], ["rm", ""], ["put", "a", "@/no/such/file"], ["put", "a/", "1"], ["get", "../a"]]
+)
 def test_what_cannot_be_meant_is_refused(words: list[str], store: Store) -> None:
     assert main.run(["kv", *words]) == 2
+
+
+def test_the_value_that_is_there_already_is_told_with_its_revision(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("a", "b", "a"):
+        assert main.run(["kv", "put", key, "1"]) == 0
+    capsys.readouterr()
+    assert main.run(["kv", "put", "a", "1", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["changed"], told["revision"]) == (False, 1)
+    assert main.run(["kv", "put", "a", "2", "--expect", "1"]) == 0
+
+
+def test_a_write_that_nobody_answers_for_is_undecided(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change.change, "__kwdefaults__", {**(change.change.__kwdefaults__ or {}), "timeout": 0.05})
+    store.cut_off = True
+    assert main.run(["kv", "put", "app/a", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "undecided" in said
+    assert "no answer in time: 1 of 3 voters reachable" in said
+    assert said.endswith("  fix: hmctl kv get --consistent app/a\n")
+
+
+@pytest.mark.parametrize("words", [["get", "a"], ["ls"]])
+def test_what_no_majority_confirms_is_told_so(words: list[str], store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.cut_off = True
+    store.down = {"node3"}
+    assert main.run(["kv", *words, "--consistent"]) == 1
+    first, fix = capsys.readouterr().err.splitlines()
+    assert first == "error: no majority can confirm it: no quorum: 1 of 3 voters reachable"
+    assert "hmctl status" in fix
+
+
+def test_a_file_that_cannot_be_read_is_told_once(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "none"
+    assert main.run(["kv", "put", "a", f"@{missing}"]) == 2
+    first, fix = capsys.readouterr().err.splitlines()
+    assert first == f"error: {missing} cannot be read: no such file or directory"
+    assert fix.endswith(f"printf %s @{missing} | hmctl kv put a -")
+    assert main.run(["kv", "put", "a", "@"]) == 2
+    assert "behind the @ stands no file's name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["file", "stdin", "word"])
+def test_a_value_has_a_limit(
+    by: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, code in ((MOST_VALUE, 0), (MOST_VALUE + 1, 2)):
+        value = b"x" * size
+        (tmp_path / "value").write_bytes(value)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(value)))
+        store.asked.clear()
+        assert main.run(["kv", "put", "a", {"file": f"@{tmp_path / 'value'}", "stdin": "-", "word": value.decode()}[by]]) == code
+        assert bool(store.asked) is (code == 0)
+    assert capsys.readouterr().err.startswith("error: the value is too large: 512 KiB (524288 bytes) is the limit of a value\n")
+
+
+def test_the_help_names_arguments_limit_and_how_to_store_what_looks_like_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["kv", "put", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "hmctl kv put [OPTIONS] KEY [VALUE]" in said
+    assert "512 KiB at most" in said
+    assert "printf @x | hmctl kv put KEY -" in said
+
+
+def test_a_value_that_begins_with_a_dash_comes_behind_two(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["kv", "put", "neg/one", "-5"]) == 2
+    assert "comes behind --: hmctl kv put ... -- -5\n" in capsys.readouterr().err
+    assert main.run(["kv", "put", "neg/one", "--", "-5"]) == 0
+    assert store.state.keys["neg/one"].value == b"-5"
 
 
 def test_what_is_true_now_is_asked_for(store: Store) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
+from hmcore.errors import InvalidRequest, NoQuorum, NotAsExpected, NotLeader
 from hmcore.pki import Identity, Kind
 from hmcore.store import MOST_KEYS, DeleteKeyRequest, KeyRequest, KeysRequest, PutKeyRequest
 from node_agent.consensus.statemachine import receipts
-from node_agent.consensus.statemachine.commands import AcquireLock, FormCluster, Proposal, Receipt, encode, encode_batch
+from node_agent.consensus.statemachine.commands import (
+    AcquireLock,
+    FormCluster,
+    Proposal,
+    Receipt,
+    Refused,
+    encode,
+    encode_batch,
+    encode_result,
+)
 from node_agent.consensus.statemachine.machine import apply_batch
 from node_agent.consensus.statemachine.state import State
 from node_agent.platform.changes import Changes
@@ -84,10 +94,25 @@ async def test_a_key_that_is_not_as_expected_is_left_alone():
     keys = keys_of(Log())
     reply = await keys.put(put("a", expect=0), ANN)
     for request in (put("a", b"2", id="session:2", expect=0), put("a", b"2", id="session:3", expect=reply.revision + 1)):
-        with pytest.raises(InvalidRequest, match=f"a was changed last by revision {reply.revision}"):
+        with pytest.raises(NotAsExpected, match=f"a was changed last by revision {reply.revision}"):
             await keys.put(request, ANN)
-    with pytest.raises(InvalidRequest, match="does not exist"):
+    with pytest.raises(NotAsExpected, match="does not exist"):
         await keys.delete(DeleteKeyRequest(id="session:4", key="b", expect=3), ANN)
+
+
+async def test_a_value_that_is_there_already_is_told_with_the_revision_that_put_it():
+    keys = keys_of(Log())
+    first = await keys.put(put("a"), ANN)
+    await keys.put(put("b", id="session:2"), ANN)
+    again = await keys.put(put("a", id="session:3"), ANN)
+    assert (again.changed, again.revision) == (False, first.revision)
+    assert (await keys.put(put("a", b"2", id="session:4", expect=again.revision), ANN)).changed
+    nothing = await keys.delete(DeleteKeyRequest(id="session:5", key="c"), ANN)
+    assert (nothing.changed, nothing.revision) == (False, 0)
+
+
+async def test_a_refusal_that_expects_nothing_is_encoded_as_before():
+    assert encode_result(Refused("no")) == msgspec.msgpack.encode({"type": "refused", "reason": "no"})
 
 
 async def test_a_retry_is_carried_out_once():
@@ -136,10 +161,15 @@ async def test_an_answer_holds_a_bounded_number_of_bytes():
     assert len((await keys.list(KeysRequest(values=True, after=reply.items[-1].key))).items) == 12 - len(reply.items)
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a b", "a\n", "ä", "x" * 513])
+@pytest.mark.parametrize("key", ["", "/a", "a b", "a\n", "ä", "x" * 513, "a/", "a//b", ".", "..", "../a", "a/./b", "a/..", "a/b/../c"])
 async def test_what_is_no_key_is_refused(key):
     with pytest.raises(InvalidRequest, match="is no key"):
         await keys_of(Log()).put(put(key), ANN)
+
+
+@pytest.mark.parametrize("key", ["a", "a/b", ".a", "a/.b", "...", "a/..b/c.", "x" * 512, "a/" * 255 + "b"])
+async def test_what_is_a_key_is_put(key):
+    assert (await keys_of(Log()).put(put(key), ANN)).changed
 
 
 @pytest.mark.parametrize("limit", [0, -1, MOST_KEYS + 1])

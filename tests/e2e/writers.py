@@ -21,7 +21,7 @@ from recorded_history import History
 
 from hmcore.api import REPORT, TRANSFER, ChangeReply, Method, ReportRequest, TransferReply, TransferRequest
 from hmcore.config.inventory import Host
-from hmcore.errors import CallRefused, HyperMeshError, InvalidRequest, NotLeader, PermissionDenied, TransportError
+from hmcore.errors import CallRefused, HyperMeshError, InvalidRequest, NotAsExpected, NotLeader, PermissionDenied, TransportError
 from hmcore.records import KeyValue, NodeReport
 from hmcore.store import (
     DELETE_KEY,
@@ -212,9 +212,7 @@ class Writer:
         self._record.history.call(id, self.name, request, called)
         try:
             told = await self._ask(method, message, first=self._leader)
-        except InvalidRequest as error:
-            if "expected was" not in error.message:
-                raise
+        except NotAsExpected:
             self._record.history.answer(id, Refused(), time.monotonic())
             self._changed.pop(request.key, None)
             return Refused()

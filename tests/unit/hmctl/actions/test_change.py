@@ -270,7 +270,7 @@ def test_a_dead_node_is_not_waited_for_once_the_leader_is_known(cluster, ask, mo
 
     monkeypatch.setattr(module, "connect", hang)
     monkeypatch.setattr(module, "ASKING", 60.0)
-    monkeypatch.setattr(module, "PATIENCE", 60.0)
+    monkeypatch.setattr(module, "PATIENCE", 8.0)
     assert asyncio.run(asyncio.wait_for(asyncio.to_thread(ask), 5.0)).changed
 
 

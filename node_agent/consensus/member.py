@@ -258,7 +258,8 @@ class Member:
         self.transport.before_tick()
         engine.tick()
         self.leadership.promote(engine)
-        if self.store.writing or (engine.leads and self.journal.dirty):
+        behind = engine.applied_index < engine.commit_index  # there was more than a tick may take
+        if behind or self.store.writing or (engine.leads and self.journal.dirty):
             self.wake()  # what is new is on its way to the others: time to store it here
 
     def _retry(self) -> None:

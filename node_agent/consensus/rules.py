@@ -10,7 +10,7 @@ class Protections:
     """docs/adr/0027 has the reason for each; the code that applies it repeats it in short."""
 
     append_guard: bool = True  # truncate only on a real conflict
-    back_to_base: bool = True  # a refused append is answered with where we surely agree
+    back_by_term: bool = True  # a refused append is answered with the end of the term before, or where we surely agree
     snapshots_commit_nothing: bool = True
     snapshots_go_forward: bool = True
     term_tags: bool = True  # an answer counts only in the term it was given in

@@ -43,12 +43,11 @@ def guard(append: Append, log: Sequence[Entry], base: int) -> Deliver:
     (committed, applied, or the log's first). Raises CommittedConflict if the append contradicts the log at or below `base`.
     """
     first, last = log[0].index, log[-1].index
-    back_to_base = base + 1  # asks the leader to resume where we surely agree: one round trip, not one per entry
 
     if append.prev_index is None:
-        return Deliver(msgspec.structs.replace(append, commit_index=0), answer_next=back_to_base)
+        return Deliver(msgspec.structs.replace(append, commit_index=0), answer_next=base + 1)
     if append.prev_index > last:
-        return Deliver(append, answer_next=back_to_base)
+        return Deliver(append, answer_next=last + 1)  # we lack no more than what comes behind, if our last entry is the leader's
 
     vouched = append.prev_index + len(append.entries)
     if append.prev_index < first:  # our compacted prefix is committed, hence the leader's
@@ -59,7 +58,7 @@ def guard(append: Append, log: Sequence[Entry], base: int) -> Deliver:
         if log[prev - first].term != append.prev_term:
             if prev <= base:
                 raise CommittedConflict(f"entry {prev}: our term {log[prev - first].term}, the leader's {append.prev_term}")
-            return Deliver(append, answer_next=back_to_base)
+            return Deliver(append, answer_next=_before_term_of(prev, log, base) + 1)
 
     agreed = prev + _shared(entries, log, first)
     rest = entries[agreed - prev :]
@@ -74,6 +73,16 @@ def guard(append: Append, log: Sequence[Entry], base: int) -> Deliver:
         append, prev_index=last, prev_term=log[-1].term, entries=(), commit_index=min(append.commit_index, vouched)
     )
     return Deliver(heartbeat, answer_next=vouched + 1, on_success_only=True)
+
+
+def _before_term_of(index: int, log: Sequence[Entry], base: int) -> int:
+    """The last entry before all of the term of entry `index`, which is not the leader's there; at least `base`. So the leader finds where
+    we agree in a round trip a term (Ongaro & Ousterhout 2014, section 5.3), not one an entry, and sends again no more than it must: a
+    voter that has just started knows of nothing that is committed, and would have its whole log sent."""
+    first, term = log[0].index, log[index - log[0].index].term
+    while index > base and log[index - first].term == term:
+        index -= 1
+    return index
 
 
 def _shared(entries: Sequence[Entry], log: Sequence[Entry], first: int) -> int:

@@ -25,6 +25,7 @@ from node_agent.consensus.log.journal import Journal
 from node_agent.consensus.log.snapshots import SnapshotStore
 from node_agent.consensus.statemachine.commands import Receipt
 
+AT_ONCE = 0.01  # seconds for which committed entries are applied in one tick
 TELL = 0.005  # seconds that news of a commit may wait for entries to travel with
 
 
@@ -85,6 +86,20 @@ class _Core(SyncObj):  # type: ignore[misc]
     def __init__(self, apply_batch: Apply, *arguments: Any, **named: Any) -> None:
         self._apply_batch = apply_batch
         super().__init__(*arguments, **named)
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        """In pysyncobj's place: what is committed is applied for AT_ONCE seconds, the rest at the next ticks. After a restart it is the
+        whole log: in one go, a voter was neither heard nor heard others for seconds."""
+        committed, until = self.raftCommitIndex, now() + AT_ONCE
+        try:
+            while self.raftLastApplied < committed:
+                self._SyncObj__raftCommitIndex = self.raftLastApplied + 1
+                super()._SyncObj__applyLogEntries()
+                if now() >= until:
+                    break
+        finally:
+            self._SyncObj__raftCommitIndex = committed
+        return False  # whether to send at once: batches are sent otherwise
 
     @replicated  # type: ignore[untyped-decorator]
     def apply(self, batch: bytes) -> list[Receipt]:

@@ -178,7 +178,7 @@ class Receiver:
         log = self._journal.entries
         base = max(engine.commit_index, engine.applied_index, log[0].index)
         verdict = guard(append, log, base)
-        self.rewrite = verdict if verdict.on_success_only or self._rules.back_to_base else None
+        self.rewrite = verdict if verdict.on_success_only or self._rules.back_by_term else None
         try:
             self._outlet.deliver(voter, messages.append_entries(verdict.append))
         finally:

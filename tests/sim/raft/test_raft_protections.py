@@ -2,7 +2,7 @@
 
 Not here, because chance shows them too rarely for every check; each has its exchange in tests/unit/node_agent/consensus/test_raft_rules.py:
 - snapshots_go_forward: about 1 run in 80 of plan `tiny` ends with an empty log or a member that stopped;
-- back_to_base: about 1 run in 60 never catches up; everywhere it only costs round trips;
+- back_by_term: about 1 run in 60 never catches up; everywhere it only costs round trips;
 - term_tags, one_vote_each, in_order: no run in thousands; they need an answer to outlive a leadership, or a connection, by a second;
 - a commit index that is forgotten: keeping it apart from the log does no harm as long as the log is synced first;
 - leader_stickiness, pre_vote, hold_without_snapshot: they cost elections and CPU time, not safety.

@@ -57,7 +57,8 @@ def test_the_log_becomes_what_raft_says(ours, leaders, data):
     after, accepted, asked = pysyncobj(ours, verdict.append)
     if start > len(ours) or ours[start - 1].term != leaders[start - 1].term:
         assert (after, accepted) == (ours, False)
-        assert verdict.answer_next == base + 1
+        assert verdict.answer_next is not None
+        assert base + 1 <= verdict.answer_next <= start  # nearer to where we surely agree with each refusal
         return
     assert accepted
     assert after == raft(ours, append)
@@ -65,6 +66,23 @@ def test_the_log_becomes_what_raft_says(ours, leaders, data):
     assert after[: vouched - 1] == leaders[: vouched - 1]  # it never claims more than it shares with the leader
     commits = min(verdict.append.commit_index, after[-1].index)
     assert after[:commits] == leaders[:commits] or commits > len(leaders)
+
+
+@given(logs(), logs(), st.data())
+def test_the_leader_finds_where_we_agree_in_a_round_trip_a_term(ours, leaders, data):
+    common = data.draw(st.integers(1, min(len(ours), len(leaders))))
+    leaders = [*ours[:common], *(entry._replace(term=max(entry.term, ours[common - 1].term) + 10) for entry in leaders[common:])]
+    log, following, refusals = ours, len(leaders) + 1, 0
+    while True:
+        append = Append(99, 0, following - 1, leaders[following - 2].term, tuple(leaders[following - 1 :]))
+        verdict = guard(append, log, 1)  # as after a restart: nothing is known to be committed but the first
+        log, accepted, asked = pysyncobj(log, verdict.append)
+        if accepted:
+            break
+        refusals += 1
+        following = verdict.answer_next or asked
+    assert log[: len(leaders)] == leaders
+    assert refusals <= 1 + len({entry.term for entry in ours[common:]})
 
 
 @given(logs(first=5), st.integers(1, 4), st.data())

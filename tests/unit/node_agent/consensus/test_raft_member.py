@@ -15,6 +15,7 @@ from node_agent.consensus import codec
 from node_agent.consensus.limits import MAX_COMMAND, Limits
 from node_agent.consensus.log.changes import Standing
 from node_agent.consensus.log.entries import Entry
+from node_agent.consensus.protocol import engine
 from node_agent.consensus.protocol.append_guard import Append
 from node_agent.consensus.protocol.messages import (
     AskStanding,
@@ -372,6 +373,25 @@ def test_a_single_voter_with_a_full_disk_waits_for_room_instead_of_spinning(conv
     n0.pass_time(3.0)
     assert n0.member.is_leader
     assert n0.member.full is None
+
+
+# --- after a restart
+
+
+def test_a_long_log_is_carried_out_over_several_ticks_and_the_voter_is_heard_in_between(converse, monkeypatch):
+    monkeypatch.setattr(engine, "AT_ONCE", 0.0)
+    n0 = converse().open()
+    wakes: list[None] = []
+    n0.member.wake = lambda: wakes.append(None)
+    n0.say("n1", append(5, (1, 0), *(entry(index, 5) for index in range(2, 12)), commit=11))
+    for applied in range(2, 12):
+        wakes.clear()
+        n0.member.tick()
+        assert n0.engine.applied_index == applied
+        assert n0.engine.commit_index == 11
+        assert bool(wakes) is (applied < 11)
+        n0.say("n1", append(5, (11, 5), commit=11))
+        assert n0.heard(NextIndex) != []
 
 
 # --- idle cost

@@ -73,10 +73,16 @@ def test_a_leader_that_contradicts_what_is_committed_stops_the_node(converse):
     assert n0.taken() == []
 
 
-@pytest.mark.parametrize(("rules", "wanted"), [(ALL, 4), (without("back_to_base"), 7)])
-def test_a_gap_is_answered_with_where_we_surely_agree(converse, rules, wanted):
-    n0 = follow(converse(rules=rules))
+def test_a_gap_is_answered_with_what_is_missing(converse):
+    n0 = follow(converse())
     n0.say("n1", append(5, (9, 5), entry(10, 5)))
+    assert n0.heard(NextIndex) == [NextIndex(7, reset=True, success=False)]
+
+
+@pytest.mark.parametrize(("rules", "wanted"), [(ALL, 4), (without("back_by_term"), 6)])
+def test_an_entry_that_is_not_the_leaders_is_answered_with_where_its_term_began(converse, rules, wanted):
+    n0 = follow(converse(rules=rules))
+    n0.say("n2", append(7, (6, 6), entry(7, 7)), term=7)
     assert n0.heard(NextIndex) == [NextIndex(wanted, reset=True, success=False)]
 
 

@@ -69,6 +69,7 @@ class Layers:
         `tally` counts what goes on."""
         self._config = config
         self._tally = tally
+        self._led_by: str | None = None
         self._peered: Mapping[str, Node] | None = None  # whom we connect to
         settings = config.settings
         self.transport = TransportLayer(
@@ -346,6 +347,9 @@ class Layers:
         match kind:
             case "raft" if self.voter is not None:
                 self.voter.raft.receive(peer, payload)
+                if (leader := self.voter.leader) != self._led_by:  # or "no leader" stays until the next check is due
+                    self._led_by = leader
+                    self.managed["consensus"].poke()
             case "heartbeat":
                 self.orchestration.heard(peer, payload)
 

@@ -347,7 +347,8 @@ class Layers:
         match kind:
             case "raft" if self.voter is not None:
                 self.voter.raft.receive(peer, payload)
-                if (leader := self.voter.leader) != self._led_by:  # or "no leader" stays until the next check is due
+                leader = self.voter.leader
+                if leader is not None and leader != self._led_by:  # or "no leader" stays until the next check is due
                     self._led_by = leader
                     self.managed["consensus"].poke()
             case "heartbeat":

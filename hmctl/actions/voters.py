@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TAKING_PART = frozenset({"leader", "follower", "candidate"})  # what a voter says that is neither damaged nor re-seeding
 SILENT = 5.0  # seconds: the leader hears from each several times a second
+FRESH = 1.0  # seconds: so lately the leader must have heard one that does not answer us
 
 
 class VoterView(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,7 @@ def works(node: VoterView, *, led: bool) -> bool:
         return False
     if node.leader or not led:
         return node.state is not None
-    return node.answered is not None and node.answered <= SILENT
+    return node.answered is not None and node.answered <= (FRESH if node.state is None else SILENT)
 
 
 def _leader(said: Mapping[str, RaftStatus]) -> str | None:

@@ -13,6 +13,7 @@ from hmcore.errors import ChangeUnfinished, HyperMeshError, NoQuorum, NotLeader,
 from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, FollowerStatus, RaftStatus
 from hmctl import client
 from hmctl.actions import agents, configure
+from hmctl.actions.voters import VoterView, works
 from hmctl.cli import main
 from hmctl.client import Access
 
@@ -262,6 +263,14 @@ def test_a_damaged_voter_is_named_with_what_mends_it_and_counts_as_failed(fleet,
     assert "hmctl raft reseed node3" in seen["trouble"]
     assert main.run(["raft", "ls"]) == 0
     assert "3 voters, 2 of them work: none more may fail" in words(capsys)
+
+
+@pytest.mark.parametrize(
+    ("state", "answered", "counts"), [("follower", 4.0, True), (None, 0.4, True), (None, 1.1, False), ("follower", 6.0, False)]
+)
+def test_one_that_does_not_answer_us_must_have_been_heard_just_now(state, answered, counts):
+    told: Any = {"last_index": 9, "lag": 0, "hash": None, "index": None, "trouble": None}
+    assert works(VoterView(name="node1", role="voter", leader=False, state=state, answered=answered, **told), led=True) is counts
 
 
 def test_a_leader_that_never_heard_a_voter_does_not_say_how_far_it_is(fleet, capsys):

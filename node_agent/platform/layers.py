@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, Heartbeat, InstancesReply, ReportRequest
+from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, InstancesReply, ReportRequest
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, ComponentState, KeyValue, Lock, Node, NodeReport, Role
+from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, Role
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.following.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
-from node_agent.consensus.raft import RaftNode
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import FormCluster
-from node_agent.consensus.statemachine.history import History
-from node_agent.consensus.statemachine.state import State
 from node_agent.container.layer import ContainerLayer
-from node_agent.orchestration.comparison import Comparison
-from node_agent.orchestration.controller import Leader, Orchestration
-from node_agent.orchestration.lockkeeper import LockKeeper
-from node_agent.orchestration.pulse import Holds, Incarnation, Myself, Pulse
+from node_agent.orchestration.controller import Orchestration
+from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 from node_agent.platform.asking import Asking
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
+from node_agent.platform.control import Control, Memory, make_voter
 from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.health import Health
 from node_agent.platform.keys import Keys
@@ -37,7 +31,6 @@ from node_agent.platform.watches import Watches
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
 from node_agent.registry.own import PLATFORM, Place
-from node_agent.registry.replication import Replication
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
 from node_agent.security.layer import SecurityLayer
@@ -102,21 +95,20 @@ class Layers:
         )
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.news = Waiters(FOLLOWERS, INTERVAL)  # of the replicated state
-        self.voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
-        self._observer = self._make_observer() if self.voter is None else None
-        self.changes = Changes(config.node, self.cluster, self.voter, timeout=2 * settings.raft.election_max)
+        self._voter = voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
+        self._observer = self._make_observer() if voter is None else None
+        self._memory = memory = Memory(voter)
+        self.changes = Changes(config.node, self.cluster, voter, timeout=2 * settings.raft.election_max)
         self.consistency = Consistency(
             config.node,
             self.cluster,
-            self.voter,
+            voter,
             self._ask_barrier,
             timeout=2 * settings.raft.election_max,
             reach=None if self._observer is None else self._observer.reach,
         )
-        self.keys = Keys(
-            config.node, self.changes, keys=self._replicated_keys, leader=lambda: self.cluster.leader, barrier=self.consistency.wait
-        )
-        self.watches = Watches(config.node, state=self._replicated, leader=lambda: (self.cluster.leader, self.cluster.report().term))
+        self.keys = Keys(config.node, self.changes, keys=memory.keys, leader=lambda: self.cluster.leader, barrier=self.consistency.wait)
+        self.watches = Watches(config.node, state=memory.state, leader=lambda: (self.cluster.leader, self.cluster.report().term))
         self.directory = Directory(
             config.node,
             catalogue=lambda: self.registry.catalogue,
@@ -125,19 +117,17 @@ class Layers:
             fresh=lambda: self.cluster.fresh,
         )
         self.forwarding = Forwarding(self._ask_report, links=self.transport.reports, wall_clock=wall_clock)
-        self.comparison = self._make_comparison() if self.voter is not None else None
-        self._leader = self._make_leader() if self.voter is not None else None
-        self._keeper = self._make_keeper() if self.voter is not None else None
+        self.control = None if voter is None else self._make_control(voter)
         self.locks = Locks(
             config.node,
             self.changes,
-            self._keeper,
-            locks=self._replicated_locks,
+            None if self.control is None else self.control.keeper,
+            locks=memory.locks,
             leader=lambda: self.cluster.leader,
             barrier=self.consistency.wait,
         )
-        self.voting = Voting(config.node, self.cluster, self.voter)
-        self.raising = Raising(self.changes, None if self._leader is None else self._leader.known)
+        self.voting = Voting(config.node, self.cluster, voter)
+        self.raising = Raising(self.changes, None if self.control is None else self.control.leader.known)
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
@@ -158,29 +148,32 @@ class Layers:
     @property
     def cluster(self) -> VoterLayer | ObserverLayer:
         """What the cluster agreed on, as this node knows it."""
-        found = self.voter or self._observer
+        found = self._voter or self._observer
         assert found is not None
         return found
 
     def _make_voter(self, wall_clock: Callable[[], float]) -> VoterLayer:
-        config = self._config
-        raft = RaftNode(
-            name=config.node,
-            voters=[voter.name for voter in config.voters],
-            directory=config.data_dir / "raft",
-            settings=config.settings.raft,
-            links=_RaftLinks(self._send_raft),
-            call_timeout=config.settings.calls.timeout,
-            on_applied=lambda state: self._state_changed(),
-            on_fatal=lambda error: None,  # `run` raises it, too
-            wall_clock=wall_clock,
-            on_sync=self._tally.syncs.add,
-        )
-
         def ask(name: str) -> Awaitable[Formation]:
             return self.transport.call(name, FORMATION, Empty(), timeout=FORMATION_TIMEOUT)
 
-        return VoterLayer(config, raft, ask, self.transport.reconnect)
+        return make_voter(
+            self._config,
+            links=_RaftLinks(self._send_raft),
+            ask_formation=ask,
+            reconnect=self.transport.reconnect,
+            on_applied=self._state_changed,
+            on_sync=self._tally.syncs.add,
+            wall_clock=wall_clock,
+        )
+
+    def _make_control(self, voter: VoterLayer) -> Control:
+        return Control(
+            self._config,
+            voter,
+            barrier=self.consistency.barrier,
+            request_prefix=lambda: f"{self._config.node}-{self.incarnation.value}",
+            on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),  # made later
+        )
 
     def _make_observer(self) -> ObserverLayer:
         asking = Asking(self._config.node, lambda: self.directory)  # made later
@@ -196,68 +189,8 @@ class Layers:
             on_applied=self._state_changed,
         )
 
-    def _make_leader(self) -> Leader:
-        config, settings = self._config, self._config.settings
-        assert self.voter is not None
-        return Leader(
-            me=config.node,
-            formation=FormCluster(id=config.cluster_id, bootstrap=config.bootstrap),
-            cluster=self.voter,
-            timing=settings.membership,
-            propose_timeout=2 * settings.raft.election_max,
-            request_prefix=self._request_prefix,
-            clock=time.monotonic,
-            on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),
-            on_hashes=self._hashes_told,
-        )
-
-    def _make_comparison(self) -> Comparison:
-        assert self.voter is not None
-        membership = self._config.settings.membership
-        return Comparison(
-            self._config.node,
-            self.voter,
-            heartbeat=membership.heartbeat,
-            silent_after=membership.suspect,
-            timeout=2 * self._config.settings.raft.election_max,
-            clock=time.monotonic,
-        )
-
-    def _hashes_told(self, name: str, beat: Heartbeat) -> None:
-        assert self.comparison is not None
-        self.comparison.hear(name, beat.hashes, reseeding=beat.reseeding)
-
-    def _holds(self) -> Holds:
-        """What our heartbeats tell of the replicated state."""
-        return Holds() if self.voter is None else Holds(self.voter.claims, self.voter.reseeding)
-
-    def _make_keeper(self) -> LockKeeper:
-        assert self.voter is not None
-        assert self._leader is not None
-        return LockKeeper(
-            log=self.voter,
-            barrier=self.consistency.barrier,
-            propose_timeout=2 * self._config.settings.raft.election_max,
-            request_prefix=self._request_prefix,
-            clock=self._leader.now,
-        )
-
-    def _request_prefix(self) -> str:
-        return f"{self._config.node}-{self.incarnation.value}"
-
     def _make_registry(self, release: str) -> RegistryLayer:
         config, settings = self._config, self._config.settings
-        replication = None
-        if self.voter is not None:
-            assert self._leader is not None
-            replication = Replication(
-                cluster=self.voter,
-                ttl=settings.registry.ttl,
-                pull=self._pull_instances,
-                propose_timeout=2 * settings.raft.election_max,
-                request_prefix=self._request_prefix,
-                clock=self._leader.now,
-            )
         return RegistryLayer(
             Place(config.node, config.address, config.port, release),
             refresh=settings.registry.refresh,
@@ -268,7 +201,7 @@ class Layers:
             incarnation=lambda: self.incarnation.value,
             latency_ms=self.directory.latency_ms,
             failures=self.directory.failures,
-            replication=replication,
+            replication=None if self.control is None else self.control.replication(self._pull_instances),
         )
 
     async def _pull_instances(self, name: str) -> InstancesReply:
@@ -306,19 +239,19 @@ class Layers:
         return {name: managed.report() for name, managed in self.managed.items()}
 
     def _make_orchestration(self, release: str, health: Callable[[], Health]) -> Orchestration:
-        config, settings = self._config, self._config.settings
+        config, settings, control = self._config, self._config.settings, self.control
         me = Myself(config.node, config.address, config.port, config.role, release, config.labels, levels.LATEST)
         return Orchestration(
             me=me,
             incarnation=self.incarnation,
-            pulse=Pulse(me, self.incarnation, health, self.transport.send, self.registry.renewal, self._holds),
+            pulse=Pulse(me, self.incarnation, health, self.transport.send, self.registry.renewal, self._memory.holds),
             cluster=self.cluster,
             control_nodes=self._control_nodes,
             timing=settings.membership,
-            leader=self._leader,
+            leader=None if control is None else control.leader,
             on_leader_change=self._leader_changed,
-            locks=self._keeper,
-            comparison=self.comparison,
+            locks=None if control is None else control.keeper,
+            comparison=None if control is None else control.comparison,
         )
 
     # --- what the connections say
@@ -328,13 +261,13 @@ class Layers:
         return self.transport.send(peer, RAFT, payload)
 
     def _peer_up(self, peer: str) -> None:
-        if self.voter is not None:
-            self.voter.raft.peer_up(peer)
+        if self._voter is not None:
+            self._voter.raft.peer_up(peer)
         self._connections_changed()
 
     def _peer_down(self, peer: str) -> None:
-        if self.voter is not None:
-            self.voter.raft.peer_down(peer)
+        if self._voter is not None:
+            self._voter.raft.peer_down(peer)
         self._connections_changed()
 
     def _connections_changed(self) -> None:
@@ -345,9 +278,9 @@ class Layers:
 
     def _message(self, peer: str, kind: str, payload: bytes) -> None:
         match kind:
-            case "raft" if self.voter is not None:
-                self.voter.raft.receive(peer, payload)
-                leader = self.voter.leader
+            case "raft" if self._voter is not None:
+                self._voter.raft.receive(peer, payload)
+                leader = self._voter.leader
                 if leader is not None and leader != self._led_by:  # or "no leader" stays until the next check is due
                     self._led_by = leader
                     self.managed["consensus"].poke()
@@ -374,33 +307,19 @@ class Layers:
         self.watches.leader_changed()
         self.managed["consensus"].poke()
         self.registry.poke()
-        if self._keeper is not None:
-            self._keeper.poke()
+        if self.control is not None:
+            self.control.keeper.poke()
 
     # --- who there is
 
     def _control_nodes(self) -> list[str]:
         return control_nodes(self._config, self.cluster.nodes)
 
-    def _replicated_keys(self) -> tuple[int, Mapping[str, KeyValue]] | None:
-        """As of a log index; None on a worker, which is told of none."""
-        if self.voter is None:
-            return None
-        state = self.voter.raft.state
-        return state.index, state.keys
-
-    def _replicated_locks(self) -> tuple[int, Mapping[str, Lock]] | None:
-        return None if self.voter is None else (self.voter.index, self.voter.locks)
-
-    def _replicated(self) -> tuple[State, History] | None:
-        """The state, and how it came about; None on a worker, which is told of parts only."""
-        return None if self.voter is None else (self.voter.raft.state, self.voter.raft.history)
-
     def _state_changed(self) -> None:
         self.news.wake()
         self.watches.applied()
-        if self._keeper is not None:
-            self._keeper.state_changed()
+        if self.control is not None:
+            self.control.keeper.state_changed()
         self.consistency.state_changed()
         self.registry.records_changed()
         if self.cluster.nodes is not self._peered:

@@ -115,7 +115,7 @@ class Monitoring:
         )
 
     def _figures(self) -> Figures | None:
-        return None if self._layers.voter is None else self._layers.voter.raft.figures
+        return None if self._layers.control is None else self._layers.control.voter.raft.figures
 
 
 def _load() -> Callable[[Snapshot], Response]:

@@ -266,14 +266,14 @@ class HyperMeshPlatform:
         return health.judge(self._vitals.checks())
 
     async def form(self, request: FormRequest) -> Formation:
-        if self._layers.voter is None:
+        if self._layers.control is None:
             raise InvalidRequest(f"{self.name} is a worker: it does not form clusters")
-        return await self._layers.voter.form(request)
+        return await self._layers.control.voter.form(request)
 
     def _raft_report(self) -> RaftReport:
-        comparison = self._layers.comparison
+        control = self._layers.control
         said = self.cluster.report()
-        return said if comparison is None else msgspec.structs.replace(said, divergences=comparison.divergences)
+        return said if control is None else msgspec.structs.replace(said, divergences=control.comparison.divergences)
 
     def report(self) -> NodeReport:
         checks = self._vitals.checks()

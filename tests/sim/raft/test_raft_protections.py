@@ -92,7 +92,7 @@ class BelievesWhatItReads(Journal):
 def test_with_such_a_journal_a_promise_is_broken(journal, monkeypatch):
     monkeypatch.setattr(member, "Journal", journal)
     at_once = dataclasses.replace(TINY, portion=1 << 20)  # from a snapshot to the compaction of the log it is one tick then
-    assert broken(dataclasses.replace(PLANS["rough"], limits=at_once), range(200)) in UNSAFE | {"a voter cannot go on: StorageDamaged"}
+    assert broken(dataclasses.replace(PLANS["crashy"], limits=at_once), range(400)) in UNSAFE | {"a voter cannot go on: StorageDamaged"}
 
 
 def test_on_a_disk_that_lies_promises_are_broken():

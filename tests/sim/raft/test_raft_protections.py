@@ -53,7 +53,7 @@ def broken(plan: Plan, seeds: Iterable[int]) -> str:
         (["append_guard"], "tiny", TRUNCATED),
         (["snapshots_commit_nothing"], "crashy", UNSAFE),
         (["sync_before_send"], "rough", UNSAFE),
-        (["sync_before_counting"], "tiny", UNSAFE),
+        (["sync_before_counting"], "crashy", UNSAFE),
         (["reseeding_abstains"], "rough", UNSAFE),
         (["stale_term_answers"], "rough", STUCK),
         (["read_barrier"], "three", {"a stale read"}),

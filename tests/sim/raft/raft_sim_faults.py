@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """By the world's own dice, but for the clocks: they change nothing else, and shall not change what happens when either."""
+    """By `dice`, but for the clocks: they change nothing else, and shall not change what happens when either."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, dice: random.Random) -> None:
         self._world = world
-        self._rnd = world.rnd
+        self._rnd = dice
         self._clocks = random.Random(f"clocks {seed}")
 
     def begin(self) -> None:

@@ -1,6 +1,7 @@
 """Voters of the product (Member: transport, guard, journal, snapshots, codec, state machine) in virtual time, with everything going wrong.
 
-`World(seed, Plan(...)).run()` raises Violation at the first broken promise. All randomness comes from the seed, so a run can be repeated.
+`World(seed, Plan(...)).run()` raises Violation at the first broken promise. All randomness comes from the seed, so a run can be repeated;
+what befalls the machines, when, and whom of them, can also be drawn by somebody else's `dice`.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class Plan:
 
 
 class World:
-    def __init__(self, seed: int, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, plan: Plan, trace: Callable[[str], None] | None = None, dice: random.Random | None = None) -> None:
         self.plan = plan
         self.rnd = random.Random(seed)
-        self._faults = Faults(self, seed)
+        self._faults = Faults(self, seed, dice or self.rnd)
         self.now = 0.0
         self.faulty = True
         self.checks = Checks()

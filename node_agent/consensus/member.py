@@ -178,7 +178,8 @@ class Member:
         if self.store.exists:
             engine.load_snapshot()
             engine.configure(self.journal.configuration)
-        self.engine = self._viewpoint.engine = engine
+        self.engine = engine
+        self._viewpoint.begin(engine)
         self.transport.attach(engine)
         self.wake()
 
@@ -330,7 +331,8 @@ class Member:
             if self.full is None and engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
                 self.wake()  # nobody's answer will
         self.leadership.step(engine, self.failure or self.full)
-        if self.replica.state is not self._shown and self.failure is None:
+        caught_up = self._viewpoint.catch_up()
+        if (caught_up or self.replica.state is not self._shown) and self.failure is None:
             self._shown = self.replica.state
             self._on_applied(self._shown)
 

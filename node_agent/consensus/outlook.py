@@ -36,6 +36,7 @@ class Outlook:
     learners: tuple[str, ...] = ()
     leaderless: float = 0.0  # seconds since anybody led
     patience: float = float("inf")  # seconds that an election takes at most
+    owed: int = 0  # the log index up to which this node's log went when it started, until all of it is carried out; then 0
 
     def no_quorum(self) -> NoQuorum:
         count = f"{len(self.reachable)} of {len(self.voters)} voters reachable"
@@ -72,7 +73,9 @@ class Outlook:
             return str(self.fault)
         if self.enrolment is not None:
             return self.enrolment
-        return self.no_quorum().message if self.leader is None else self.warning
+        if self.leader is None:
+            return self.no_quorum().message
+        return f"has carried out {self.applied_index} of {self.owed} log entries since it started" if self.owed else self.warning
 
     def report(self) -> RaftReport:
         return RaftReport(

@@ -13,7 +13,7 @@ from node_agent.consensus.voters.enrolment import Enrolment
 
 
 class Viewpoint:
-    """`engine` is None before this node takes part; `healthy` tells whether it works."""
+    """`engine` is None before this node takes part (`begin`); `healthy` tells whether it works."""
 
     def __init__(
         self,
@@ -35,8 +35,21 @@ class Viewpoint:
         self._clock = clock
         self._healthy = healthy
         self.engine: Engine | None = None
+        self._owed = 0
         self._made_at = clock()
         self.ceased_at = float("-inf")  # to lead
+
+    def begin(self, engine: Engine) -> None:
+        """This node takes part. Until it has carried out all that its log held by then, its state is older than what it said before."""
+        self.engine = engine
+        self._owed = engine.last_index
+
+    def catch_up(self) -> bool:
+        """Whether that has just come to an end. A leader may take back the end of a log."""
+        if not self._owed or self.engine is None or self.engine.applied_index < min(self._owed, self.engine.last_index):
+            return False
+        self._owed = 0
+        return True
 
     @property
     def term(self) -> int:
@@ -81,6 +94,7 @@ class Viewpoint:
             warning=warning,
             leaderless=self._leaderless(),
             patience=self._patience,
+            owed=self._owed,
         )
 
     def _leaderless(self) -> float:

@@ -394,6 +394,29 @@ def test_a_long_log_is_carried_out_over_several_ticks_and_the_voter_is_heard_in_
         assert n0.heard(NextIndex) != []
 
 
+def test_a_voter_that_starts_anew_is_well_once_it_has_carried_out_what_its_log_held(converse, monkeypatch):
+    monkeypatch.setattr(engine, "AT_ONCE", 0.0)
+    n0 = converse().open()
+    n0.say("n1", append(5, (1, 0), *(entry(index, 5) for index in range(2, 5)), commit=4))
+    n0 = converse().open()  # after a restart
+    n0.say("n1", append(5, (4, 5), commit=4))
+    for applied in (1, 2, 3):
+        assert n0.member.outlook.trouble == f"has carried out {applied} of 4 log entries since it started"
+        n0.member.tick()
+    assert n0.member.outlook.trouble is None
+    n0.say("n1", append(5, (4, 5), *(entry(index, 5) for index in range(5, 9)), commit=8))
+    assert n0.member.outlook.trouble is None  # what comes later it is as far behind with as anybody
+
+
+def test_it_owes_nothing_that_its_leader_takes_back(converse):
+    n0 = converse().open()
+    n0.say("n1", append(5, (1, 0), entry(2, 5), entry(3, 5), entry(4, 5), commit=1))
+    n0 = converse().open()
+    n0.say("n2", append(6, (1, 0), entry(2, 6), commit=2))
+    n0.member.tick()
+    assert (n0.log[-1], n0.member.outlook.trouble) == ((2, 6), None)
+
+
 # --- idle cost
 
 

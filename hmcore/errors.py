@@ -29,12 +29,15 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── PermissionDenied       the caller's role may not call this
 │   ├── InvalidRequest         unknown method or malformed body
 │   │   ├── LevelTooLow        the cluster's feature level does not allow it yet: not all nodes would understand it
-│   │   └── NotAsExpected      a key was changed last by another revision than the caller expects
+│   │   ├── NotAsExpected      a key was changed last by another revision than the caller expects
+│   │   └── TooLarge           more than the cluster keeps under one name
+│   ├── SecretsLocked          the node that was asked cannot open the cluster's secrets now: ask another, or later
 │   ├── NotLeader              ask `leader` instead
 │   ├── NoQuorum               too few voters reachable to decide anything
 │   ├── ChangeUnfinished       the voters are not yet as wished; asking again goes on from there
 │   ├── TransferFailed         nobody else took the leadership over
 │   └── InternalFault          the other end failed; its own log says why
+├── SecretError                what was sealed cannot be opened: damaged, of another key, or of something else
 ├── PkiError                   a certificate, request or key that is not acceptable
 ├── ConsensusError
 │   ├── StorageDamaged         a checksum or structure does not hold: file, offset, and how to re-seed
@@ -45,6 +48,22 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── Undecided                  nobody answered for a change: it may have been carried out, or still be
 ├── LayerMissing               what an optional layer needs is not installed
 ├── LayerDown                  what a layer needs is installed, but does not answer
+├── NoLease                    what is exclusive may not be started here now: its node may count as cut off
+├── ContainerRefused           Docker answered about a container: no
+│   ├── ImageGone              its image is not on this node
+│   ├── PartGone               the container, or a network or volume that it needs, is not there
+│   ├── NameTaken              another container has its name
+│   ├── PortTaken              something else has its port on this node
+│   └── NoSpace                the disk that Docker keeps things on is full
+├── BlobError                  content that is kept by its digest: layers of images
+│   ├── BlobMissing            it is not there
+│   ├── BlobCorrupt            the bytes are not those that the digest names
+│   ├── BlobBusy               somebody brings it just now, or too many are being served
+│   └── BlobStoreFull          no room for it on the disk
+├── ImageError                 images of containers
+│   ├── ArchiveError           a file that is no archive of an image, or not a whole one
+│   ├── ImageUnavailable       neither Docker nor a node nor a registry has it
+│   └── DockerMissing          this machine has no docker command
 ├── InitializationFailed       a required phase did not come up
 ├── ReleaseError               a release cannot be built, sent or run
 └── LabError                   the local test hosts
@@ -227,6 +246,14 @@ class NotAsExpected(InvalidRequest):
     kind = "not-as-expected"
 
 
+class TooLarge(InvalidRequest):
+    kind = "too-large"
+
+
+class SecretsLocked(CallRefused):
+    kind = "secrets-locked"
+
+
 class NotLeader(CallRefused):
     """Only the leader can answer. `leader` is the name of the node that leads, as far as the one asked knows."""
 
@@ -253,6 +280,10 @@ class TransferFailed(CallRefused):
 
 class InternalFault(CallRefused):
     kind = "internal"
+
+
+class SecretError(HyperMeshError):
+    pass
 
 
 class PkiError(HyperMeshError):
@@ -301,6 +332,72 @@ class LayerMissing(HyperMeshError):
 
 
 class LayerDown(HyperMeshError):
+    pass
+
+
+class NoLease(HyperMeshError):
+    pass
+
+
+class ContainerRefused(HyperMeshError):
+    pass
+
+
+class ImageGone(ContainerRefused):
+    pass
+
+
+class PartGone(ContainerRefused):
+    pass
+
+
+class NameTaken(ContainerRefused):
+    pass
+
+
+class PortTaken(ContainerRefused):
+    pass
+
+
+class NoSpace(ContainerRefused):
+    pass
+
+
+class BlobError(HyperMeshError):
+    """`kind` is its name on the wire."""
+
+    kind: ClassVar[str] = "blob"
+
+
+class BlobMissing(BlobError):
+    kind = "blob-missing"
+
+
+class BlobCorrupt(BlobError):
+    kind = "blob-corrupt"
+
+
+class BlobBusy(BlobError):
+    kind = "blob-busy"
+
+
+class BlobStoreFull(BlobError):
+    kind = "blob-store-full"
+
+
+class ImageError(HyperMeshError):
+    pass
+
+
+class ArchiveError(ImageError):
+    pass
+
+
+class ImageUnavailable(ImageError):
+    pass
+
+
+class DockerMissing(ImageError):
     pass
 
 

@@ -22,7 +22,9 @@ NODE_WEIGHTS: Mapping[str, float] = {
     "component.transport": 3.0,
     "component.consensus": 3.0,
     "component.container": 2.0,
+    "component.network": 2.0,
     "component.security": 1.0,
+    "component.apps": 2.0,
     "component.registry": 2.0,
     "component.orchestration": 2.0,
     "disk": 2.0,  # a full one stops the log

@@ -7,8 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
+STOPPED = "stopped"  # Node.state_reason of one whose agent said good-bye
 FEATURE_LEVEL = (
-    2  # the highest that this release knows (docs/adr/0068; node_agent/consensus/statemachine/levels.py says what belongs to it)
+    3  # the highest that this release knows (docs/adr/0068; node_agent/consensus/statemachine/levels.py says what belongs to it)
 )
 
 
@@ -121,6 +122,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 UNWATCHED = "unwatched"  # the attribute of an instance that the kernel's programs do not see: why not
+ALLOCATION = "allocation"  # the attribute of an instance that is a replica of an app's service: hmcore.apps.records.Allocation.id
+GENERATION = "generation"  # and the generation of the app that it is made of
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,30 @@ def check_metrics(settings: Settings) -> Iterator[Mistake]:
         yield Mistake(("settings", "metrics", "address"), message, "settings.metrics.tls: mutual", warning=True)
 
 
+DOCKER = ipaddress.IPv4Network("172.17.0.0/16")  # of its own bridge, unless it is told otherwise
+
+
+def check_network(drafts: Sequence[Draft], settings: Settings) -> Iterator[Mistake]:
+    """Addresses that hosts and containers cannot both have, and subnets that are too few."""
+    network = settings.network
+    whole = ipaddress.IPv4Network(network.cidr)
+    place = ("settings", "network", "cidr")
+    for draft in drafts:
+        ip = hostspec.as_ip(draft.host.address)
+        if isinstance(ip, ipaddress.IPv4Address) and ip in whole:
+            message = f"{ip} is in settings.network.cidr ({whole}), whose addresses are the containers'"
+            yield Mistake((*draft.place, "address"), message, "another settings.network.cidr, that is in use nowhere")
+        if draft.host.port == network.vxlan_port != settings.transport.port:  # else the settings are at fault, and say so
+            message = f"port {draft.host.port} is settings.network.vxlan_port"
+            yield Mistake((*draft.place, "port"), message, "another port here, or another settings.network.vxlan_port")
+    if network.subnet_prefix >= whole.prefixlen and len(drafts) > (room := 1 << (network.subnet_prefix - whole.prefixlen)):
+        message = f"{whole} has room for {room} subnets of /{network.subnet_prefix}, there are {len(drafts)} hosts"
+        yield Mistake(place, message, "a larger network, or a longer settings.network.subnet_prefix")
+    if whole.overlaps(DOCKER):
+        message = f"{whole} overlaps with {DOCKER}, which Docker takes for itself unless it is told otherwise"
+        yield Mistake(place, message, "a network that is in use nowhere, such as 10.77.0.0/16", warning=True)
+
+
 def _duplicates(drafts: Sequence[Draft]) -> Iterator[Mistake]:
     yield from _repeated(drafts, "name", lambda draft: draft.host.name, "two nodes cannot share a name; write name: in the longer form")
     yield from _repeated(drafts, "address", lambda draft: draft.host.address, "one machine is one node")

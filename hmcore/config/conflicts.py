@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from hmcore.config.problems import Mistake
 from hmcore.config.settings import Settings
 
+LEASE_ELECTIONS = 1.25  # a lease is renewed well before it ends; what is left of it then must outlast a leader's replacement
+AFTER_LEASES = 1.4  # of `fencing.after`, a fiftieth is for clocks; the rest beyond the lease (0.9 s at least) for the kill
+
 
 def conflicts(settings: Settings) -> list[Mistake]:
     """Every combination that cannot work, with paths below `settings`."""
-    return [*_failure_detection(settings), *_election(settings), *_checks(settings), *_reconnection(settings), *_ports(settings)]
+    return [
+        *_failure_detection(settings),
+        *_election(settings),
+        *_fencing(settings),
+        *_checks(settings),
+        *_reconnection(settings),
+        *_ports(settings),
+        *_subnets(settings),
+    ]
 
 
 def _mistake(path: str, message: str, hint: str) -> Mistake:
@@ -41,6 +53,16 @@ def _election(settings: Settings) -> Iterator[Mistake]:
         yield _mistake("calls.timeout", why, f"at least {2 * raft.election_max:g}")
 
 
+def _fencing(settings: Settings) -> Iterator[Mistake]:
+    fencing, election = settings.fencing, settings.raft.election_max
+    if fencing.lease < LEASE_ELECTIONS * election:
+        why = f"{fencing.lease:g} s does not outlast an election (raft.election_max: {election:g} s): exclusive services would end with it"
+        yield _mistake("fencing.lease", why, f"at least {LEASE_ELECTIONS * election:g}")
+    if fencing.after < AFTER_LEASES * fencing.lease:
+        why = f"{fencing.after:g} s is not beyond the lease ({fencing.lease:g} s) by enough: two replicas of an exclusive service could run"
+        yield _mistake("fencing.after", why, f"at least {AFTER_LEASES * fencing.lease:g}, or fencing.lease less")
+
+
 def _checks(settings: Settings) -> Iterator[Mistake]:
     health, registry = settings.health, settings.registry
     if health.timeout > health.interval:
@@ -65,3 +87,16 @@ def _ports(settings: Settings) -> Iterator[Mistake]:
     port = settings.metrics.port
     if port == settings.transport.port:
         yield _mistake("metrics.port", f"{port} is transport.port, whose TCP side is for bulk content", "another one, such as 7444")
+    tunnels = settings.network.vxlan_port
+    if tunnels == settings.transport.port:
+        yield _mistake("network.vxlan_port", f"{tunnels} is transport.port, on which agents listen", "another one, such as 4789")
+
+
+def _subnets(settings: Settings) -> Iterator[Mistake]:
+    network = settings.network
+    whole = ipaddress.IPv4Network(network.cidr).prefixlen
+    if network.subnet_prefix < whole:
+        why = f"a /{network.subnet_prefix} for each node does not fit into {network.cidr}"
+        longer = min(28, whole + 8)
+        hint = f"{longer} leaves room for {1 << (longer - whole)} nodes" if longer > whole else "28 at most, and a larger network.cidr"
+        yield _mistake("network.subnet_prefix", why, hint)

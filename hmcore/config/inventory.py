@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from hmcore.config import yaml12
-from hmcore.config.checks import check_hosts, check_metrics, check_secrets
+from hmcore.config.checks import check_hosts, check_metrics, check_network, check_secrets
 from hmcore.config.document import InventoryDocument, SshDefaults
 from hmcore.config.interpolate import interpolate, plain_throughout
 from hmcore.config.presets import DEFAULT_PRESET, PRESETS, Preset, resolve
@@ -116,6 +116,7 @@ def _inventory(value: Any, file: str, places: Places) -> tuple[Inventory | None,
     wrong += [*wrong_preset, *wrong_settings, *wrong_hosts, *check_secrets(value)]
     wrong += check_hosts(made, preset, settings or Settings(), complete=not wrong_hosts)
     wrong += check_metrics(settings or Settings())
+    wrong += check_network(made, settings or Settings())
     if document is None or preset is None or settings is None:
         return None, wrong
     hosts = tuple(draft.host for draft in made)

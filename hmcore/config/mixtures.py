@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hmcore.config.conflicts import AFTER_LEASES
 from hmcore.config.problems import Mistake
 from hmcore.config.settings import Settings, value_at
 
@@ -30,6 +31,7 @@ _MEETINGS = (
     _Meeting("raft.heartbeat", "raft.election_min", 2, "voters would depose leaders that live"),
     _Meeting("membership.heartbeat", "membership.suspect", 2, "the leader would take nodes that live for dead"),
     _Meeting("registry.refresh", "registry.ttl", 1.25, "instances that are well would get no traffic"),
+    _Meeting("fencing.lease", "fencing.after", AFTER_LEASES, "two replicas of an exclusive service could run"),
 )
 
 

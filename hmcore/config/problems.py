@@ -45,10 +45,11 @@ class Mistake(msgspec.Struct, frozen=True):
 
 
 def spell(path: Path) -> str:
-    """`hosts[2].ssh.port`."""
+    """`hosts[2].ssh.port`. Keys may be anything; what cannot be printed is escaped."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        key = part if isinstance(part, int) or part.isprintable() else repr(part)[1:-1]
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
     return text
 
 
@@ -84,7 +85,8 @@ def describe(value: object) -> str:
         case bool():
             return str(value).lower()
         case int() | float():
-            return f"the number {value}" if len(str(value)) <= 40 else "a very long number"
+            short = isinstance(value, float) or value.bit_length() <= 128  # Python refuses to print the longest
+            return f"the number {value}" if short else "a very long number"
         case FromEnvironment():
             return "the text from the environment"
         case str():

@@ -53,9 +53,27 @@ def _ip_address(text: str) -> str:
         raise PydanticCustomError("ip_address", "must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
 
 
+def _cidr(text: str) -> str:
+    """An IPv4 network in which containers can have addresses of their own."""
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError:
+        raise PydanticCustomError("cidr", "must be an IPv4 network without host bits, such as 10.77.0.0/16") from None
+    if (
+        network.is_loopback
+        or network.is_link_local
+        or network.is_multicast
+        or network.is_reserved
+        or network.network_address.packed[0] == 0
+    ):
+        raise PydanticCustomError("cidr", "is a network in which no host can have an address; such as 10.77.0.0/16")
+    return str(network)
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), Unit("s")]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
 Batch = Annotated[int | str, PlainValidator(_batch)]
 
 
@@ -76,6 +94,29 @@ class Membership(Group):
         Seconds,
         Field(description="Silence after which a node is down. Shorter notices a dead node sooner, and calls a slow one dead."),
     ] = 4.0
+
+
+class Fencing(Group):
+    """Exclusive services: never two of a replica, also where a node is cut off (docs/adr/0083)."""
+
+    lease: Annotated[
+        float,
+        Field(
+            ge=2.5,
+            le=86_400,
+            allow_inf_nan=False,
+            description="A node's exclusive containers are killed unless the leader has answered it within this time. Must outlast an "
+            "election, or they end whenever a leader dies.",
+        ),
+        Unit("s"),
+    ] = 6.5
+    after: Annotated[
+        Seconds,
+        Field(
+            description="Exclusive replicas of a silent node are started elsewhere only after this. Covers the lease, the kill, and "
+            "clocks that do not run alike."
+        ),
+    ] = 9.5
 
 
 class Raft(Group):
@@ -214,6 +255,47 @@ class Transport(Group):
     circuit_open: Annotated[Seconds, Field(description="How long such calls fail at once before one is let through to try.")] = 3.0
 
 
+class Network(Group):
+    """The network of containers: each node has a subnet of it (docs/adr/0095)."""
+
+    mode: Annotated[
+        Literal["on", "off"],
+        Field(
+            description="off leaves the nodes' own network alone: containers are on Docker's bridge, without names, published ports or a "
+            "way to other nodes' containers."
+        ),
+        Fixed(),
+    ] = "on"
+    cidr: Annotated[
+        Cidr,
+        Field(
+            description="IPv4 network of all containers' addresses. Must be in use nowhere else that a node or a container has to reach."
+        ),
+        Fixed(),
+    ] = "10.77.0.0/16"
+    subnet_prefix: Annotated[
+        int,
+        Field(
+            ge=16,
+            le=28,
+            description="Length of each node's part of cidr: 24 has room for 253 containers on a node. Longer makes room for more nodes.",
+        ),
+        Fixed(),
+    ] = 24
+    encapsulation: Annotated[
+        Literal["auto", "plain", "vxlan"],
+        Field(
+            description="Between nodes: auto routes plainly where they share a link and tunnels (VXLAN) elsewhere; plain leaves the way to "
+            "nodes elsewhere to the network's routers; vxlan tunnels always, as clouds need that drop containers' addresses."
+        ),
+    ] = "auto"
+    vxlan_port: Annotated[
+        Port,
+        Field(description="UDP port of the tunnels on every node. Another one where firewalls or hypervisors keep 4789 for themselves."),
+        Fixed(),
+    ] = 4789
+
+
 class Settings(Group):
     """All settings of a cluster. Times are in seconds."""
 
@@ -225,6 +307,7 @@ class Settings(Group):
         Field(description="What an agent does when an optional layer cannot start: go on degraded, or not start."),
     ] = "degrade"
     membership: Membership = Membership()
+    fencing: Fencing = Fencing()
     raft: Raft = Raft()
     calls: Calls = Calls()
     health: Health = Health()
@@ -233,6 +316,7 @@ class Settings(Group):
     security: Security = Security()
     upgrade: Upgrade = Upgrade()
     transport: Transport = Transport()
+    network: Network = Network()
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ no alias to multiply, no tag to obey. https://yaml.org/spec/1.2.2/#103-core-sche
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -34,12 +34,14 @@ _SCALAR_TAGS = {"null": type(None), "bool": bool, "int": int, "float": int | flo
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A document: its value, the line of each part by path, and what is wrong with it although it could be read (repeated keys)."""
+    """A document: its value, the line of each part by path, and what is wrong with it although it could be read (repeated keys).
+    `tags`: of the parts that carry one of those that the reader asked for."""
 
     value: Value
     file: str
     lines: Mapping[Path, int]
     problems: tuple[Problem, ...] = ()
+    tags: Mapping[Path, str] = {}
 
 
 class _Node(msgspec.Struct):
@@ -52,7 +54,9 @@ class _Node(msgspec.Struct):
     entries: dict[str, tuple[int, _Node]] | None = None  # with the line of each key
     merged: list[_Node] = msgspec.field(default_factory=list)  # what `<<` names; the first wins
     repeats: list[tuple[str, int, int]] = msgspec.field(default_factory=list)  # key, its line, the first one's line
+    merge_line: int = 0  # of its `<<`
     is_merge_key: bool = False
+    tag: str = ""
     size: int = 1
     depth: int = 1
 
@@ -63,6 +67,13 @@ class _Frame(msgspec.Struct):
     node: _Node
     anchor: str | None
     key: _Node | None = None
+
+
+class _Dialect(msgspec.Struct, frozen=True):
+    """What a reader wants otherwise than YAML 1.2 has it: tags that it understands, and what an unquoted scalar means."""
+
+    tags: Collection[str]
+    scalar: Callable[[str], Value]
 
 
 class _Invalid(Exception):
@@ -100,13 +111,19 @@ def load(text: str | bytes, file: str) -> Located:
     return document
 
 
-def parse(text: str | bytes, file: str) -> Located:
-    """Like `load`, but repeated keys are left in `problems`, to be reported together with whatever else is wrong; the last one counts."""
+def parse(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: Callable[[str], Value] = scalar) -> Located:
+    """Like `load`, but repeated keys are left in `problems`, to be reported together with whatever else is wrong; the last one counts.
+
+    `tags` (`!reset`) are no mistakes, but told. `scalar`: what an unquoted scalar without a tag means; it must give a value, never raise.
+    """
     lines: dict[Path, int] = {}
+    tagged: dict[Path, str] = {}
     repeats: dict[tuple[str, int], Problem] = {}
 
     def build(node: _Node, path: Path) -> Value:
         lines.setdefault(path, node.line)
+        if node.tag:
+            tagged[path] = node.tag
         for key, line, first in node.repeats:
             message = "this key is given twice"
             repeats.setdefault((key, line), Problem(file, line, spell((*path, key)), message, f"the first is in line {first}"))
@@ -121,10 +138,10 @@ def parse(text: str | bytes, file: str) -> Located:
         return built
 
     try:
-        value = build(_read(_decode(text)), ())
+        value = build(_read(_decode(text), _Dialect(tags, scalar)), ())
     except _Invalid as error:
         raise ConfigError((Problem(file, error.line, "", error.message, error.hint),)) from None
-    return Located(value, file, lines, tuple(repeats.values()))
+    return Located(value, file, lines, tuple(repeats.values()), tagged)
 
 
 def dump(value: Value) -> str:
@@ -154,7 +171,7 @@ def _decode(text: str | bytes) -> str:
         raise _Invalid(text[: error.start].count(b"\n") + 1, "the document is not UTF-8 text") from None
 
 
-def _read(text: str) -> _Node:
+def _read(text: str, dialect: _Dialect) -> _Node:
     """The one document in `text`. Raises _Invalid, whatever `text` is."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events from libyaml, ten times faster
     stack: list[_Frame] = []
@@ -169,13 +186,13 @@ def _read(text: str) -> _Node:
                     if root is not None:
                         raise _Invalid(line, "a second document begins here", "one file holds one document")
                 case yaml.ScalarEvent():
-                    root = _ended(_scalar_node(event, line), anchor, stack, anchors)
+                    root = _ended(_scalar_node(event, line, dialect), anchor, stack, anchors)
                 case yaml.AliasEvent():
                     if anchor not in anchors:
                         raise _Invalid(line, f"*{anchor} refers to nothing above", "&NAME gives a part a name")
                     root = _ended(anchors[anchor], None, stack, anchors)
                 case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                    stack.append(_Frame(_collection_node(event, line), anchor))
+                    stack.append(_Frame(_collection_node(event, line, dialect), anchor))
                     if len(stack) > MAX_DEPTH:
                         raise _Invalid(line, f"nested deeper than {MAX_DEPTH} levels")
                 case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
@@ -208,15 +225,18 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> _Invalid:
     return _Invalid(line, f"not YAML: {said}", hint)
 
 
-def _scalar_node(event: yaml.ScalarEvent, line: int) -> _Node:
-    text, tag = event.value, event.tag
+def _scalar_node(event: yaml.ScalarEvent, line: int, dialect: _Dialect) -> _Node:
+    text: str = event.value
+    tag: str | None = event.tag
     try:
         text.encode()
     except UnicodeEncodeError:
         raise _Invalid(line, "text with half a surrogate pair", r"write \U and eight digits for characters beyond \uFFFF") from None
     if tag is None:
         plain = bool(event.implicit[0])
-        return _Node(line, text, scalar(text) if plain else text, is_merge_key=plain and text == "<<")
+        return _Node(line, text, dialect.scalar(text) if plain else text, is_merge_key=plain and text == "<<")
+    if tag in dialect.tags:
+        return _Node(line, text, text if event.style in ("'", '"', "|", ">") else dialect.scalar(text), tag=tag)
     name = tag.removeprefix(_TAG)
     if tag == "!" or name == "str":
         return _Node(line, text, text)
@@ -228,11 +248,12 @@ def _scalar_node(event: yaml.ScalarEvent, line: int) -> _Node:
     return _Node(line, text, float(value) if name == "float" and value is not None else value)
 
 
-def _collection_node(event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> _Node:
+def _collection_node(event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int, dialect: _Dialect) -> _Node:
     wants = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
-    if event.tag not in (None, "!", _TAG + wants):
+    tag = event.tag if event.tag and event.tag in dialect.tags else ""
+    if not tag and event.tag not in (None, "!", _TAG + wants):
         raise _Invalid(line, f"the tag {event.tag} means nothing here", "no tag is needed")
-    return _Node(line, items=[]) if wants == "seq" else _Node(line, entries={})
+    return _Node(line, items=[], tag=tag) if wants == "seq" else _Node(line, entries={}, tag=tag)
 
 
 def _ended(node: _Node, anchor: str | None, stack: list[_Frame], anchors: dict[str, _Node]) -> _Node:
@@ -259,11 +280,14 @@ def _ended(node: _Node, anchor: str | None, stack: list[_Frame], anchors: dict[s
 def _add_entry(owner: _Node, key: _Node, value: _Node) -> None:
     assert owner.entries is not None
     _grow(owner, value)
-    if key.is_merge_key and not owner.merged:
+    if key.is_merge_key and owner.merge_line:
+        owner.repeats.append((key.text, key.line, owner.merge_line))
+        return
+    if key.is_merge_key:
         parts = value.items if value.items is not None else [value]
         if not all(part.entries is not None for part in parts):
             raise _Invalid(key.line, "<< merges mappings, nothing else")
-        owner.merged = parts
+        owner.merged, owner.merge_line = parts, key.line
         return
     if key.text in owner.entries:
         owner.repeats.append((key.text, key.line, owner.entries[key.text][0]))
@@ -288,7 +312,8 @@ def _dumper() -> type[yaml.SafeDumper]:
             super().increase_indent(flow, False)  # lists stand below their key
 
         def represent_str(self, data: str) -> yaml.ScalarNode:
-            style = '"' if _UNICODE_BREAK.search(data) else None  # elsewhere YAML folds them into spaces
+            # Elsewhere YAML folds these into spaces; and several lines are to look like it, where they can.
+            style = '"' if _UNICODE_BREAK.search(data) else "|" if "\n" in data else None
             return self.represent_scalar(f"{_TAG}str", data, style=style)
 
     Dumper.add_representer(str, Dumper.represent_str)

@@ -20,6 +20,8 @@ from hmcore.errors import (
     NotLeader,
     PeerUnreachable,
     PermissionDenied,
+    SecretsLocked,
+    TooLarge,
     TransferFailed,
 )
 from hmcore.stoq.frames import Fault
@@ -33,6 +35,8 @@ _KINDS: dict[str, type[CallRefused]] = {
         InvalidRequest,
         LevelTooLow,
         NotAsExpected,
+        TooLarge,
+        SecretsLocked,
         NoQuorum,
         ChangeUnfinished,
         TransferFailed,

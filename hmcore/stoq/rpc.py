@@ -45,11 +45,17 @@ Observe = Callable[[str, str, float], None]  # method, how it ended (see faults.
 UNKNOWN = "unknown"  # the method, to `Observe`, of calls of methods that are not here
 
 
+class Streams(Protocol):
+    """What answers streams: dialogue.Dialogues."""
+
+    async def stream(self, peer: Peer, kind: str, stream: MessageStream) -> None: ...
+
+
 class Router:
     """A Service made of routes: for each method who may call it, and what answers.
 
-    `denied` hears of every call that its caller may not make, `observe` how every call ended. There are no streams: they are closed at
-    once.
+    `denied` hears of every call that its caller may not make, `observe` how every call ended. Streams are answered by `streams`; where
+    there are none, they are closed at once.
     """
 
     def __init__(
@@ -58,12 +64,14 @@ class Router:
         *,
         denied: Denied = lambda peer, method: None,
         observe: Observe = lambda method, outcome, seconds: None,
+        streams: Streams | None = None,
     ) -> None:
         self._routes = {
             method.name: (frozenset(kinds), handler, msgspec.msgpack.Decoder(method.request)) for method, (kinds, handler) in routes.items()
         }
         self._denied = denied
         self._observe = observe
+        self._streams = streams
 
     async def call(self, peer: Peer, method: str, body: bytes) -> bytes:
         """Answer a call. Raises only CallRefused and its kind."""
@@ -101,4 +109,6 @@ class Router:
             raise InternalFault(f"{method} failed: unexpected {type(error).__name__}; the agent's journal says more") from error
 
     async def stream(self, peer: Peer, kind: str, stream: MessageStream) -> None:
-        """Routes have no streams: returning closes it."""
+        """Returning closes it."""
+        if self._streams is not None:
+            await self._streams.stream(peer, kind, stream)

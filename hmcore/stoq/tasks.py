@@ -73,3 +73,11 @@ class TaskScope:
             finally:
                 self._group = None
                 self._closed = True
+
+
+def cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What failed first of the tasks of a group: the others were cancelled for it."""
+    first: BaseException = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -23,6 +23,7 @@ from hmcore.config.agent import parse_agent_config
 from hmcore.config.inventory import load_inventory
 from hmcore.errors import CallRefused, ConfigError, FrameError, HyperMeshError, InvalidRequest, LabError, LayerDown, PkiError, UsageError
 from hmcore.pki import Identity, Kind
+from hmcore.stoq.dialogue import Answering, Dialogue, Dialogues, open_talk
 from hmcore.stoq.frames import (
     Apart,
     Ask,
@@ -62,6 +63,11 @@ YAMLS = yamls(MARKER)
 CLUSTER = "hm-abc123defg"
 MODULES = [importlib.import_module(module.name) for module in pkgutil.walk_packages(hmcore.__path__, "hmcore.")]
 METHODS = sorted({value.name: value for module in MODULES for value in vars(module).values() if isinstance(value, api.Method)}.items())
+QUESTIONS = {  # a good one of each dialogue, so that what comes after it is read
+    "apps.logs": msgspec.msgpack.encode({"app": "shop"}),
+    "apps.exec": msgspec.msgpack.encode({"allocation": "shop/web.1.1", "command": ["sh"]}),
+}
+DIALOGUES = sorted({value.name: value for module in MODULES for value in vars(module).values() if isinstance(value, Dialogue)}.items())
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +143,61 @@ async def test_as_the_body_of_a_call_or_its_answer_they_are_refused(name, method
 def test_every_method_was_tried():
     assert len(METHODS) >= 12
     assert {"node.ping", "cluster.form", "keys.put"} <= dict(METHODS).keys()
+
+
+class Scripted:
+    """A stream on which `messages` come; what is said on it is kept."""
+
+    ended = True
+
+    def __init__(self, *messages: bytes) -> None:
+        self.messages = list(messages)
+        self.said: list[bytes] = []
+
+    async def receive(self) -> bytes | None:
+        return self.messages.pop(0) if self.messages else None
+
+    async def send(self, message: bytes) -> None:
+        self.said.append(message)
+
+    def close(self) -> None: ...
+
+    def deliver_to(self, sink: object) -> None: ...
+
+    async def wait_ended(self) -> None: ...
+
+
+@pytest.mark.parametrize(("name", "dialogue"), DIALOGUES, ids=[name for name, _ in DIALOGUES])
+async def test_as_a_message_of_a_dialogue_they_are_refused_by_either_end(name, dialogue):
+    async def listen(peer: Peer, request: object, talk: Answering) -> None:
+        said = await talk.receive()
+        raise AssertionError(f"{said} was taken for a word of it")
+
+    async def unasked(peer: Peer, request: object, talk: Answering) -> None:
+        raise AssertionError(f"{request} was taken for a question")
+
+    caller = Peer(Identity(CLUSTER, Kind.OPERATOR, "eve"), "", "", 2)
+    question = QUESTIONS[name]
+    for data in HOSTILE.values():
+        for messages, handler in (((data,), unasked), ((question, data), listen)):
+            stream = Scripted(*messages)
+            await Dialogues({dialogue: (set(Kind), handler)}).stream(caller, name, stream)
+            fault = dialogue.down.decode(stream.said[-1])
+            assert isinstance(fault, Fault)
+            assert fault.kind == InvalidRequest.kind
+
+        class Opener:
+            name = "n1"
+
+            async def open_stream(self, kind: str) -> Scripted:
+                return Scripted(data)  # noqa: B023  asked at once
+
+        with pytest.raises(FrameError):
+            await (await open_talk(Opener(), dialogue, api.Empty(), timeout=1)).receive()
+
+
+def test_every_dialogue_was_tried():
+    assert dict(DIALOGUES).keys() == QUESTIONS.keys()
 
 
 # --- the agent's socket

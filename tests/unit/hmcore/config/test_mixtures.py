@@ -101,3 +101,13 @@ def test_a_change_that_meets_nothing_of_theirs_does_not_ask_what_they_run_with()
     assert unrollable([BALANCED], other, {"node2": HASTY, "node3": LEISURELY}) == [], "how the cluster runs already"
     registry = settings_for("balanced", {"registry": {"refresh": 2}})
     assert unrollable([BALANCED], registry, {"node2": HASTY}) == [], "nor by way of another pair"
+
+
+def test_leases_are_never_granted_by_one_that_another_does_not_wait_for() -> None:
+    short, long = settings_for("balanced"), settings_for("balanced", {"fencing": {"lease": 20.0, "after": 30.0}})
+    (down,), (up,) = unrollable([long], short), unrollable([short], long)
+    assert (down.path, up.path) == (("fencing", "after"), ("fencing", "lease"))
+    assert "two replicas of an exclusive service could run" in down.message
+    between = settings_for("balanced", {"fencing": {"lease": 6.5, "after": 30.0}})
+    for old, new in ((long, between), (between, short), (short, between), (between, long)):
+        assert unrollable([old], new) == []

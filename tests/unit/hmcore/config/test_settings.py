@@ -153,6 +153,23 @@ def problems(overrides, preset="balanced"):
         ({"transport": {"port": 65536}}, "transport.port", "must be at most 65535, not 65536"),
         ({"security": {"mode": "audt"}}, "security.mode", "one of off, audit, enforce, not 'audt' (did you mean audit?)"),
         ({"security": {"mode": False}}, "security.mode", "not false"),
+        ({"network": {"cidr": "10.210.0.1/16"}}, "network.cidr", "without host bits, such as 10.77.0.0/16"),
+        ({"network": {"cidr": "fd00::/48"}}, "network.cidr", "must be an IPv4 network"),
+        ({"network": {"cidr": "127.0.0.0/8"}}, "network.cidr", "no host can have an address"),
+        ({"network": {"cidr": "0.0.0.0/0"}}, "network.cidr", "no host can have an address"),
+        ({"network": {"cidr": "240.0.0.0/8"}}, "network.cidr", "no host can have an address"),
+        ({"network": {"subnet_prefix": 29}}, "network.subnet_prefix", "must be at most 28"),
+        (
+            {"network": {"cidr": "10.77.0.0/25"}},
+            "network.subnet_prefix",
+            "a /24 for each node does not fit into 10.77.0.0/25 (28 leaves room",
+        ),
+        ({"network": {"cidr": "10.77.0.0/30"}}, "network.subnet_prefix", "28 at most, and a larger network.cidr"),
+        ({"fencing": {"lease": 2.5}, "raft": {"election_max": 3}}, "fencing.lease", "does not outlast an election"),
+        ({"fencing": {"after": 9.0}}, "fencing.after", "is not beyond the lease"),
+        ({"network": {"vxlan_port": 7443}}, "network.vxlan_port", "is transport.port"),
+        ({"network": {"mode": False}}, "network.mode", "not false"),
+        ({"network": {"encapsulation": "ipip"}}, "network.encapsulation", "one of auto, plain, vxlan"),
         ({"upgrade": {"batch": 0}}, "upgrade.batch", "must be all, a number"),
         ({"upgrade": {"batch": "101%"}}, "upgrade.batch", "must be all, a number"),
         ({"upgrade": {"batch": 1.5}}, "upgrade.batch", "must be all, a number"),
@@ -208,7 +225,8 @@ def test_what_passes_keeps_the_promises_that_the_agent_relies_on(heartbeat, susp
     try:
         settings = settings_for("balanced", overrides)
     except ConfigError as error:
-        assert {problem.path.split(".")[1] for problem in error.problems} <= {"membership", "raft"}  # noqa: PT017  either may happen
+        assert {problem.path.split(".")[1] for problem in error.problems} <= {"membership", "raft", "fencing"}  # noqa: PT017  either may happen
     else:
         assert 2 * settings.membership.heartbeat < settings.membership.suspect < settings.membership.down
         assert 5 * settings.raft.heartbeat <= settings.raft.election_min < settings.raft.election_max < settings.calls.timeout
+        assert 1.25 * settings.raft.election_max <= settings.fencing.lease < 1.02 * (settings.fencing.lease + 0.9) < settings.fencing.after

@@ -160,6 +160,23 @@ def test_what_cannot_be_read_is_named_with_its_line(text, line, words):
 
 
 @pytest.mark.usefixtures("parser")
+def test_a_second_merge_key_is_a_repeated_key():
+    document = yaml12.parse("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n", "f")
+    assert [(problem.line, problem.path) for problem in document.problems] == [(5, "c.<<")]
+    assert document.value == {"a": {"x": 1}, "b": {"y": 2}, "c": {"x": 1}}
+
+
+@pytest.mark.usefixtures("parser")
+def test_a_reader_can_have_tags_and_scalars_of_its_own():
+    text = "a: !t 1\nb: !t '1'\nc: !t [1]\nd: !t {e: 2}\nf: !t\ng: 3\nh: '3'\n"
+    document = yaml12.parse(text, "f", tags={"!t"}, scalar=lambda text: f"<{text}>")
+    assert document.value == {"a": "<1>", "b": "1", "c": ["<1>"], "d": {"e": "<2>"}, "f": "<>", "g": "<3>", "h": "3"}
+    assert document.tags == {(key,): "!t" for key in "abcdf"}
+    with pytest.raises(ConfigError, match="the tag !t means nothing here"):
+        yaml12.parse(text, "f")
+
+
+@pytest.mark.usefixtures("parser")
 def test_aliases_cannot_multiply_without_bound():
     levels = ["a0: &a0 [1,1,1,1,1,1,1,1,1,1]"] + [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
     assert "more than 200000 parts" in refused("\n".join(levels))[0]

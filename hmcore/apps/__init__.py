@@ -1,0 +1,1 @@
+"""Apps: what their compose files came to, where it runs, and how it fares."""

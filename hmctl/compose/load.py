@@ -1,0 +1,51 @@
+"""From compose files to a Project. What is done to them and in which order: assembly.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from hmctl.compose.assembly import Assembly, Scope
+from hmctl.compose.environment import variables
+from hmctl.compose.naming import VARIABLE, project_name
+from hmctl.compose.project import Place, Project
+from hmctl.compose.sources import Asking, Read, Sources, from_disk
+from hmctl.compose.tree import harvested
+from hmctl.compose.trouble import Trouble
+
+PROFILES = "COMPOSE_PROFILES"
+
+
+def load(
+    files: Sequence[Path],
+    *,
+    name: str | None,
+    env_files: Sequence[Path],
+    environment: Mapping[str, str],
+    profiles: Collection[str],
+    folder: Path | None = None,
+    read: Read = from_disk,
+) -> Project:
+    """The files, later ones over earlier ones. `folder`: in which relative paths begin; None: that of the first file. No `env_files`: the
+    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES. `read` gives a file's bytes.
+
+    Raises ConfigError with every mistake found."""
+    trouble = Trouble()
+    sources = Sources(read, trouble)
+    first = files[0] if files else Path("compose.yaml")
+    if not files:
+        trouble.wrong(Place(str(first), 0), (), "no file was given")
+    base = folder or first.parent
+    given = [*env_files] or [path for path in (base / ".env",) if sources.has(path)]
+    known = variables(tuple((path, Asking(Place(str(path), 0))) for path in given), environment, sources, trouble)
+    roots = [root for path in files if (root := sources.document(path, Asking(Place(str(path), 0))))]
+    at = Path(os.path.abspath(base))
+    called = project_name(name, known, roots, at, Place(str(first), 0), trouble)
+    scope = Scope(base, {**known, VARIABLE: called})
+    assembly = Assembly(sources, environment.get("HOME"), trouble)
+    wanted = profiles or [profile for part in known.get(PROFILES, "").split(",") if (profile := part.strip())]
+    root = assembly.running(assembly.whole(tuple(files), scope), scope, wanted)
+    warnings = trouble.warnings()
+    whole = harvested(root)
+    return Project(called, whole.value, at, whole.places, warnings, whole.local, assembly.secrets)

@@ -1,0 +1,153 @@
+"""Where a service is on the network, and by which names it is known there. Pure.
+
+All containers share the cluster's network; an app's networks say who finds whom by name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from hmcore.apps.spec import ContainerSpec
+from hmctl.compose.parts.files import external_name
+from hmctl.compose.parts.names import HOST, KEY
+from hmctl.compose.parts.part import Fields, Part
+
+DEFAULT = "default"
+_OURS = ("", "bridge", "overlay", "default")
+_HOST_GATEWAY = "host-gateway"
+
+Mode = Literal["", "host", "none"]
+Links = list[tuple[str, str]]  # of a service: another one, and what it calls that
+
+
+def mode_of(service: Fields) -> Mode:
+    part = service["network_mode"]
+    mode = part.text()
+    if mode and mode not in ("bridge", "default") and service.given("networks"):
+        part.wrong("cannot be together with networks", "one of the two")
+    match mode:
+        case "host":
+            return "host"
+        case "none":
+            return "none"
+        case "" | "bridge" | "default":
+            return ""
+        case _:
+            instead = "leave it out: services of an app reach each other by name, whatever node they are on"
+            part.unsupported(
+                instead, "a container cannot be in the network of another one" if ":" in mode else "there is no such network mode"
+            )
+            return ""
+
+
+def networks_of(service: Fields, mode: Mode, defined: Collection[str], name: str) -> dict[str, tuple[str, ...]]:
+    """Each network, and the further names of service `name` there."""
+    if mode:
+        return {}
+    part = service["networks"]
+    found: dict[str, tuple[str, ...]] = {}
+    entries = part.mapping().items() if isinstance(part.value, Mapping) else [(entry.text(), entry) for entry in part.entries()]
+    for network, entry in entries:
+        if network and network != DEFAULT and network not in defined:
+            entry.wrong(f"there is no network {network} in this file", f"networks: {{{network}: }} at the top level")
+        elif network:
+            found[network] = entry.of("service.networks")["aliases"].strings(HOST) if isinstance(entry.value, Mapping) else ()
+    container = service["container_name"].text(HOST)
+    further = (container,) if container and container != name else ()
+    return {network: tuple(dict.fromkeys((*aliases, *further))) for network, aliases in (found or {DEFAULT: ()}).items()}
+
+
+def check_networks(part: Part) -> list[str]:
+    """The names of all networks at the top level. What they are made of has no meaning here, and says so."""
+    names = []
+    for name, entry in part.mapping().items():
+        if not KEY.holds(name):
+            entry.wrong("cannot be the name of a network", KEY.says)
+            continue
+        names.append(name)
+        fields = entry.of("network")
+        if external_name(fields, name) is not None:
+            entry.warn(
+                "is this app's own here: services of other apps are not on it", "put services that must find each other into one app"
+            )
+        elif fields["name"].text():
+            fields["name"].warn("does nothing here", "a network is known by its name in the app")
+        if fields["driver"].text() not in _OURS:
+            fields["driver"].warn("does nothing here", "all containers are on the cluster's network")
+    return names
+
+
+def links_of(part: Part) -> Links:
+    """`SERVICE` or `SERVICE:NAME`."""
+    found = []
+    for entry in part.entries():
+        service, colon, alias = entry.text().partition(":")
+        if (colon and not HOST.holds(alias)) or not service:
+            entry.wrong("is no link", "SERVICE or SERVICE:NAME")
+        else:
+            found.append((service, alias or service))
+    return found
+
+
+def linked(containers: Mapping[str, ContainerSpec], links: Mapping[str, Links]) -> dict[str, ContainerSpec]:
+    """With the names that links give to services: known to all on a network that both are on."""
+    known = dict(containers)
+    for owner, wanted in links.items():
+        for target, alias in wanted:
+            if owner not in known or target not in known or alias == target:
+                continue
+            shared = known[owner].networks.keys() & known[target].networks.keys()
+            networks = {
+                name: tuple(dict.fromkeys((*aliases, alias))) if name in shared else aliases
+                for name, aliases in known[target].networks.items()
+            }
+            known[target] = msgspec.structs.replace(known[target], networks=networks)
+    return known
+
+
+def extra_hosts(part: Part) -> tuple[str, ...]:
+    """`name:address` each; as a mapping, as `name=address`, or as `name:address`."""
+    found: list[str] = []
+    for entry, name, address in _hosts(part):
+        plain = address.removeprefix("[").removesuffix("]")
+        if not HOST.holds(name):
+            entry.wrong("is for no host name", HOST.says)
+        elif plain != _HOST_GATEWAY and not _is_address(plain):
+            entry.wrong("has no IP address", f"NAME=ADDRESS, or NAME={_HOST_GATEWAY} for the node's own")
+        else:
+            found.append(f"{name}:{plain}")
+    return tuple(dict.fromkeys(found))
+
+
+def addresses(part: Part) -> tuple[str, ...]:
+    """Of name servers: one, or a list."""
+    found = part.one_or_more()
+    for address in found:
+        if not _is_address(address):
+            part.wrong("has what is no IP address", "such as 192.0.2.53")
+    return found
+
+
+def _hosts(part: Part) -> Iterable[tuple[Part, str, str]]:
+    if not isinstance(part.value, Mapping):
+        for entry in part.entries():
+            text = entry.text()
+            name, separator, address = text.partition("=" if "=" in text else ":")
+            if separator or isinstance(entry.value, str):
+                yield entry, name, address
+        return
+    for name, entry in part.mapping().items():
+        for address in entry.one_or_more():
+            yield entry, name, address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

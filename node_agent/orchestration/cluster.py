@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hmcore.api import Formation
+from hmcore.apps.records import Allocation, Generation, Image, NodeStatuses, Subnet
 from hmcore.errors import NoQuorum
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus.statemachine.commands import Receipt
@@ -30,6 +31,30 @@ class ClusterView(Protocol):
 
     @property
     def mutes(self) -> Mapping[str, Mute]: ...
+    @property
+    def generations(self) -> Mapping[str, Generation]:
+        """Of apps, by `app@number`."""
+
+    @property
+    def subnets(self) -> Mapping[str, Subnet]:
+        """Of nodes' containers, by node."""
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """By Image.key."""
+
+    @property
+    def allocations(self) -> Mapping[str, Allocation] | None:
+        """This node's own, by id; None while nobody knows."""
+
+    @property
+    def own_index(self) -> int:
+        """The log index as of which they are known: of a worker, which follows them apart from the rest, another than `index`."""
+
+    @property
+    def statuses(self) -> NodeStatuses | None:
+        """Of those, as this node told them last; None: never."""
+
     @property
     def events(self) -> Sequence[Event]: ...
     @property

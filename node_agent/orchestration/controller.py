@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -18,14 +20,13 @@ from hmcore.records import Role
 from node_agent.consensus.statemachine.commands import Command, FormCluster
 from node_agent.orchestration.advance import Known, known, to_form_at
 from node_agent.orchestration.cluster import ClusterView, Proposer
-from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.hearing import Hearing
-from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.membership import Timing, decide, next_change
 from node_agent.orchestration.proposing import Pen
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
 
 _SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
+_NO_LOOPS: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ class Orchestration:
         timing: Timing,
         leader: Leader | None,
         on_leader_change: Callable[[], None],
-        locks: LockKeeper | None = None,
-        comparison: Comparison | None = None,
+        loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = _NO_LOOPS,
+        trouble: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leader`, and for the locks `locks`: what a control node does when it leads; `comparison`: at all times. None on a worker."""
-        self._comparison = comparison
+        """`leader`: what a control node does when it leads; `loops`: what it does beside that; None and empty on a worker. `trouble`: what
+        keeps it from that."""
         self._clock = clock
         self._me = me
         self._incarnation = incarnation
@@ -62,7 +63,8 @@ class Orchestration:
         self._timing = timing
         self._leader = leader
         self._on_leader_change = on_leader_change
-        self._locks = locks
+        self._loops = loops
+        self._trouble = trouble
         self._last_leader: str | None = None
         self._due: float | None = None  # when the next heartbeat goes out; None while we send none
 
@@ -75,13 +77,11 @@ class Orchestration:
             tasks.create_task(self._beat_on(), name="heartbeats")
             if self._leader is not None:
                 tasks.create_task(self._leader.run(), name="leader")
-            if self._locks is not None:
-                tasks.create_task(self._locks.run(), name="locks")
-            if self._comparison is not None:
-                tasks.create_task(self._comparison.run(), name="comparison")
+            for name, loop in self._loops.items():
+                tasks.create_task(loop(), name=name)
 
     async def check(self) -> str | None:
-        return None if self._leader is None else self._leader.trouble
+        return (self._leader.trouble if self._leader is not None else None) or self._trouble()
 
     async def stop(self) -> None:
         """Nothing is held."""
@@ -199,6 +199,10 @@ class Leader:
             beat = msgspec.structs.replace(beat, registry=None, hashes=())  # says nothing about the node: no news for whoever judges that
         if self._hearing.hear(name, beat, self._clock()) or self._cluster.is_leader != self._leading:
             self._news.set()
+
+    def last_heard(self) -> dict[str, float]:
+        """By node, by the clock of `now`."""
+        return {name: heard.at for name, heard in self._hearing.view().heard.items()}
 
     def known(self) -> Known:
         """The feature levels that the members and voters know, by their latest heartbeats."""

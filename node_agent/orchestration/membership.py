@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from hmcore.api import Heartbeat
-from hmcore.records import Node, NodeState
+from hmcore.records import STOPPED, Node, NodeState
 from node_agent.consensus.statemachine.commands import Command, PutNode, SetNodeState
 from node_agent.orchestration.hearing import Heard, View
 
@@ -57,7 +57,7 @@ def next_change(nodes: Mapping[str, Node], view: View, now: float, timing: Timin
 def _judge(name: str, node: Node | None, view: View, now: float, timing: Timing) -> Command | None:
     heard = view.heard.get(name) if node is None else view.of(node)
     if heard is not None and heard.beat.leaving:
-        return None if node is None else _transition(node, NodeState.DOWN, "stopped", heard.beat.incarnation)
+        return None if node is None else _transition(node, NodeState.DOWN, STOPPED, heard.beat.incarnation)
     if heard is not None and now < heard.at + timing.suspect:
         return _alive(name, node, heard, now, timing)
     if node is None or node.state is NodeState.DOWN:

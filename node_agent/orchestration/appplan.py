@@ -1,0 +1,228 @@
+"""From what is known of apps to the one command for each that brings it a step further: what its rollout wants, where the scheduler finds
+room for it, beside what all the others want at the same moment. Pure. What finds no room is left out, told as a wait, and decided again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hmcore.apps.explanation import Explanation
+from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, allocation_id, statuses_key
+from hmcore.apps.spec import Volume
+from hmcore.records import STOPPED, Node, NodeState
+from node_agent.consensus.statemachine.commands import PlanApp, Stop, Told
+from node_agent.orchestration import rollout, scheduler
+from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Terms
+from node_agent.orchestration.scheduling.model import Assignment, Candidate, Pending, Placed, Request, volumes_of
+
+
+class View(Protocol):
+    """The replicated state, as of one log index."""
+
+    @property
+    def apps(self) -> Mapping[str, App]: ...
+    @property
+    def generations(self) -> Mapping[str, Generation]: ...
+    @property
+    def allocations(self) -> Mapping[str, Allocation]: ...
+    @property
+    def statuses(self) -> Mapping[str, NodeStatuses]: ...
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What all apps share. `candidates`: the nodes as the scheduler sees them; `heard`: when the leader heard each last, by its clock;
+    `homes`: by the Docker names of volumes, the nodes where their data is."""
+
+    candidates: tuple[Candidate, ...]
+    heard: Mapping[str, float] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Of an app. `command` None: there is nothing to do. `observed`: the memory for the next look. `next`: when that is due if nothing
+    happens. `waits`: by service, what it waits for."""
+
+    command: PlanApp | None
+    observed: Observed
+    next: float | None
+    waits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    app: App
+    situation: Situation
+    decision: Decision
+
+
+Key = tuple[str, str, int, str]  # app, service, slot, node
+
+
+def steps(
+    view: View, names: Iterable[str], cluster: Cluster, memories: Mapping[str, Observed], now: float, terms: Terms
+) -> dict[str, Step]:
+    """By app, of those that there are. `memories`: of their last looks."""
+    own, eligible = by_app(view.allocations), _Eligible(cluster)
+    looks: list[_Look] = []
+    for name in sorted(set(names) & view.apps.keys()):
+        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible)
+        looks.append(_Look(view.apps[name], situation, rollout.decide(situation, memories.get(name, Observed()), now, terms)))
+    nodes, explained = _place(view, looks, cluster)
+    return {look.app.name: _step(look, nodes, explained) for look in looks}
+
+
+def by_app(allocations: Mapping[str, Allocation]) -> dict[str, dict[str, Allocation]]:
+    """By app and id."""
+    found: dict[str, dict[str, Allocation]] = {}
+    for each in allocations.values():
+        found.setdefault(each.app, {})[each.id] = each
+    return found
+
+
+def situation_of(
+    view: View,
+    app: App,
+    own: Mapping[str, Allocation],
+    heard: Mapping[str, float],
+    eligible: Callable[[Generation], dict[str, tuple[str, ...]]],
+) -> Situation:
+    told = (status for node in sorted({each.node for each in own.values()}) for status in _told(view, node))
+    target = view.generations[f"{app.name}@{app.generation}"]
+    return Situation(
+        app=app,
+        target=target,
+        healthy=view.generations.get(f"{app.name}@{app.healthy}"),
+        allocations=own,
+        statuses={status.id: status for status in told if status.id in own},
+        nodes={name: node.state for name, node in view.nodes.items()},
+        stopped={name for name, node in view.nodes.items() if node.state is NodeState.DOWN and node.state_reason == STOPPED},
+        eligible=eligible(target),
+        heard=heard,
+    )
+
+
+def _told(view: View, node: str) -> tuple[AllocationStatus, ...]:
+    statuses = view.statuses.get(statuses_key(node))
+    return () if statuses is None else statuses.allocations
+
+
+class _Eligible:
+    """Where global services run."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._candidates = cluster.candidates
+
+    def __call__(self, target: Generation) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for name, spec in target.spec.services.items():
+            if spec.mode == "global":
+                where = scheduler.eligible(self._candidates, spec, volumes_of(target.spec, name))
+                found[name] = (*where.nodes, *where.keep)
+        return found
+
+
+def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> tuple[dict[Key, str], dict[Key, Explanation]]:
+    """Nodes for those that find a place, and why the others do not."""
+    requests = [_request(view, look, start) for look in looks for start in look.decision.starts]
+    if not requests:
+        return {}, {}
+    nodes: dict[Key, str] = {}
+    explained: dict[Key, Explanation] = {}
+    for outcome in scheduler.plan(cluster.candidates, placed(view), requests, cluster.homes):
+        key = outcome.request.app, outcome.request.service, outcome.request.slot, outcome.request.node
+        match outcome:
+            case Assignment(node=node):
+                nodes[key] = node
+            case Pending(explanation=explanation):
+                explained[key] = explanation
+    return nodes, explained
+
+
+def _request(view: View, look: _Look, start: Start) -> Request:
+    spec = view.generations[f"{look.app.name}@{start.generation}"].spec
+    service = spec.services[start.service]
+    before = [
+        each.id
+        for each in look.situation.allocations.values()
+        if (each.service, each.slot, each.stop) == (start.service, start.slot, False) and start.slot > 0
+    ]
+    return Request(
+        app=look.app.name,
+        service=start.service,
+        slot=start.slot,
+        spec=service,
+        image_id=service.container.image_id,
+        volumes=volumes_of(spec, start.service),
+        reason=start.reason,
+        node=start.node,
+        instead_of=before[0] if before else "",
+    )
+
+
+def placed(view: View) -> list[Placed]:
+    """All allocations whose services are known."""
+    found = []
+    volumes: dict[tuple[str, str], tuple[Volume, ...]] = {}
+    for each in view.allocations.values():
+        generation = f"{each.app}@{each.generation}"
+        made = view.generations.get(generation)
+        spec = None if made is None else made.spec.services.get(each.service)
+        if made is not None and spec is not None:
+            mounted = volumes.get((generation, each.service))
+            if mounted is None:
+                mounted = volumes[generation, each.service] = volumes_of(made.spec, each.service)
+            found.append(Placed(allocation=each, spec=spec, volumes=mounted))
+    return found
+
+
+def _step(look: _Look, nodes: Mapping[Key, str], explained: Mapping[Key, Explanation]) -> Step:
+    app, decision = look.app, look.decision
+    starts: list[Allocation] = []
+    waits = dict(decision.waits)
+    for start in decision.starts:
+        key = app.name, start.service, start.slot, start.node
+        if (node := nodes.get(key)) is not None:
+            starts.append(_allocation(app, start, node, serial=app.serial + len(starts) + 1))
+        elif key in explained:
+            waits[start.service] = explained[key].text
+    return Step(_command(app, look.situation, decision, tuple(starts)), decision.observed, decision.next, waits)
+
+
+def _allocation(app: App, start: Start, node: str, *, serial: int) -> Allocation:
+    return Allocation(
+        id=allocation_id(app.name, start.service, start.slot, serial),
+        app=app.name,
+        service=start.service,
+        slot=start.slot,
+        node=node,
+        generation=start.generation,
+        revision=start.revision,
+        reason=start.reason,
+    )
+
+
+def _command(app: App, situation: Situation, decision: Decision, starts: tuple[Allocation, ...]) -> PlanApp | None:
+    """None if nothing is to be recorded: what was wanted and found no place changes nothing."""
+    if not (starts or decision.app or decision.generation or decision.stops or decision.done or decision.forgets or decision.gone):
+        return None
+    after = decision.app or app
+    back = decision.generation
+    return PlanApp(
+        app=app.name,
+        basis=app.index,
+        rollouts=dict(after.rollouts),
+        healthy=after.healthy,
+        starts=starts,
+        stops=tuple(Stop(key=situation.allocations[stop.allocation].key, reason=stop.reason) for stop in decision.stops),
+        done=tuple(situation.allocations[id].key for id in decision.done),
+        forgets=tuple(situation.allocations[id].key for id in decision.forgets),
+        events=tuple(Told(kind=each.kind, subject=each.subject, message=each.message) for each in decision.events),
+        back_to=0 if back is None else back.origin,
+        note="" if back is None else back.note,
+        gone=decision.gone,
+    )

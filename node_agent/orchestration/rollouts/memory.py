@@ -1,0 +1,83 @@
+"""What only the leader's memory has: since when, by its own clock, it has seen each replica fit and each node away.
+
+A new leader begins with an empty memory and so grants full terms again. What it cannot see it does not hold against anybody: a replica
+that was there before it, and had restarted before its first status, is not blamed for that (docs/adr/0093).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from hmcore.apps.records import Allocation, AllocationStatus, Phase
+from hmcore.records import InstanceHealth, NodeState
+
+PRESENT = (NodeState.READY, NodeState.DEGRADED, NodeState.DRAINING, NodeState.DRAINED)  # their agents are heard
+FIT = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of a replica. `forgiven`: restarts that do not count against it; None until its first status. Times are seconds: when it became fit,
+    when it had been so for the whole of `monitor` (for ever, whatever comes then), when it was first known as failed."""
+
+    forgiven: int | None
+    restarts: int = 0
+    fit_since: float | None = None
+    good: float | None = None
+    failed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Of one app. `began`: when this leader first looked; None: it has not yet. `away`: by node, when it was last heard."""
+
+    began: float | None = None
+    replicas: Mapping[str, Seen] = field(default_factory=dict)  # by the allocation's id; those that shall run
+    away: Mapping[str, float] = field(default_factory=dict)
+
+
+def is_fit(status: AllocationStatus | None) -> bool:
+    return status is not None and status.phase is Phase.RUNNING and status.health in FIT
+
+
+def observe(
+    before: Observed,
+    allocations: Mapping[str, Allocation],
+    statuses: Mapping[str, AllocationStatus],
+    nodes: Mapping[str, NodeState],
+    heard: Mapping[str, float],
+    monitor: Mapping[str, float],
+    failed: Collection[str],
+    now: float,
+) -> Observed:
+    """The memory after a look at `now`. `monitor` by service, in seconds; `failed`: ids that are recorded as failed."""
+    newcomer = Seen(forgiven=None if before.began is None else 0)
+    replicas: dict[str, Seen] = {}
+    for id, allocation in allocations.items():
+        if allocation.stop:
+            continue
+        seen = _told(before.replicas.get(id, newcomer), statuses.get(id), nodes.get(allocation.node) in PRESENT, now)
+        if seen.good is None and seen.fit_since is not None and now >= seen.fit_since + monitor.get(allocation.service, 0.0):
+            seen = replace(seen, good=seen.fit_since + monitor.get(allocation.service, 0.0))
+        if seen.failed is None and id in failed:
+            seen = replace(seen, failed=now)
+        replicas[id] = seen
+    away: dict[str, float] = {}
+    for node in {allocation.node for allocation in allocations.values()}:
+        if nodes.get(node) not in PRESENT:
+            away[node] = min(now, heard.get(node, before.away.get(node, now)))
+    return Observed(now if before.began is None else before.began, replicas, away)
+
+
+def _told(seen: Seen, status: AllocationStatus | None, present: bool, now: float) -> Seen:
+    if status is None:
+        return replace(seen, fit_since=None)
+    known = seen.forgiven is not None
+    unbroken = known and status.restarts == seen.restarts and seen.fit_since is not None
+    return replace(
+        seen,
+        forgiven=seen.forgiven if known else status.restarts,
+        restarts=status.restarts,
+        fit_since=(seen.fit_since if unbroken else now) if present and is_fit(status) else None,
+    )

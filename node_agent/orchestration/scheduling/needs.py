@@ -1,0 +1,104 @@
+"""What a service asks of a node, made once of its spec: what a scheduler compares a thousand times, in numbers and tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from hmcore.apps.spec import Port, ServiceSpec, Volume
+
+Number = tuple[int, str]  # of a port, and its protocol
+Service = tuple[str, str]  # app and service
+
+ANY = ""  # all addresses of a node
+_SHARED = ("nfs", "cifs", "smb", "ceph", "glusterfs", "9p")  # file systems of the local driver whose data is elsewhere
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Needs:
+    """`cpus` in thousandths, `memory` in bytes. `taken`: ports of its node, with the address there; `published`: ports of all nodes.
+
+    `bound`: volumes whose data is on one node, empty where every node has its own (a global service). `external`: those that must be
+    there. `max_per_node` 0: any number.
+    """
+
+    constraints: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+    max_per_node: int = 0
+    cpus: int = 0
+    memory: int = 0
+    taken: tuple[tuple[Number, str], ...] = ()
+    published: tuple[Number, ...] = ()
+    bound: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
+
+
+class Wants:
+    """Makes Needs, the same object for the same needs; within one plan."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], tuple[Needs, ServiceSpec, Sequence[Volume]]] = {}  # they are kept, so that their ids stay theirs
+        self._known: dict[Needs, Needs] = {}
+
+    def of(self, spec: ServiceSpec, volumes: tuple[Volume, ...]) -> Needs:
+        seen = self._seen.get((id(spec), id(volumes)))
+        if seen is None:
+            needs = needs_of(spec, volumes)
+            seen = self._known.setdefault(needs, needs), spec, volumes
+            self._seen[id(spec), id(volumes)] = seen
+        return seen[0]
+
+
+def needs_of(spec: ServiceSpec, volumes: Iterable[Volume] = ()) -> Needs:
+    everywhere = spec.mode == "global"
+    volumes = tuple(volumes)
+    return Needs(
+        constraints=spec.placement.constraints,
+        spread=spec.placement.spread,
+        max_per_node=0 if everywhere else max(0, spec.placement.max_per_node),
+        cpus=max(0, spec.reservations.cpus),
+        memory=max(0, spec.reservations.memory),
+        taken=tuple(sorted(_taken(spec))),
+        published=tuple(sorted(_published(spec))),
+        bound=() if everywhere else bound(volumes),
+        external=tuple(sorted({volume.name for volume in volumes if volume.external and _local(volume)})),
+    )
+
+
+def bound(volumes: Iterable[Volume]) -> tuple[str, ...]:
+    """Docker's names of those whose data is on one node: what `homes` are kept for."""
+    return tuple(sorted({volume.name for volume in volumes if not volume.external and _local(volume)}))
+
+
+def clash(one: str, other: str) -> bool:
+    """Whether the same port can not be had twice at these addresses of a node."""
+    return one == other or ANY in (one, other)
+
+
+def _local(volume: Volume) -> bool:
+    """A network's file system may be mounted anywhere, also by the local driver."""
+    return volume.driver in ("", "local") and not volume.options.get("type", "").casefold().startswith(_SHARED)
+
+
+def _taken(spec: ServiceSpec) -> set[tuple[Number, str]]:
+    """A container in its node's own network takes there what it listens on."""
+    match spec.container.network_mode:
+        case "none":
+            return set()
+        case "host":
+            return {((port.target, port.protocol), ANY) for port in spec.ports}
+        case _:
+            return {((port.published, port.protocol), _address(port)) for port in spec.ports if port.mode == "host" and port.published}
+
+
+def _published(spec: ServiceSpec) -> set[Number]:
+    return {(port.published, port.protocol) for port in spec.ports if port.mode == "ingress" and port.published}
+
+
+def _address(port: Port) -> str:
+    try:
+        address = ip_address(port.address)
+    except ValueError:  # none is given
+        return port.address
+    return ANY if address.is_unspecified else str(address)

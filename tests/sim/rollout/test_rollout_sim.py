@@ -1,0 +1,212 @@
+"""Whatever nodes, leaders and operators do: no bound is ever broken, and once they stop, all becomes as wanted."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rollout_world import GOOD, World, service
+
+from hmcore.apps.records import Stage, wanted_revision
+from hmcore.apps.spec import AppSpec, Update
+
+PAUSES = [0.0, 0.25, 0.5, 1.0, 2.5, 4.5, 9.0]
+
+updates = st.builds(
+    Update,
+    parallelism=st.integers(0, 3),
+    delay=st.sampled_from([0.0, 1.0]),
+    order=st.sampled_from(["stop-first", "start-first"]),
+    failure_action=st.sampled_from(["pause", "continue", "rollback"]),
+    monitor=st.sampled_from([0.0, 1.0, 3.0]),
+    max_failure_ratio=st.sampled_from([0.0, 0.5]),
+)
+settled_updates = st.builds(
+    Update,
+    parallelism=st.integers(0, 3),
+    order=st.sampled_from(["stop-first", "start-first"]),
+    failure_action=st.sampled_from(["pause", "continue"]),
+    monitor=st.sampled_from([0.0, 1.0]),
+)
+images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "job"])
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> AppSpec:
+    """A service that depends on an exclusive one, and a global one; now and then without the last."""
+    services = {
+        "db": service(draw(images), draw(st.integers(0, 2)), update=draw(updates), rollback=draw(settled_updates), exclusive=True),
+        "web": service(
+            draw(images),
+            draw(st.integers(0, 5)),
+            update=draw(updates),
+            rollback=draw(settled_updates),
+            needs=draw(st.sampled_from([[], ["db"]])),
+            required=draw(st.booleans()),
+        ),
+    }
+    if draw(st.integers(0, 4)):
+        services["watch"] = service(draw(images), update=draw(updates), rollback=draw(settled_updates), mode="global")
+    return AppSpec(services=services)
+
+
+step = st.one_of(
+    st.tuples(st.just("deploy"), specs()),
+    st.tuples(
+        st.sampled_from(
+            ["crash", "cut", "deafen", "return", "slow", "drain", "strike", "elect", "headless", "kill", "restart", "rollback"]
+        ),
+        st.integers(0, 30),
+    ),
+)
+scripts = st.lists(st.tuples(step, st.sampled_from(PAUSES)), max_size=12)
+
+
+def perform(world: World, what: str, which: object) -> None:
+    if what == "deploy":
+        assert isinstance(which, AppSpec)
+        world.deploy(which)
+        return
+    assert isinstance(which, int)
+    name = list(world.machines)[which % len(world.machines)]
+    machine = world.machines[name]
+    match what:
+        case "crash":
+            world.crash(name)
+        case "cut":
+            machine.cut |= {"L0", "L1", "L2"}
+        case "deafen":
+            machine.cut.add(f"L{which % 3}")
+        case "return":
+            machine.up = True
+            machine.cut.clear()
+        case "slow":
+            machine.slow = 6.0
+        case "drain":
+            machine.draining = not machine.draining
+        case "strike":
+            world.strike(name)
+        case "elect":
+            world.elect(f"L{which % 3}")
+        case "headless":
+            world.leader = None
+        case "kill":
+            world.kill(which)
+        case "restart":
+            world.restart(sorted(world.target.services)[which % len(world.target.services)])
+        case "rollback":
+            if world.app.healthy:
+                world.deploy(world.generations[world.app.healthy].spec, origin=world.app.healthy)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 1000), nodes=st.integers(1, 4), latency=st.integers(0, 4), spec=specs(), script=scripts, ends=st.booleans())
+def test_bounds_hold_at_every_moment_and_all_is_as_wanted_in_the_end(seed, nodes, latency, spec, script, ends):
+    world = World(seed, nodes, spec, latency)
+    for (what, which), pause in script:
+        perform(world, what, which)
+        world.run(pause)
+    world.heal()
+    world.elect("L0")
+    world.quiet()
+    as_wanted(world)
+    if ends:
+        world.remove()
+        world.quiet()
+        assert world.removed
+        assert not world.allocations
+        assert not any(machine.containers for machine in world.machines.values())
+
+
+def as_wanted(world: World) -> None:
+    """Every service is done, paused because something failed, or waits for another that is not well."""
+    app = world.app
+    assert app.rollouts.keys() == world.target.services.keys()
+    assert {allocation.service for allocation in world.allocations.values()} <= app.rollouts.keys()
+    for name, spec in world.target.services.items():
+        state, live = app.rollouts[name], world.live(name)
+        slots = [allocation.slot if spec.mode == "replicated" else allocation.node for allocation in live]
+        revision = wanted_revision(app, world.target, name)
+        assert (state.generation, state.revision) == (app.generation, revision)
+        match state.stage:
+            case Stage.STEADY:
+                assert len(live) == (spec.replicas if spec.mode == "replicated" else len(world.machines))
+                assert len(slots) == len(set(slots))
+                assert {allocation.revision for allocation in live} <= {revision}
+                if spec.container.image in GOOD:
+                    assert world.fit(name) == len(live)
+            case Stage.PAUSED:
+                assert state.failed
+                assert state.message
+                assert spec.update.failure_action != "continue" or world.generations[app.generation].origin
+            case Stage.ROLLING:
+                db = world.target.services["db"]
+                assert "db" in spec.depends_on
+                assert app.rollouts["db"].stage is not Stage.STEADY or db.container.image not in GOOD
+    if app.healthy == app.generation:
+        assert all(state.stage is Stage.STEADY for state in app.rollouts.values())
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    replicas=st.integers(1, 6),
+    parallelism=st.integers(1, 3),
+    order=st.sampled_from(["stop-first", "start-first"]),
+    monitor=st.sampled_from([0.0, 1.0]),
+    delay=st.sampled_from([0.0, 1.0]),
+    elections=st.lists(st.sampled_from([0.25, 0.5, 0.75, 1.5, 3.0]), max_size=6),
+    latency=st.integers(0, 4),
+)
+def test_a_healthy_update_never_has_fewer_fit_than_it_may(seed, replicas, parallelism, order, monitor, delay, elections, latency):
+    how = Update(parallelism=parallelism, order=order, monitor=monitor, delay=delay)
+    world = World(seed, 3, AppSpec(services={"web": service("good", replicas, update=how)}), latency)
+    world.quiet(calm=6.0)
+    world.deploy(AppSpec(services={"web": service("better", replicas, update=how)}))
+    least = replicas if order == "start-first" else replicas - parallelism
+    for number, pause in enumerate(elections):
+        for _ in range(int(pause / 0.25)):
+            world.tick()
+            assert world.fit("web") >= least
+        world.elect(f"L{number % 3}")
+    while world.app.healthy != 2:
+        world.tick()
+        assert world.fit("web") >= least
+        assert world.now < 300
+    world.quiet(calm=6.0)
+    assert {allocation.generation for allocation in world.live("web")} == {2}
+    as_wanted(world)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    image=st.sampled_from(["crash", "sick", "fail"]),
+    order=st.sampled_from(["stop-first", "start-first"]),
+    back=st.sampled_from(["stop-first", "start-first"]),
+    parallelism=st.integers(0, 2),
+    script=st.lists(
+        st.tuples(st.sampled_from(["elect", "crash", "return", "slow"]), st.integers(0, 5), st.sampled_from(PAUSES)), max_size=6
+    ),
+)
+def test_an_automatic_rollback_restores_the_last_healthy_generation_everywhere(seed, image, order, back, parallelism, script):
+    how = Update(parallelism=parallelism, order=order, failure_action="rollback", monitor=1.0)
+    undo = Update(parallelism=parallelism, order=back, monitor=1.0, max_failure_ratio=1.0)  # a node that dies meanwhile stops nothing
+
+    def app(web: str, api: str) -> AppSpec:
+        services = {"web": service(web, 3, update=how, rollback=undo), "api": service(api, 2, update=how, rollback=undo)}
+        return AppSpec(services=services)
+
+    world = World(seed, 3, app("good", "good"))
+    world.quiet(calm=6.0)
+    assert world.app.healthy == 1
+    world.deploy(app(image, "better"))
+    for what, which, pause in script:
+        perform(world, what, which)
+        world.run(pause)
+    world.heal()
+    world.quiet()
+    assert (world.app.generation, world.app.healthy) == (3, 3)
+    assert world.generations[3].origin == 1
+    assert world.target == world.generations[1].spec
+    as_wanted(world)
+    assert [event.kind for event in world.events].count("app.rollback") == 1

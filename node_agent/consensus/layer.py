@@ -13,16 +13,19 @@ from pathlib import Path
 import msgspec
 
 from hmcore.api import Formation, FormRequest
+from hmcore.apps.records import Allocation, Generation, Image, NodeStatuses, Subnet, statuses_key
 from hmcore.config.agent import AgentConfig
 from hmcore.errors import HyperMeshError, InvalidRequest, LevelTooLow, NoQuorum, StorageDamaged, StorageFull
 from hmcore.records import Cluster, Event, Lock, Maintenance, Mute, Node, RaftReport, Registration
 from hmcore.voters import RaftStatus
+from node_agent.consensus.following.own import OwnAllocations
 from node_agent.consensus.leading.handover import Handed
 from node_agent.consensus.log.aside import seconds_since, set_aside
 from node_agent.consensus.raft import RaftNode
 from node_agent.consensus.statemachine import levels, machine, receipts
 from node_agent.consensus.statemachine.checkpoints import Claim
 from node_agent.consensus.statemachine.commands import Receipt, decode
+from node_agent.consensus.statemachine.state import State
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
 LOW_DISK_SHARE = 0.05
@@ -48,6 +51,8 @@ class VoterLayer:
         self._directory = config.data_dir / "raft"
         self._aside: int | None = None  # once the layer stops, move its directory aside: wrong since this log index
         self._opened_before = False
+        self._own = OwnAllocations(config.node)
+        self._settled = False  # since it was opened, this node has come to know all that it had known before
         self._open = False
         self._ever_formed = False
         self._damage: StorageDamaged | None = None
@@ -89,14 +94,14 @@ class VoterLayer:
         return low_disk(self._config.data_dir)
 
     async def stop(self) -> None:
-        self._open = False
+        self._open = self._settled = False
         self._aside = None
         await self.raft.stop()
 
     async def reseed(self, index: int) -> None:
         """What this node made of the log is wrong, at least since log index `index`: move it aside, and begin with an empty disk."""
         self._aside = index
-        self._open = False
+        self._open = self._settled = False
         await self.raft.stop()
 
     async def hand_over(self) -> None:
@@ -157,6 +162,36 @@ class VoterLayer:
     @property
     def locks(self) -> Mapping[str, Lock]:
         return self.raft.state.locks
+
+    @property
+    def generations(self) -> Mapping[str, Generation]:
+        return self.raft.state.generations
+
+    @property
+    def subnets(self) -> Mapping[str, Subnet]:
+        return self.raft.state.subnets
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        return self.raft.state.images
+
+    @property
+    def own_index(self) -> int:
+        return self.index
+
+    @property
+    def allocations(self) -> Mapping[str, Allocation] | None:
+        """Not before this node has carried out what its log holds: what was stopped long ago must not begin again."""
+        self._settled = self._open and (self._settled or self.raft.settled)
+        return self._own.of(self.raft.state.allocations) if self._settled and self._config.node in self.raft.state.nodes else None
+
+    @property
+    def statuses(self) -> NodeStatuses | None:
+        return self.raft.state.statuses.get(statuses_key(self._config.node))
+
+    @property
+    def state(self) -> State:
+        return self.raft.state
 
     @property
     def events(self) -> Sequence[Event]:

@@ -67,6 +67,11 @@ class Outlook:
         return self.no_quorum()
 
     @property
+    def settled(self) -> bool:
+        """Whether the state here is what the cluster agreed on, and no earlier one that is still being caught up with."""
+        return self.fault is None and self.enrolment is None and self.leader is not None and not self.owed
+
+    @property
     def trouble(self) -> str | None:
         """Why this layer is degraded, for a person; None when it works."""
         if self.fault is not None:

@@ -291,6 +291,11 @@ class RaftNode:
         return None if self._member is None else self._member.leader
 
     @property
+    def settled(self) -> bool:
+        """See Outlook."""
+        return self._member is not None and self._member.outlook.settled
+
+    @property
     def trouble(self) -> str | None:
         """Why this layer is degraded (no leader, no room on the disk, ...), or None."""
         return "not open" if self._member is None else self._member.outlook.trouble

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from hmcore.watch import Change, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.copy import Copy
 
-FOLLOWED = ("nodes", "registrations", "maintenance", "mutes")  # what a worker needs; keys and locks it may ask for
+FOLLOWED = (
+    "nodes",
+    "registrations",
+    "maintenance",
+    "mutes",
+    "generations",
+    "subnets",
+    "images",
+)  # what a worker needs; the rest it may ask for
+OWN = ("allocations", "statuses")  # of which it needs what begins with its name
 COMPARED = 60.0  # seconds between two looks at whether our copy is what it should be
 ATTEMPTS = 5  # at reading all tables of one log index, before it is somebody's trouble
 
@@ -33,8 +42,13 @@ class Told:
 class Follower:
     """`copy` is None until the first one is whole; a copy that must be made anew is shown until that is done."""
 
-    def __init__(self, watch: Watch, tables: Tables, *, clock: Callable[[], float]) -> None:
-        """Both ask a control node that is fit, of those named if none is known to be; they raise HyperMeshError. `clock` in seconds."""
+    def __init__(
+        self, watch: Watch, tables: Tables, *, clock: Callable[[], float], followed: tuple[str, ...] = FOLLOWED, prefix: str = ""
+    ) -> None:
+        """Both ask a control node that is fit, of those named if none is known to be; they raise HyperMeshError. `clock` in seconds.
+        `followed`: the tables, and of their keys only those that begin with `prefix`."""
+        self._followed = followed
+        self._prefix = prefix
         self.copy: Copy | None = None
         self._watch = watch
         self._tables = tables
@@ -63,7 +77,9 @@ class Follower:
             wait = 0.0  # it is to be shown now
         since = copy.index
         compares = self._clock() >= self._compare_at
-        request = WatchRequest(since=since, tables=FOLLOWED, wait=wait, reach=reach, leader=leader, digests=compares)
+        request = WatchRequest(
+            since=since, tables=self._followed, prefix=self._prefix, wait=wait, reach=reach, leader=leader, digests=compares
+        )
         reply = await self._watch(request, names)
         if copy is not self.copy:  # it was begun anew meanwhile
             return Told(reply.leader, reply.term, news=True, held=True)
@@ -87,16 +103,17 @@ class Follower:
         """Whether there is a copy of now."""
         for _ in range(ATTEMPTS):
             records: list[Change] = []
-            reply = await self._tables(TablesRequest(tables=FOLLOWED), names)
+            reply = await self._tables(TablesRequest(tables=self._followed, prefix=self._prefix), names)
             index = reply.index
             if index < least or (self.copy is not None and index < self.copy.index):
                 return False  # of one that lags behind those we asked before
             records += reply.records
             while reply.more and not reply.gone:
-                reply = await self._tables(TablesRequest(tables=FOLLOWED, index=index, offset=len(records)), names)
+                further = TablesRequest(tables=self._followed, prefix=self._prefix, index=index, offset=len(records))
+                reply = await self._tables(further, names)
                 records += reply.records
             if not reply.gone and reply.index == index:
-                self.copy = Copy(index, FOLLOWED, records)
+                self.copy = Copy(index, self._followed, records)
                 self._begins = False
                 return True
             log.info("the tables of log index %d are not kept any more: reading them anew", index)

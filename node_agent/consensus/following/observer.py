@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from hmcore.api import Formation, StateReply, StateRequest
+from hmcore.apps.records import Allocation, Generation, Image, NodeStatuses, Subnet
 from hmcore.errors import HyperMeshError, InvalidRequest, NoQuorum
 from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, Registration
 from node_agent.consensus.following.follower import FOLLOWED, Follower, Tables, Told, Watch
+from node_agent.consensus.following.own import OwnRecords
 from node_agent.consensus.statemachine import levels
 
 INTERVAL = 5.0  # seconds for which an answer may be held back; between two questions where it is not
@@ -62,6 +64,7 @@ class ObserverLayer:
         self._on_applied = on_applied
         self._clock = clock
         self._follower = Follower(watch, tables, clock=clock)
+        self.own = OwnRecords(me, control_nodes=self._reachable, watch=watch, tables=tables, on_change=on_applied, clock=clock)
         self._told_at = float("-inf")
         self._earlier_until = float("-inf")
         self._follows = False
@@ -81,6 +84,11 @@ class ObserverLayer:
         self._trouble = None
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.own.follow(), name="follow what shall run here")
+            await self._follow()
+
+    async def _follow(self) -> None:
         while True:
             self._again.clear()
             await self._look()
@@ -100,7 +108,7 @@ class ObserverLayer:
         return PAUSE if busy or now < self._earlier_until else 0.0
 
     async def check(self) -> str | None:
-        return self._trouble
+        return self._trouble or self.own.trouble
 
     async def stop(self) -> None:
         """Nothing is held."""
@@ -171,6 +179,9 @@ class ObserverLayer:
                 "registrations": {**kept, **said.registrations},
                 "maintenance": {target.target: target for target in said.maintenance},
                 "mutes": {mute.key: mute for mute in said.mutes},
+                "generations": {},  # a release that cannot be watched knows no apps
+                "subnets": {},
+                "images": {},
             },
         )
 
@@ -223,6 +234,30 @@ class ObserverLayer:
     @property
     def mutes(self) -> Mapping[str, Mute]:
         return self._tables["mutes"]
+
+    @property
+    def generations(self) -> Mapping[str, Generation]:
+        return self._tables["generations"]
+
+    @property
+    def subnets(self) -> Mapping[str, Subnet]:
+        return self._tables["subnets"]
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        return self._tables["images"]
+
+    @property
+    def allocations(self) -> Mapping[str, Allocation] | None:
+        return self.own.allocations
+
+    @property
+    def own_index(self) -> int:
+        return self.own.index
+
+    @property
+    def statuses(self) -> NodeStatuses | None:
+        return self.own.statuses
 
     @property
     def events(self) -> Sequence[Event]:

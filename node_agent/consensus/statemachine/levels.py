@@ -10,18 +10,31 @@ from __future__ import annotations
 from hmcore.records import FEATURE_LEVEL
 from node_agent.consensus.statemachine.commands import (
     AcquireLock,
+    AdmitNode,
     ChangeVoters,
     Command,
     DeleteKey,
     ExpireLock,
+    HoldImage,
     NoteDivergence,
+    PlanApp,
+    PutApp,
+    PutImage,
     PutKey,
+    PutStatuses,
+    PutSubnet,
     RaiseFeatureLevel,
     ReleaseLock,
+    RemoveImage,
+    RestartApp,
+    ScaleApp,
+    StopApp,
 )
+from node_agent.consensus.statemachine.secretcommands import PutKeeper, PutSecret, RemoveSecret, TurnKey
 
 BASE = 1  # members, instances, maintenance, mutes
 TRUSTED = 2  # keys, locks, sessions, state hashes, voters that change, reads that are confirmed
+APPS = 3  # apps, their replicas, subnets, secrets
 LATEST = FEATURE_LEVEL
 
 _SINCE: dict[type[Command], int] = {
@@ -32,6 +45,21 @@ _SINCE: dict[type[Command], int] = {
     ReleaseLock: TRUSTED,
     ExpireLock: TRUSTED,
     NoteDivergence: TRUSTED,
+    PutApp: APPS,
+    ScaleApp: APPS,
+    RestartApp: APPS,
+    StopApp: APPS,
+    PlanApp: APPS,
+    PutStatuses: APPS,
+    PutSubnet: APPS,
+    PutImage: APPS,
+    RemoveImage: APPS,
+    HoldImage: APPS,
+    PutKeeper: APPS,
+    TurnKey: APPS,
+    PutSecret: APPS,
+    RemoveSecret: APPS,
+    AdmitNode: APPS,
     RaiseFeatureLevel: BASE,  # it is what leads upwards; a release that does not know it refuses it, whatever the level
 }
 

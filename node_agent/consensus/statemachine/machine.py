@@ -14,6 +14,7 @@ import msgspec
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.commands import (
     AcquireLock,
+    AdmitNode,
     Applied,
     ChangeVoters,
     Command,
@@ -21,20 +22,30 @@ from node_agent.consensus.statemachine.commands import (
     ExpireInstances,
     ExpireLock,
     FormCluster,
+    HoldImage,
     MuteCheck,
     Noop,
     NoteDivergence,
+    PlanApp,
+    PutApp,
+    PutImage,
     PutInstances,
     PutKey,
     PutNode,
+    PutStatuses,
+    PutSubnet,
     RaiseFeatureLevel,
     Receipt,
     Refused,
     ReleaseLock,
+    RemoveImage,
     RemoveNode,
+    RestartApp,
     Result,
+    ScaleApp,
     SetMaintenance,
     SetNodeState,
+    StopApp,
     decode,
     decode_batch,
     encode_result,
@@ -43,8 +54,9 @@ from node_agent.consensus.statemachine.commands import Proposal as Proposal
 from node_agent.consensus.statemachine.commands import decode_result as decode_result
 from node_agent.consensus.statemachine.commands import encode as encode
 from node_agent.consensus.statemachine.commands import encode_batch as encode_batch
-from node_agent.consensus.statemachine.effects import keys, locks, members, registry
+from node_agent.consensus.statemachine.effects import apps, images, keys, locks, members, registry, secrets, statuses
 from node_agent.consensus.statemachine.receipts import Receipts
+from node_agent.consensus.statemachine.secretcommands import PutKeeper, PutSecret, RemoveSecret, TurnKey
 from node_agent.consensus.statemachine.state import Change, Draft, Entry, State
 from node_agent.consensus.statemachine.state import restore as restore
 from node_agent.consensus.statemachine.state import snapshot as snapshot
@@ -148,5 +160,35 @@ def _effect(draft: Draft, command: Command, entry: Entry) -> Result:
             return locks.release_lock(draft, command, entry)
         case NoteDivergence():
             return members.note_divergence(draft, command, entry)
+        case PutApp():
+            return apps.put_app(draft, command, entry)
+        case ScaleApp():
+            return apps.scale_app(draft, command, entry)
+        case RestartApp():
+            return apps.restart_app(draft, command, entry)
+        case StopApp():
+            return apps.stop_app(draft, command, entry)
+        case PlanApp():
+            return apps.plan_app(draft, command, entry)
+        case PutStatuses():
+            return statuses.put_statuses(draft, command, entry)
+        case PutSubnet():
+            return apps.put_subnet(draft, command, entry)
+        case PutImage():
+            return images.put_image(draft, command, entry)
+        case RemoveImage():
+            return images.remove_image(draft, command, entry)
+        case HoldImage():
+            return images.hold_image(draft, command, entry)
+        case PutKeeper():
+            return secrets.put_keeper(draft, command, entry)
+        case TurnKey():
+            return secrets.turn_key(draft, command, entry)
+        case PutSecret():
+            return secrets.put_secret(draft, command, entry)
+        case RemoveSecret():
+            return secrets.remove_secret(draft, command, entry)
+        case AdmitNode():
+            return apps.admit_node(draft, command, entry)
         case Noop():
             return Applied(changed=False)

@@ -11,13 +11,15 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import google_crc32c
 import msgspec
 from msgspec.structs import replace
 from rpds import HashTrieMap
 
+from hmcore.apps.records import Allocation, App, Generation, Image, Machine, NodeStatuses, Subnet
+from hmcore.apps.secrets import Keeper, Secret, Vault
 from hmcore.errors import ReleaseTooOld
 from hmcore.records import Cluster, Configuration, Event, KeyValue, Lock, Maintenance, Mute, Node, Registration
 from hmcore.watch import Change as Change
@@ -27,9 +29,43 @@ from node_agent.consensus.statemachine.commands import Receipt
 
 MAX_EVENTS = 200
 
-Table = Literal["nodes", "registrations", "maintenance", "mutes", "keys", "locks"]
-TABLES: tuple[Table, ...] = ("nodes", "registrations", "maintenance", "mutes", "keys", "locks")
-Record = Node | Registration | Maintenance | Mute | KeyValue | Lock
+Table = Literal[
+    "nodes",
+    "registrations",
+    "maintenance",
+    "mutes",
+    "keys",
+    "locks",
+    "apps",
+    "generations",
+    "allocations",
+    "statuses",
+    "machines",
+    "subnets",
+    "images",
+    "keepers",
+    "vault",
+    "secrets",
+]
+TABLES: tuple[Table, ...] = get_args(Table)
+Record = (
+    Node
+    | Registration
+    | Maintenance
+    | Mute
+    | KeyValue
+    | Lock
+    | App
+    | Generation
+    | Allocation
+    | NodeStatuses
+    | Machine
+    | Subnet
+    | Image
+    | Keeper
+    | Vault
+    | Secret
+)
 RECORDS: Mapping[str, type[Record]] = {
     "nodes": Node,
     "registrations": Registration,
@@ -37,7 +73,18 @@ RECORDS: Mapping[str, type[Record]] = {
     "mutes": Mute,
     "keys": KeyValue,
     "locks": Lock,
+    "apps": App,
+    "generations": Generation,
+    "allocations": Allocation,
+    "statuses": NodeStatuses,
+    "machines": Machine,
+    "subnets": Subnet,
+    "images": Image,
+    "keepers": Keeper,
+    "vault": Vault,
+    "secrets": Secret,
 }
+PRIVATE: frozenset[Table] = frozenset({"vault", "secrets"})  # ciphertext that nobody follows: it is not told outside the log
 
 _SNAPSHOT = struct.Struct(">4sHI")  # magic, format, CRC32C of what follows
 _MAGIC = b"HMST"
@@ -47,6 +94,7 @@ _PIECE = 64  # records
 NOTHING: HashTrieMap[str, Any] = HashTrieMap()  # the one empty table: what is left out of a snapshot is recognised by identity
 PERSISTENT = (
     "keys",
+    "secrets",
     "sessions",
     "older_sessions",
     "requests",
@@ -84,8 +132,9 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything the cluster agrees on, at log index `index`.
 
-    Fields below the line belong to level TRUSTED: before it they stay as they are here, and so leave no trace in a snapshot that a release
-    reads which does not know them. `digest` is of all tables, `history` of all that was ever answered and recorded, in order.
+    Fields below a line belong to a level, TRUSTED and then APPS: before it they stay as they are here, and so leave no trace in a snapshot
+    that a release reads which does not know them. `digest` is of all tables, `history` of all that was ever answered and recorded, in
+    order.
     """
 
     index: int = 0
@@ -109,6 +158,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     older_requests: Mapping[str, Receipt] = NOTHING
     digest: bytes = b""
     history: bytes = b""
+    # ---
+    apps: Mapping[str, App] = {}
+    generations: Mapping[str, Generation] = {}  # by app@number
+    allocations: Mapping[str, Allocation] = {}  # by node/id
+    statuses: Mapping[str, NodeStatuses] = {}  # by node/
+    machines: Mapping[str, Machine] = {}  # by node
+    subnets: Mapping[str, Subnet] = {}  # by node
+    images: Mapping[str, Image] = {}  # by name; by id where they have none
+    keepers: Mapping[str, Keeper] = {}  # by node
+    vault: Mapping[str, Vault] = {}  # one at most
+    secrets: Mapping[str, Secret] = NOTHING  # by sort:name#digest
 
     @property
     def level(self) -> int:

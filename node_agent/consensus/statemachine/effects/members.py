@@ -17,6 +17,7 @@ from node_agent.consensus.statemachine.commands import (
     Result,
     SetNodeState,
 )
+from node_agent.consensus.statemachine.effects import apps
 from node_agent.consensus.statemachine.state import Draft, Entry
 
 
@@ -113,5 +114,6 @@ def remove_node(draft: Draft, name: str, entry: Entry) -> Result:
         draft.remove("maintenance", target)
     for key in [key for key, mute in draft.table("mutes").items() if mute.node == name]:
         draft.remove("mutes", key)
+    apps.forget_node(draft, name)
     draft.record(entry, "node.removed", name, "the node was removed")
     return Applied()

@@ -62,13 +62,14 @@ class Bench:
     async def _watch(self, request: WatchRequest, names: Sequence[str]) -> WatchReply:
         if not self.serves:
             raise InvalidRequest("no method 'cluster.watch' here")
-        self.questions.append(request)
+        if not request.prefix:  # what shall run on the worker itself it follows apart
+            self.questions.append(request)
         return await self.watches.watch(request)
 
     async def _tables(self, request: TablesRequest, names: Sequence[str]) -> TablesReply:
         if not self.serves:
             raise InvalidRequest("no method 'cluster.tables' here")
-        self.begun += 1
+        self.begun += not request.prefix
         return await self.watches.tables(request)
 
     async def _ask(self, request: object, names: Sequence[str]) -> StateReply:

@@ -14,6 +14,7 @@ from node_agent.consensus.statemachine.machine import Entry, State, apply
 
 class Config:
     data_dir = Path("/nonexistent")
+    node = "node1"
 
 
 class Raft:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from hmcore.apps.records import Allocation
 from hmcore.config.agent import AgentConfig, Voter
 from hmcore.config.presets import settings_for
 from hmcore.errors import LevelTooLow, NoQuorum, NotLeader, StorageFull
-from hmcore.records import Cluster, Role
+from hmcore.records import Cluster, Node, Role
 from node_agent.consensus.layer import VoterLayer
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.commands import Noop, PutKey, encode
@@ -100,3 +102,63 @@ async def test_whoever_asks_a_leader_whose_disk_is_full_shall_ask_again_for_anot
     assert (caught.value.host, caught.value.fix) == ("n1", "make room")
     with pytest.raises(NoQuorum):
         await layer(raft).barrier(1.0)
+
+
+class Held(Raft):
+    """Opens, and has what its disk had; `settled`: that is what the cluster agreed on."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.state, self.settled = state, False
+
+    async def open(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+
+def allocated() -> State:
+    nodes = {name: Node(name=name, address="198.18.0.1", port=7443, role=Role.CONTROL, release="r1") for name in ("n1", "n10")}
+    made = [
+        Allocation(id=f"shop/web.{slot}.{slot}", app="shop", service="web", slot=slot, node=node, generation=1, revision="r1")
+        for slot, node in ((1, "n1"), (2, "n10"))
+    ]
+    return State(cluster=Cluster(id="hm-a", bootstrap="b1"), nodes=nodes, allocations={each.key: each for each in made})
+
+
+async def test_what_shall_run_here_is_not_known_before_all_is_that_was_known_before():
+    raft = Held(allocated())
+    voter = layer(raft)
+    assert voter.allocations is None
+    await voter.initialize()
+    assert voter.allocations is None, "what was stopped long ago must not begin again"
+    raft.settled = True
+    known = voter.allocations
+    assert known is not None
+    assert list(known) == ["shop/web.1.1"], "only its own"
+    raft.settled = False
+    assert voter.allocations == known, "a node that has lost its leader knows all the same what shall run here"
+    await voter.stop()
+    assert voter.allocations is None
+    await voter.initialize()
+    assert voter.allocations is None, "it was down: others may have gone on"
+
+
+async def test_a_node_that_begins_with_an_empty_disk_knows_nothing():
+    raft = Held(allocated())
+    voter = layer(raft)
+    await voter.initialize()
+    raft.settled = True
+    assert voter.allocations
+    await voter.reseed(5)
+    raft.settled = False
+    assert voter.allocations is None
+
+
+async def test_who_is_no_member_takes_nothing_for_unwanted():
+    raft = Held(replace(allocated(), nodes={}))
+    voter = layer(raft)
+    await voter.initialize()
+    raft.settled = True
+    assert voter.allocations is None

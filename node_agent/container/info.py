@@ -10,7 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CLUSTER = "hypermesh.cluster"  # on every container of ours, with the cluster's id
+APP = "hypermesh.app"
 SERVICE = "hypermesh.service"
+ALLOCATION = "hypermesh.allocation"  # on every container that an allocation is made of; nobody else's is ever stopped or removed
+REVISION = "hypermesh.revision"
+GENERATION = "hypermesh.generation"
+EXCLUSIVE = "hypermesh.exclusive"  # 1: it ends with the node's lease (fencing/)
+GRACE = "hypermesh.stop-grace"  # seconds: how long it may take to end, also when nobody knows its spec any more
 PORT = "hypermesh.port"
 WEIGHT = "hypermesh.weight"
 PRIORITY = "hypermesh.priority"
@@ -19,8 +26,11 @@ VERSION = "hypermesh.version"
 DEFAULT_WEIGHT = 100
 MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 1_000_000
+MOST_GRACE = 86_400.0  # seconds
+DEFAULT_GRACE = 10.0
 
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")  # the end of Docker's status: "Up 5 minutes (health: starting)"
+_EXITED = re.compile(r"(?:Exited|Restarting) \((-?[0-9]{1,10})\)")  # its beginning: "Exited (137) 5 minutes ago"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,8 @@ class ContainerInfo:
     unhealthy or starting; empty when it has no health check. `address`: on its own network, which only its node may be able to reach;
     empty when it has none. `network`: Docker's mode, such as bridge, host (it uses its node's), none, or container:ID (another one's).
     `gateway`: how its node looks from there. `port`: its label, else the lowest TCP port that its image exposes; 0 when it says nothing.
-    `started`: seconds since 1970 when Docker made it (the list does not tell later starts).
+    `started`: seconds since 1970 when Docker made it (the list does not tell later starts). `exit_code`: None unless it has ended.
+    `image_id`: what `image` was when it was made, `sha256:...`.
     """
 
     id: str
@@ -49,10 +60,27 @@ class ContainerInfo:
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     started: float = 0.0
+    exit_code: int | None = None
+    image_id: str = ""
 
     @property
     def running(self) -> bool:
         return self.state == "running"
+
+    @property
+    def allocation(self) -> str:
+        """Of which it is the container; empty: of none, somebody started it by hand."""
+        return self.labels.get(ALLOCATION, "")
+
+    @property
+    def revision(self) -> str:
+        return self.labels.get(REVISION, "")
+
+    @property
+    def grace(self) -> float:
+        """Seconds that it may take to end once it was told to."""
+        label = self.labels.get(GRACE, "")
+        return min(float(label), MOST_GRACE) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", label) else DEFAULT_GRACE
 
 
 def containers_of(answer: object) -> dict[str, ContainerInfo]:
@@ -84,6 +112,8 @@ def container_of(entry: object) -> ContainerInfo | None:
         priority=_number(labels.get(PRIORITY), MOST_PRIORITY, 0),
         labels=labels,
         started=_seconds(entry.get("Created")),
+        exit_code=_exit_code(_text(entry.get("Status"))),
+        image_id=_text(entry.get("ImageID")),
     )
 
 
@@ -97,6 +127,11 @@ def _name(entry: Mapping[str, object]) -> str:
 def _health(status: str) -> str:
     found = _HEALTH.search(status)
     return found[1] if found else ""
+
+
+def _exit_code(status: str) -> int | None:
+    found = _EXITED.match(status)
+    return int(found[1]) if found else None
 
 
 def _network(entry: Mapping[str, object]) -> tuple[str, str]:

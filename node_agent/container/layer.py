@@ -13,16 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from hmcore.apps.records import Machine
 from hmcore.errors import LayerDown, LayerMissing
 from node_agent.container.info import ContainerInfo
 
 if TYPE_CHECKING:
     from node_agent.container.engine import Engine, Events
+    from node_agent.container.engine_images import DockerImages
 
 T = TypeVar("T")
 
 THREADS = 4
-SETTLE = 0.2  # seconds in which a burst of events makes one question
+SETTLE = 0.05  # seconds in which a burst of events makes one question
+DYING = 30.0  # seconds for which a container that has ended, but is listed as running, is asked for again
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +47,12 @@ class ContainerLayer:
         self._had_pid_file = False
         self._questions: Questions | None = None
         self._engine: Engine | None = None
+        self._images: DockerImages | None = None
+        self.cgroup_driver = ""  # Docker's, once it has answered
         self._events: Events | None = None
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
+        self._dying: dict[str, float] = {}  # by a container's id, until when Docker's list is asked again whether it has ended
 
     def containers(self) -> Mapping[str, ContainerInfo]:
         """Our containers by id, also those that do not run; none while Docker does not answer."""
@@ -62,14 +68,54 @@ class ContainerLayer:
         if before != containers:
             self._on_change()
 
+    @property
+    def engine(self) -> Engine | None:
+        """What carries out; None while Docker does not answer."""
+        return None if self._stopped else self._engine
+
+    @property
+    def images(self) -> DockerImages | None:
+        """The same for images."""
+        return None if self._stopped else self._images
+
+    @property
+    def _stopped(self) -> bool:
+        """With socket activation, to knock is to start it. One that we saw go away was stopped by somebody who meant it."""
+        return self._had_pid_file and not self._pid_file.exists()
+
+    async def observe(self) -> Mapping[str, ContainerInfo]:
+        """Our containers as they are now. Raises LayerDown."""
+        engine = self._engine
+        if engine is None:
+            raise LayerDown(f"Docker does not answer on {self._socket}", fix="systemctl start docker")
+        found = await self._ask(engine.containers)
+        self._set(found)
+        return found
+
+    async def machine(self, node: str) -> Machine | None:
+        """What this node has for containers; None while Docker does not tell."""
+        engine = self._engine
+        if engine is None:
+            return None
+        try:
+            return await self._ask(lambda: engine.machine(node))
+        except LayerDown as error:
+            log.debug("%s", error)
+            return None
+
     async def initialize(self) -> None:
         """Connect to Docker. Raises LayerMissing (not installed) or LayerDown."""
         self._look()
         self._questions = Questions(self._socket, self._timeout)
         self._engine = engine = await self._ask(lambda: _connect(self._socket, self._cluster, self._timeout))
+        self.cgroup_driver = await self._ask(engine.cgroup_driver)
+        self._images = await self._ask(lambda: _connect_images(self._socket, self._timeout))
         self._changed, self._ended = changed, ended = asyncio.Event(), asyncio.Event()
         post = asyncio.get_running_loop().call_soon_threadsafe
-        self._events = engine.watch(lambda: _quietly(post, changed.set), lambda: _quietly(post, ended.set))
+        self._dying = {}
+        self._events = engine.watch(
+            lambda action, container: _quietly(post, lambda: self._heard(action, container, changed)), lambda: _quietly(post, ended.set)
+        )
         self._set(await self._ask(engine.containers))
         self._had_pid_file = self._pid_file.exists()
 
@@ -101,9 +147,26 @@ class ContainerLayer:
             events.close()
         if engine is not None:
             engine.close()
+        images, self._images = self._images, None
+        if images is not None:
+            images.close()
         questions, self._questions = self._questions, None
         if questions is not None:
             questions.close()
+
+    def _heard(self, action: str, container: str, changed: asyncio.Event) -> None:
+        if action == "die":
+            self._dying[container] = asyncio.get_running_loop().time() + DYING
+        elif action in ("start", "destroy"):
+            self._dying.pop(container, None)
+        changed.set()
+
+    def _still_dying(self, containers: Mapping[str, ContainerInfo]) -> bool:
+        """Docker (20.10) tells of an end before it takes down what the container had, and lists it as running until that is done."""
+        now = asyncio.get_running_loop().time()
+        listed = {id for id, info in containers.items() if info.running}
+        self._dying = {id: until for id, until in self._dying.items() if id in listed and now < until}
+        return bool(self._dying)
 
     async def _follow(self, engine: Engine) -> None:
         while True:
@@ -111,7 +174,9 @@ class ContainerLayer:
             await asyncio.sleep(SETTLE)
             self._changed.clear()
             try:
-                self._set(await self._ask(engine.containers))
+                self._set(found := await self._ask(engine.containers))
+                if self._still_dying(found):
+                    self._changed.set()
             except LayerDown as error:
                 self._set(None)
                 log.debug("%s", error)  # the end of the stream or the next check will tell
@@ -121,12 +186,12 @@ class ContainerLayer:
             if shutil.which("dockerd") is None:
                 raise LayerMissing(f"Docker is not installed: there is no {self._socket} and no dockerd", fix="apt-get install docker.io")
             raise LayerDown(f"Docker is not running: there is no {self._socket}", fix="systemctl start docker")
-        # With socket activation, to knock is to start it. One that we saw go away was stopped by somebody who meant it.
-        if self._had_pid_file and not self._pid_file.exists():
+        if self._stopped:
             raise LayerDown(f"Docker is stopped: nobody serves {self._socket}", fix="systemctl start docker")
 
     async def _ask(self, question: Callable[[], T]) -> T:
-        assert self._questions is not None
+        if self._questions is None or self._stopped:
+            raise LayerDown(f"Docker does not answer on {self._socket}", fix="systemctl start docker")
         return await self._questions.ask(question)
 
 
@@ -170,6 +235,12 @@ def _connect(socket: Path, cluster: str, timeout: float) -> Engine:
     from node_agent.container.engine import Engine  # noqa: PLC0415 -- takes a while, hence here: in a thread, beside other phases
 
     return Engine(socket, cluster, timeout)
+
+
+def _connect_images(socket: Path, timeout: float) -> DockerImages:
+    from node_agent.container.engine_images import DockerImages  # noqa: PLC0415 -- as above
+
+    return DockerImages(socket, timeout)
 
 
 def _quietly(post: Callable[[Callable[[], None]], object], what: Callable[[], None]) -> None:

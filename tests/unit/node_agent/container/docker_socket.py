@@ -29,8 +29,10 @@ class DockerSocket:
         self.hanging = threading.Event()
         self.hanging.set()  # "set" lets answers through
         self.questions: list[str] = []
+        self.answers: dict[str, tuple[int, object]] = {}  # to changes, and to `GET` of one thing: by method and path, without the version
+        self.changes: list[tuple[str, object]] = []  # method, path and query of each, and its body
         self._news = threading.Condition()
-        self._events = 0
+        self._events: list[dict[str, object]] = []
         self._server: _Server | None = None
 
     def start(self) -> None:
@@ -54,14 +56,17 @@ class DockerSocket:
     def run(self, **labels: str) -> None:
         with self._news:
             self.containers.append({name.replace("_", "."): value for name, value in labels.items()})
-            self._events += 1
-            self._news.notify_all()
+        self.tell("start", len(self.containers) - 1)
 
     def say(self, number: int, **said: object) -> None:
         """Container `number` has changed."""
+        self.said[number] = said
+        self.tell("update", number)
+
+    def tell(self, action: str, number: int) -> None:
+        """An event, whatever the list says."""
         with self._news:
-            self.said[number] = said
-            self._events += 1
+            self._events.append({"Type": "container", "Action": action, "Actor": {"ID": str(number), "Attributes": {}}})
             self._news.notify_all()
 
     def summary(self, number: int) -> dict[str, object]:
@@ -78,7 +83,7 @@ class DockerSocket:
 
     def wait_for_news(self, server: _Server, seen: int) -> None:
         with self._news:
-            self._news.wait_for(lambda: self._events != seen or self._server is not server, timeout=20)
+            self._news.wait_for(lambda: len(self._events) != seen or self._server is not server, timeout=20)
 
     def hang(self) -> None:
         self.hanging.clear()
@@ -108,21 +113,46 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer({"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24"})
             case "_ping":
                 self._answer("OK")
-            case "json":
+            case "info":
+                self._answer({"CgroupDriver": "systemd", "Driver": "overlay2", "NCPU": 2, "MemTotal": 4 << 30})
+            case "json" if url.path.endswith("/images/json"):
+                self._answer([])
+            case "json" if url.path.endswith("/containers/json"):
                 labels = [label.split("=", 1) for label in filters["label"]]
                 ours = (n for n, has in enumerate(docker.containers) if all(has.get(k) == v for k, v in labels))
                 self._answer([docker.summary(n) for n in ours])
             case "events":
                 self._stream()
+            case _ if (known := f"GET {self._plain(url.path)}") in docker.answers:
+                self._answer_as_told(known)
             case _:
                 self.send_error(404)
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
-    def _answer(self, body: object) -> None:
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(200)
+    def do_POST(self) -> None:
+        docker = self.server.docker
+        docker.hanging.wait(20)
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = f"?{url.query}" if url.query else ""
+        docker.changes.append((f"{self.command} {self._plain(url.path)}{query}", json.loads(body) if body else None))
+        self._answer_as_told(f"{self.command} {self._plain(url.path)}")
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
+    def _plain(self, path: str) -> str:
+        return path.removeprefix("/v1.41")
+
+    def _answer_as_told(self, question: str) -> None:
+        status, body = self.server.docker.answers.get(question, (404, {"message": f"page not found: {question}"}))
+        self._answer(body, status)
+
+    def _answer(self, body: object, status: int = 200) -> None:
+        data = b"" if status in (204, 304) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -134,14 +164,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.close_connection = True
-        seen = docker._events
+        seen = len(docker._events)
         try:
             while docker._server is self.server:
                 docker.wait_for_news(self.server, seen)
-                for _ in range(docker._events - seen):
-                    event = json.dumps({"Type": "container", "Action": "start"}).encode() + b"\n"
+                news = docker._events[seen:]
+                for each in news:
+                    event = json.dumps(each).encode() + b"\n"
                     self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
                 self.wfile.flush()
-                seen = docker._events
+                seen += len(news)
         except OSError:
             return

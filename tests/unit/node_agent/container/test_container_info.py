@@ -77,6 +77,35 @@ def test_a_label_that_is_no_number_in_bounds_counts_as_not_given(value: str) -> 
     assert info.port == 8080
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("Exited (0) 2 hours ago", 0),
+        ("Exited (137) About a minute ago", 137),
+        ("Exited (-1) 1 second ago", -1),
+        ("Restarting (1) 3 seconds ago", 1),
+        ("Up 5 minutes", None),
+        ("Created", None),
+        ("Exited () x", None),
+        ("", None),
+    ],
+)
+def test_how_it_ended_is_in_the_status(status: str, code: int | None) -> None:
+    info = container_of({"Id": "a", "Status": status, "ImageID": "sha256:1"})
+    assert info is not None
+    assert (info.exit_code, info.image_id) == (code, "sha256:1")
+
+
+@pytest.mark.parametrize(
+    ("label", "grace"), [("2.500", 2.5), ("0", 0.0), ("999999999", 86_400.0), ("", 10.0), ("-1", 10.0), ("nan", 10.0), ("1e9", 10.0)]
+)
+def test_how_long_it_may_take_to_end_is_on_its_label(label: str, grace: float) -> None:
+    labels = {"hypermesh.stop-grace": label, "hypermesh.allocation": "a/b.1.1", "hypermesh.revision": "r"}
+    info = container_of({"Id": "a", "Labels": labels})
+    assert info is not None
+    assert (info.grace, info.allocation, info.revision) == (grace, "a/b.1.1", "r")
+
+
 def test_without_a_service_it_is_its_own_and_without_a_name_it_has_its_id() -> None:
     assert containers_of([{"Id": "0123456789abcdef"}, {"Names": ["/nobody"]}, 7]) == {
         "0123456789abcdef": ContainerInfo("0123456789abcdef", "0123456789ab", "0123456789ab", state="")

@@ -84,6 +84,29 @@ async def test_tells_when_something_about_a_container_changed_and_only_then(dock
     assert not any(question.endswith("/0/json") for question in docker.questions)
 
 
+async def test_one_that_ended_is_asked_for_until_docker_lists_it_so(docker):
+    """Docker 20.10 tells of the end before it lists it, and of nothing more when it does."""
+    docker.run(hypermesh_cluster=CLUSTER)
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
+
+    def questions() -> int:
+        return docker.questions.count("/v1.41/containers/json")
+
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        docker.tell("die", 0)
+        seen = questions()
+        await until(lambda: questions() > seen + 2)
+        assert layer.running == 1
+        docker.said[0] = {"State": "exited", "Status": "Exited (0) 1 second ago"}  # no event
+        await until(lambda: layer.running == 0)
+        docker.said[0] = {}
+        docker.tell("die", 0)
+        docker.tell("start", 0)  # it runs indeed
+        await until(lambda: layer.running == 1)
+        assert layer._dying == {}
+
+
 async def test_docker_stopped_and_started_is_degraded_and_running_again_by_itself(docker):
     layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
     async with supervised(layer) as managed:
@@ -108,6 +131,9 @@ async def test_a_docker_that_somebody_stopped_is_not_woken_through_its_socket(do
         knocks = DockerSocket(docker.path)
         knocks.start()  # systemd's socket: connecting would start dockerd
         docker.path.with_name("docker.pid").unlink()
+        with pytest.raises(LayerDown):
+            await layer.observe()
+        assert (layer.engine, layer.images, await layer.machine("node1")) == (None, None, None)
         await until(lambda: managed.error is not None and "Docker is stopped" in managed.error)
         assert knocks.questions == []
         docker.path.with_name("docker.pid").write_text("1")

@@ -1,0 +1,46 @@
+"""Who we are to a registry: the credentials that the cluster keeps for it. Many images need none, so that they cannot be had is not yet a
+failure; it is told if the registry refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hmcore.apps.secrets import Credentials, registry_host
+from hmcore.errors import HyperMeshError, ImageUnavailable
+
+Registries = Callable[[str], Awaitable[Credentials | None]]  # by host, as registry_host writes it; raises HyperMeshError
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """`trouble`: why the credentials could not be had."""
+
+    credentials: tuple[str, str] | None = None
+    trouble: str = ""
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Around what asks the registry: a refusal says that it was asked by nobody, where that was not meant."""
+        try:
+            yield
+        except ImageUnavailable as error:
+            if not self.trouble:
+                raise
+            raise ImageUnavailable(
+                f"{error.message}; and the registry was asked without credentials: {self.trouble}", fix=error.fix
+            ) from error
+
+
+async def nobody(host: str) -> Credentials | None:
+    """There are no credentials."""
+    return None
+
+
+async def login(registries: Registries, registry: str) -> Login:
+    try:
+        found = await registries(registry_host(registry))
+    except HyperMeshError as error:
+        return Login(trouble=error.message)
+    return Login(None if found is None else (found.username, found.password))

@@ -1,0 +1,97 @@
+"""What a name means when an app is deployed: the cluster's image, a registry's, or the one that is here."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from hmcore.apps.records import Image, ImageLayer
+from hmcore.apps.secrets import Credentials
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown
+from hmcore.images.calls import Pinned
+from hmcore.images.pinning import known
+from node_agent.container.local_images import LocalImage
+from node_agent.container.pinning import Pinning
+
+ID, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+IMAGE = Image(name="web:1", id=ID, layers=(ImageLayer(digest=OTHER, diff_id=OTHER, size=1),))
+
+
+class Docker:
+    def __init__(self, *, here: str = "", manifest: str = "", error: HyperMeshError | None = None) -> None:
+        self.here = here
+        self.answer = manifest
+        self.error = error
+        self.asked: list[tuple[str, str, object]] = []
+        self.found: list[str] = []
+        self.hold: threading.Event | None = None
+
+    def find(self, name: str) -> LocalImage | None:
+        self.found.append(name)
+        return LocalImage(self.here) if self.here else None
+
+    def manifest(self, repository: str, tag: str, credentials: tuple[str, str] | None) -> str:
+        self.asked.append((repository, tag, credentials))
+        if self.hold is not None:
+            self.hold.wait(20)
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+async def credentials(host: str) -> Credentials | None:
+    return Credentials("anna", "secret") if host == "example.org" else None
+
+
+def pinning(docker: Docker | None, timeout: float = 5.0) -> Pinning:
+    return Pinning(
+        record=lambda image: known({"web:1": IMAGE}, image),
+        docker=lambda: docker,
+        registries=credentials,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.parametrize("name", ["web:1", "docker.io/library/web:1", ID])
+async def test_the_clusters_own_comes_first(name: str) -> None:
+    docker = Docker(here=OTHER, manifest=OTHER)
+    assert await pinning(docker).pin(name) == Pinned(image=name, id=ID)
+    assert (docker.asked, docker.found) == ([], [])
+
+
+async def test_a_registry_is_asked_once_for_all_nodes() -> None:
+    docker = Docker(here=ID, manifest=OTHER)
+    assert await pinning(docker).pin("example.org/team/web") == Pinned(image=f"example.org/team/web:latest@{OTHER}")
+    assert await pinning(docker).pin("nginx:1.27") == Pinned(image=f"nginx:1.27@{OTHER}")
+    assert docker.asked == [("example.org/team/web", "latest", ("anna", "secret")), ("nginx", "1.27", None)]
+    assert await pinning(docker).pin(f"nginx:1.27@{ID}") == Pinned(image=f"nginx:1.27@{ID}")
+    assert await pinning(docker).pin(OTHER) == Pinned(image=OTHER, id=OTHER)
+    assert len(docker.asked) == 2
+
+
+async def test_what_no_registry_has_may_be_here() -> None:
+    docker = Docker(here=OTHER, error=ImageUnavailable("Docker refuses: pull access denied"))
+    assert await pinning(docker).pin("nginx") == Pinned(image="nginx", id=OTHER)
+    assert docker.found == ["nginx:latest"]
+
+
+async def test_what_nobody_has_says_why_and_what_helps() -> None:
+    docker = Docker(error=ImageUnavailable("Docker refuses: pull access denied"))
+    with pytest.raises(ImageUnavailable, match=r"no image nginx:latest.*access denied") as error:
+        await pinning(docker).pin("nginx")
+    assert error.value.fix == "hmctl image push nginx:latest"
+    with pytest.raises(ImageUnavailable, match="Docker does not answer"):
+        await pinning(None).pin("nginx")
+    with pytest.raises(ImageUnavailable, match="Docker does not answer"):
+        await pinning(Docker(error=LayerDown("Docker does not answer"))).pin("nginx")
+    with pytest.raises(ImageUnavailable, match="no name"):
+        await pinning(docker).pin("No Name")
+
+
+async def test_a_registry_that_does_not_answer_is_not_waited_for_for_ever() -> None:
+    docker = Docker()
+    docker.hold = threading.Event()
+    with pytest.raises(ImageUnavailable, match=r"docker\.io did not answer"):
+        await pinning(docker, 0.05).pin("nginx")
+    docker.hold.set()

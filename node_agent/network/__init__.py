@@ -1,0 +1,1 @@
+"""The containers' network on a node: routes and tunnels between nodes, published ports, names."""

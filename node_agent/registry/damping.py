@@ -3,6 +3,9 @@
 As routers do it with routes (RFC 2439): each time an instance falls out of fitness its penalty grows by one, and halves every `HALF_LIFE`
 seconds. From `SUPPRESS` on it is told as unhealthy whatever it is, also while it is not there at all; it is told as it is again once it is
 well and its penalty has sunk below `REUSE`. So an instance that flaps costs the log a handful of entries, and no other waits for it.
+
+A replica of an app in another container than before is another instance, whatever it is called: an app that is removed and deployed again
+has done nothing wrong, and restarts of one that crashes keep its container, and are slowed down by its restart policy.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from math import log2
 
 from msgspec.structs import replace
 
-from hmcore.records import Instance, InstanceHealth
+from hmcore.records import ALLOCATION, Instance, InstanceHealth
 
 HALF_LIFE = 30.0  # seconds
 SUPPRESS = 3.0
 REUSE = 1.0
 MOST = 6.0  # the longest wait is then HALF_LIFE * log2(MOST / REUSE): 78 s
-LEAST = 1.0  # seconds between two tellings of a node's list: changes that come together are told together
+LEAST = 0.2  # seconds between two tellings of a node's list: changes that come together are told together
+CONTAINER = "container"  # the attribute of an instance that is a container: its id
 REASON = "it came and went several times lately: it must be well for a while before it gets traffic"
 
 _FIT = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED)
@@ -67,7 +71,7 @@ def damp(tracks: Mapping[str, Track], found: Sequence[Instance], now: float) -> 
 
 def _follow(track: Track | None, instance: Instance | None, now: float) -> Track | None:
     """The past with the present. None: gone, and nothing is held against it."""
-    if track is None:
+    if track is None or (instance is not None and _is_another(track.last, instance)):
         return None if instance is None else Track(0.0, now, instance.health in _FIT, False, instance)
     fit = instance is not None and instance.health in _FIT
     penalty = track.penalty_at(now)
@@ -79,6 +83,10 @@ def _follow(track: Track | None, instance: Instance | None, now: float) -> Track
     if instance is None and not suppressed and penalty < 0.1:
         return None
     return Track(penalty, now, fit, suppressed, track.last if instance is None else instance)
+
+
+def _is_another(before: Instance, now: Instance) -> bool:
+    return ALLOCATION in now.attributes and before.attributes.get(CONTAINER) != now.attributes.get(CONTAINER)
 
 
 def _unwell(instance: Instance) -> Instance:

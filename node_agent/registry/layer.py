@@ -48,10 +48,11 @@ class RegistryLayer:
         latency_ms: Callable[[], dict[str, float]],
         failures: Callable[[], dict[str, int]],
         replication: Replication | None,
+        on_told: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`containers` gives None while Docker does not answer. `unwatched`: see own.py. `latency_ms` and `failures` are of this
-        node's own calls. `replication`: what a control node does when it leads."""
+        node's own calls. `replication`: what a control node does when it leads. `on_told`: `instances` answers otherwise than before."""
         self._place = place
         self._refresh = refresh
         self._cluster = cluster
@@ -62,6 +63,7 @@ class RegistryLayer:
         self._latency_ms = latency_ms
         self._failures = failures
         self._replication = replication
+        self._on_told = on_told
         self._clock = clock
         self._catalogue = Catalogue()
         self._told: tuple[Instance, ...] | None = None
@@ -194,6 +196,7 @@ class RegistryLayer:
         if self._told is None or own.differ(self._told, found):
             self._told, self._revision = found, own.revision(found)
             self._told_at = self._clock()
+            self._on_told()
 
     def _of_containers(self, taken: set[str]) -> list[Instance]:
         containers = self._containers()

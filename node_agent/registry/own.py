@@ -14,7 +14,8 @@ from hashlib import blake2b
 import msgspec
 from msgspec.structs import replace
 
-from hmcore.records import UNWATCHED, ComponentReport, ComponentState, Instance, InstanceHealth
+from hmcore.records import ALLOCATION, GENERATION, UNWATCHED, ComponentReport, ComponentState, Instance, InstanceHealth
+from node_agent.container import info as labels
 from node_agent.container.info import ContainerInfo
 
 PLATFORM = "hypermesh/"  # begins the names of the components' services
@@ -29,6 +30,8 @@ _OF_ANOTHER = "container:"  # and what begins it for one that has another contai
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}(/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})?")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 _TAG = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:=-]{0,62}")
+_ALLOCATED = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\.[0-9]{1,9}\.[0-9]{1,18}")
+_COUNTED = re.compile(r"[0-9]{1,18}")
 _VERSION_LENGTH = 128
 _IMAGE_LENGTH = 256
 
@@ -93,7 +96,7 @@ def container_instances(
         ids.add(id)
         address = _address(info, known, place)
         health, reason = _container_health(info, address)
-        attributes = {"container": info.id[:12], "image": info.image[:_IMAGE_LENGTH]}
+        attributes = {"container": info.id[:12], "image": info.image[:_IMAGE_LENGTH], **_replica(info)}
         if info.id in unwatched:
             attributes[UNWATCHED] = unwatched[info.id]
         found.append(
@@ -119,6 +122,14 @@ def _service(info: ContainerInfo, name: str) -> str:
     """What it is registered under: its label, unless that is no name or one of the platform's."""
     wanted = info.service
     return wanted if _SERVICE.fullmatch(wanted) and not wanted.startswith(PLATFORM) else name
+
+
+def _replica(info: ContainerInfo) -> dict[str, str]:
+    """Of which allocation it is, and what that was made of, if its labels say so."""
+    generation = info.labels.get(labels.GENERATION, "")
+    if not _ALLOCATED.fullmatch(info.allocation) or not _COUNTED.fullmatch(generation):
+        return {}
+    return {ALLOCATION: info.allocation, GENERATION: generation}
 
 
 def _tags(label: str) -> list[str]:

@@ -42,11 +42,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`pull`: nodes to be asked for their instances. `commands`: to be proposed. `next`: when to decide anew though nothing is heard."""
+    """`pull`: nodes to be asked for their instances. `commands`: to be proposed. `next`: when to decide anew though nothing is heard.
+    `wanting`: nodes for which something is to be done, now or later."""
 
     pull: tuple[str, ...] = ()
     commands: tuple[ExpireInstances, ...] = ()
     next: float | None = None
+    wanting: frozenset[str] = frozenset()
 
 
 class Renewals:
@@ -56,6 +58,7 @@ class Renewals:
         self._ttl = ttl
         self._heard: dict[str, Renewal] = {}
         self._vouched: dict[str, dict[int, float]] = {}  # when each of a node's latest lists was renewed last
+        self._recorded: dict[str, tuple[int | None, float]] = {}  # the list in the log, and when we saw it replace another
         self._attempts: dict[str, Attempt] = {}
         self._leader_since = 0.0
 
@@ -88,23 +91,33 @@ class Renewals:
             if now >= self._heard[gone].at + self._ttl:  # a node that joins is heard before it is a member
                 del self._heard[gone]
                 self._vouched.pop(gone, None)
+                self._recorded.pop(gone, None)
         pull: list[str] = []
         commands: list[ExpireInstances] = []
         times: list[float] = []
+        wanting: set[str] = set()
         for name in sorted(nodes):
             node, known, said = nodes[name], registrations.get(name), self._heard.get(name)
+            self._see(name, None if known is None else known.revision, now)
             other = said is not None and (known is None or known.revision != said.revision) and node.state not in _SILENT
             command = None if known is None else self._expiry(name, known, said, now)
+            if other or command is not None:
+                wanting.add(name)
             attempt = self._attempts.get(name)
             if attempt is not None and now < attempt.again:
-                times += [attempt.again] if other or command is not None else []
+                times += [attempt.again] if name in wanting else []
             elif command is not None:
                 commands.append(command)
             elif other:
                 pull.append(name)
             if known is not None and command is None and not known.expired:
                 times.append(self._ends(name, known))
-        return Plan(tuple(pull), tuple(commands), min(times, default=None))
+        return Plan(tuple(pull), tuple(commands), min(times, default=None), frozenset(wanting))
+
+    def _see(self, name: str, revision: int | None, now: float) -> None:
+        before = self._recorded.get(name)
+        if before is None or before[0] != revision:
+            self._recorded[name] = revision, self._leader_since if before is None else now
 
     def _expiry(self, name: str, known: Registration, said: Renewal | None, now: float) -> ExpireInstances | None:
         """What makes a node's instances unknown, or known again."""
@@ -115,5 +128,7 @@ class Renewals:
         return ExpireInstances(node=name, revision=known.revision, reason=f"not renewed for {self._ttl:g} s") if expired else None
 
     def _ends(self, name: str, known: Registration) -> float:
-        """When the instances that are registered expire. Only a renewal of just these counts, also when others were heard of since."""
-        return max(self._vouched.get(name, {}).get(known.revision, self._leader_since), self._leader_since) + self._ttl
+        """When the instances that are registered expire. Only a renewal of just these counts, also when others were heard of since; or
+        that they were told and recorded, of which no heartbeat needs to say anything before its next is due."""
+        vouched = self._vouched.get(name, {}).get(known.revision, self._leader_since)
+        return max(vouched, self._recorded[name][1], self._leader_since) + self._ttl

@@ -87,6 +87,8 @@ class Replication:
         """Begin all that is to be done now. Returns how long to sleep if nothing is heard."""
         now = self._clock()
         plan = self._renewals.plan(self._cluster.nodes, self._cluster.registrations, now)
+        for name in self._troubles.keys() - plan.wanting - self._busy:  # it told its instances itself meanwhile
+            del self._troubles[name]
         for command in plan.commands:
             self._begin(tasks, command.node, self._propose(command))
         for name in plan.pull:
@@ -125,10 +127,7 @@ class Replication:
         known = self._cluster.registrations.get(name)
         if known is not None and known.revision == told.revision:
             return
-        for instance in told.instances:
-            if instance.node != name or not instance.id.startswith(f"{name}/"):
-                raise InvalidRequest(f"it tells {instance.id[:100]!r} of {instance.node[:100]!r}, which is not its own", host=name)
-        await self._propose(PutInstances(node=name, incarnation=told.incarnation, revision=told.revision, instances=tuple(told.instances)))
+        await self._propose(put_instances(name, told))
 
     async def _propose(self, command: Command) -> None:
         self._requests += 1
@@ -137,6 +136,14 @@ class Replication:
         match decode_result(result):
             case Refused(reason=reason):
                 raise InvalidRequest(reason)
+
+
+def put_instances(name: str, told: InstancesReply) -> PutInstances:
+    """What a node told of itself, as a command. Raises InvalidRequest if it tells of others."""
+    for instance in told.instances:
+        if instance.node != name or not instance.id.startswith(f"{name}/"):
+            raise InvalidRequest(f"it tells {instance.id[:100]!r} of {instance.node[:100]!r}, which is not its own", host=name)
+    return PutInstances(node=name, incarnation=told.incarnation, revision=told.revision, instances=tuple(told.instances))
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -44,6 +44,19 @@ def option(parent: Path) -> str:
     return parent.name if parent.suffix == ".slice" else f"/{parent.name}"
 
 
+def for_driver(parent: Path | None, driver: str) -> str:
+    """The option for a Docker whose driver (`docker info`) is `driver`: systemd's takes a slice and nothing else, cgroupfs a path."""
+    if driver == "systemd":
+        return parent.name if parent is not None and parent.suffix == ".slice" else f"{NAME}.slice"
+    return "" if parent is None else f"/{parent.name}"
+
+
+def here() -> Path | None:
+    """The parent on this machine."""
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
+    return parent(mounts, systemd=Path("/run/systemd/system").is_dir())
+
+
 def advice(parent: Path) -> str:
     """How to start a container below the parent. Told to use cgroupfs all the same, Docker takes a slice's name for a path within its own
     cgroup, and systemd's driver refuses the path."""

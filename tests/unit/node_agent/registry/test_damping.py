@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hmcore.records import Instance, InstanceHealth
+from hmcore.records import ALLOCATION, Instance, InstanceHealth
 from node_agent.registry.damping import HALF_LIFE, MOST, REASON, Track, damp
 
 WEB = Instance(id="n1/web", service="shop/web", node="n1", address="10.0.0.1", health=InstanceHealth.HEALTHY)
@@ -56,6 +56,22 @@ def test_a_container_that_crashes_in_a_loop_stays_listed_as_unhealthy_and_goes_w
     assert [(one.id, one.health) for one in gone.instances] == [("n1/web", InstanceHealth.UNHEALTHY)]
     assert gone.again_at is not None
     assert damp(gone.tracks, [], gone.again_at).instances == ()
+
+
+def test_a_replica_that_is_deployed_anew_bears_no_past_and_one_that_is_restarted_does():
+    def replica(container: str) -> Instance:
+        return replace(WEB, attributes={"container": container, ALLOCATION: "shop/web.1.1"})
+
+    tracks: Mapping[str, Track] = {}
+    for number in range(8):  # removed and deployed again, under the same name
+        for found in ([replica(f"c{number}")], []):
+            told = damp(tracks, found, float(number))
+            assert told.instances == tuple(found)
+            tracks = told.tracks
+    for number in range(8):
+        for found in ([replica("same")], []):
+            tracks = damp(tracks, found, 10.0 + number).tracks
+    assert damp(tracks, [replica("same")], 20.0).instances[0].reason == REASON
 
 
 def test_what_is_forgotten_takes_no_room():

@@ -58,6 +58,22 @@ def test_a_container_is_an_instance_of_the_service_that_its_label_names():
     assert (one.id, one.service, one.address, one.port, one.version) == ("node1/web-1", "shop/web", "172.17.0.2", 80, "v1")
     assert (one.weight, one.priority, one.tags, one.health) == (10, 2, ["blue", "edge"], H.HEALTHY)
     assert one.attributes == {"container": "c" * 12, "image": "shop:1"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"hypermesh.allocation": "shop/web.2.17", "hypermesh.generation": "3"}, {"allocation": "shop/web.2.17", "generation": "3"}),
+        ({"hypermesh.allocation": "shop/web.2.17"}, {}),
+        ({"hypermesh.allocation": "shop/web.2.17", "hypermesh.generation": "three"}, {}),
+        ({"hypermesh.allocation": "shop/web.2.17\n", "hypermesh.generation": "3"}, {}),
+        ({"hypermesh.allocation": "x" * 5000, "hypermesh.generation": "3"}, {}),
+        ({"hypermesh.generation": "3"}, {}),
+    ],
+)
+def test_a_replica_says_which_one_it_is_and_what_it_is_made_of(labels, told):
+    (one,) = container_instances(PLACE, [web(labels=labels)], ())
+    assert {name: one.attributes[name] for name in ("allocation", "generation") if name in one.attributes} == told
     (bare,) = container_instances(PLACE, [web(service="web-1", network="host")], ())
     assert (bare.service, bare.address) == ("web-1", "10.0.0.1")
 

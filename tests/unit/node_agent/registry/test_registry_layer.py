@@ -260,6 +260,24 @@ def test_others_are_asked_again_ever_later_and_the_trouble_shows(play):
     play(scenario)
 
 
+def test_the_trouble_is_over_when_the_node_has_told_its_instances_itself(play):
+    """Which an agent that starts does, while it still refuses to be asked."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.beats(1)
+        bench.layer.heard("node2", 1, 98)
+        await asyncio.sleep(60)
+        assert await bench.layer.check() is not None
+        bench.layer.heard("node2", 2, 99)
+        told = PutInstances(node="node2", incarnation=2, revision=99, instances=())
+        await bench.log.propose(encode(told), request_id="r", timeout=1.0)
+        bench.layer.records_changed()
+        await asyncio.sleep(0.1)
+        assert await bench.layer.check() is None
+
+    play(scenario)
+
+
 def test_a_node_speaks_for_nobody_else(play):
     async def scenario(bench: Bench) -> None:
         for id, node in (("node1/web", "node2"), ("node2/web", "node1"), ("node2web", "node2")):

@@ -82,6 +82,15 @@ def test_a_change_is_no_reason_for_what_was_registered_to_expire_at_once():
     assert renewals.plan(NODES, registered(1), 161.0).commands != ()
 
 
+def test_what_a_node_told_and_was_recorded_counts_from_then_on_without_a_heartbeat():
+    renewals = Renewals(TTL)
+    renewals.heard("n1", 1, 1, 90.0)
+    assert renewals.plan(NODES, registered(1), 95.0).commands == ()
+    assert renewals.plan(NODES, registered(2), 100.0).commands == ()  # told by itself, apart from heartbeats
+    assert renewals.plan(NODES, registered(2), 159.9).commands == ()
+    assert renewals.plan(NODES, registered(2), 160.0).commands != ()
+
+
 def test_a_new_leader_gives_full_terms_and_revives_nothing_by_itself():
     renewals = Renewals(TTL)
     renewals.heard("n1", 1, 1, 0.0)

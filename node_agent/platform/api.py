@@ -64,7 +64,7 @@ from hmcore.locks import (
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
 from hmcore.stoq.greeting import Peer
-from hmcore.stoq.rpc import Observe, Router
+from hmcore.stoq.rpc import Observe, Router, Streams
 from hmcore.store import (
     DELETE_KEY,
     GET_KEY,
@@ -80,6 +80,8 @@ from hmcore.store import (
 from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, RaftStatus
 from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.orchestration.cluster import ClusterView
+from node_agent.platform.app_calls import AppAnswers, app_calls
+from node_agent.platform.callers import CHANGERS, NODES, READERS
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
 from node_agent.platform.forwarding import Forwarding
@@ -93,10 +95,6 @@ from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
 
 log = logging.getLogger(__name__)
-
-NODES = (Kind.NODE,)
-READERS = (Kind.OPERATOR, Kind.VIEWER)
-CHANGERS = (Kind.OPERATOR,)
 
 
 class Agent(Protocol):
@@ -112,6 +110,8 @@ class Agent(Protocol):
     def keys(self) -> Keys: ...
     @property
     def locks(self) -> Locks: ...
+    @property
+    def apps(self) -> AppAnswers: ...
     @property
     def raising(self) -> Raising: ...
     @property
@@ -136,8 +136,8 @@ class Agent(Protocol):
     async def form(self, request: FormRequest) -> Formation: ...
 
 
-def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: None) -> Router:
-    """The table, and what answers each call. `observe` hears how each ended."""
+def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: None, streams: Streams | None = None) -> Router:
+    """The table, and what answers each call. `observe` hears how each ended. `streams` are answered elsewhere (appstreams.py)."""
 
     async def ping(_peer: Peer, _request: Empty) -> PingReply:
         return PingReply(name=agent.name, unix_time=agent.wall_clock())
@@ -283,9 +283,11 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
             LOCKS: (NODES + READERS, locks),
             WATCH: (NODES + READERS, watch),
             TABLES: (NODES + READERS, tables),
+            **app_calls(lambda: agent.apps),
         },
         denied=_denied,
         observe=observe,
+        streams=streams,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from hmcore.api import Formation, Heartbeat, InstancesReply
+from hmcore.apps.secrets import EnrolRequest, UnlockReply, UnlockRequest
 from hmcore.config.agent import AgentConfig
 from hmcore.records import KeyValue, Lock
 from node_agent.consensus.layer import VoterLayer
@@ -14,11 +16,19 @@ from node_agent.consensus.raft import RaftNode
 from node_agent.consensus.statemachine.commands import FormCluster
 from node_agent.consensus.statemachine.history import History
 from node_agent.consensus.statemachine.state import State
+from node_agent.orchestration.appkeeper import AppKeeper
 from node_agent.orchestration.comparison import Comparison
 from node_agent.orchestration.controller import Leader
 from node_agent.orchestration.lockkeeper import LockKeeper
 from node_agent.orchestration.pulse import Holds
+from node_agent.orchestration.rollout import Terms
+from node_agent.platform.granting import Granter, latest
+from node_agent.platform.told import Told
 from node_agent.registry.replication import Replication
+from node_agent.vault.holder import Holder
+from node_agent.vault.keeper import VaultKeeper, vault_of
+
+BACK_WITHIN = 15.0  # seconds that an agent which was stopped may take to be back before what runs there is started elsewhere
 
 
 def make_voter(
@@ -57,6 +67,8 @@ class Control:
         barrier: Callable[[], Awaitable[int]],
         request_prefix: Callable[[], str],
         on_renewal: Callable[[str, int, int], None],
+        unlock: Callable[[str, UnlockRequest], Awaitable[UnlockReply]],
+        enrol: Callable[[EnrolRequest], Awaitable[object]],
     ) -> None:
         self.voter = voter
         settings = config.settings
@@ -85,6 +97,66 @@ class Control:
             timeout=self._timeout,
             clock=time.monotonic,
         )
+        self.granter = Granter(
+            voter,
+            barrier=barrier,
+            lease=settings.fencing.lease,
+            timeout=self._timeout,
+            request_prefix=request_prefix,
+            clock=self.leader.now,
+        )
+        self.apps = AppKeeper(
+            log=voter,
+            heard=lambda: latest(self.leader.last_heard(), self.granter.asked),
+            terms=Terms(fence_after=settings.fencing.after, lost_after=settings.membership.down, back_within=BACK_WITHIN),
+            propose_timeout=self._timeout,
+            request_prefix=request_prefix,
+            clock=self.leader.now,
+            network=settings.network,
+        )
+        self.vault_holder = Holder(
+            config.node,
+            config.cluster_id,
+            config.data_dir / "secrets.key",
+            vault=lambda: vault_of(voter.state),
+            keepers=lambda: voter.state.keepers,
+            voters=lambda: voter.report().voters,
+            ask=unlock,
+        )
+        self.vault_keeper = VaultKeeper(
+            config.node,
+            config.cluster_id,
+            self.vault_holder,
+            state=lambda: voter.state,
+            voters=lambda: voter.report().voters,
+            leads=lambda: voter.caught_up,
+            log=voter,
+            enrol=enrol,
+            propose_timeout=self._timeout,
+            request_prefix=request_prefix,
+        )
+        self.told = Told(voter, lambda: voter.state, timeout=self._timeout, request_prefix=request_prefix)
+
+    @property
+    def loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs beside the leader's own, by name."""
+        return {"locks": self.keeper.run, "apps": self.apps.run, "secrets": self.vault_keeper.run, "comparison": self.comparison.run}
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the leader from its work, but for what `leader` tells itself."""
+        return self.apps.trouble
+
+    def poke(self) -> None:
+        """The cluster has another leader."""
+        self.keeper.poke()
+        self.apps.poke()
+        self.vault_keeper.poke()
+
+    def state_changed(self) -> None:
+        self.keeper.state_changed()
+        self.apps.state_changed()
+        self.vault_keeper.state_changed()
 
     def _hashes_told(self, name: str, beat: Heartbeat) -> None:
         self.comparison.hear(name, beat.hashes, reseeding=beat.reseeding)

@@ -14,6 +14,8 @@ from node_agent.consensus.statemachine import levels
 from node_agent.container.layer import ContainerLayer
 from node_agent.orchestration.controller import Orchestration
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+from node_agent.platform.appside import AppSide
+from node_agent.platform.appstreams import AppStreams
 from node_agent.platform.asking import Asking
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
@@ -31,6 +33,7 @@ from node_agent.platform.watches import Watches
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
 from node_agent.registry.own import PLATFORM, Place
+from node_agent.registry.registry import Catalogue
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
 from node_agent.security.layer import SecurityLayer
@@ -57,9 +60,10 @@ class Layers:
         service: Service,
         wall_clock: Callable[[], float],
         tally: Tally,
+        streams: AppStreams,
     ) -> None:
         """`identity` is asked once the identity phase is over, `health` whenever a heartbeat goes out; `service` answers peers' calls.
-        `tally` counts what goes on."""
+        `tally` counts what goes on, `streams` hears when containers come and go."""
         self._config = config
         self._tally = tally
         self._led_by: str | None = None
@@ -128,6 +132,7 @@ class Layers:
         )
         self.voting = Voting(config.node, self.cluster, voter)
         self.raising = Raising(self.changes, None if self.control is None else self.control.leader.known)
+        self.apps = AppSide(config, self, identity=identity, streams=streams)
         self.registry = self._make_registry(release)
         self.orchestration = self._make_orchestration(release, health)
         interval, timeout = settings.health.interval, settings.health.timeout
@@ -140,6 +145,9 @@ class Layers:
                 (self.cluster, None),
                 (self.container, DOCKER_BACKOFF),
                 (self.security, None),
+                (self.apps.network, DOCKER_BACKOFF),
+                (self.apps.images, None),
+                (self.apps.workload, None),
                 (self.registry, None),
                 (self.orchestration, None),
             )
@@ -172,7 +180,9 @@ class Layers:
             voter,
             barrier=self.consistency.barrier,
             request_prefix=lambda: f"{self._config.node}-{self.incarnation.value}",
-            on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),  # made later
+            unlock=lambda node, request: self.apps.unlock(node, request),  # made later, as is what follows
+            enrol=lambda request: self.apps.enrol(request),
+            on_renewal=lambda name, incarnation, revision: self.registry.heard(name, incarnation, revision),
         )
 
     def _make_observer(self) -> ObserverLayer:
@@ -196,12 +206,13 @@ class Layers:
             refresh=settings.registry.refresh,
             cluster=self.cluster,
             components=self.reports,
-            containers=lambda: None if self.container.running is None else self.container.containers(),
+            containers=lambda: None if self.container.running is None else self.apps.containers(),
             unwatched=self.security.unwatched,
             incarnation=lambda: self.incarnation.value,
             latency_ms=self.directory.latency_ms,
             failures=self.directory.failures,
             replication=None if self.control is None else self.control.replication(self._pull_instances),
+            on_told=lambda: self.apps.telling.instances(self.registry.instances()),
         )
 
     async def _pull_instances(self, name: str) -> InstancesReply:
@@ -250,8 +261,8 @@ class Layers:
             timing=settings.membership,
             leader=None if control is None else control.leader,
             on_leader_change=self._leader_changed,
-            locks=None if control is None else control.keeper,
-            comparison=None if control is None else control.comparison,
+            loops={} if control is None else control.loops,
+            trouble=lambda: None if control is None else control.trouble,
         )
 
     # --- what the connections say
@@ -289,6 +300,7 @@ class Layers:
 
     def _containers_changed(self) -> None:
         self.registry.changed()
+        self.apps.containers_changed()
         self.chronicle.containers_changed(self.container.containers())
 
     def _running_containers(self) -> frozenset[str]:
@@ -308,7 +320,25 @@ class Layers:
         self.managed["consensus"].poke()
         self.registry.poke()
         if self.control is not None:
-            self.control.keeper.poke()
+            self.control.poke()
+
+    # --- what those for apps ask (appside.Around)
+
+    def catalogue(self) -> Catalogue:
+        return self.registry.catalogue
+
+    async def barrier(self) -> None:
+        await self.consistency.wait()
+
+    def reachable_control_nodes(self) -> list[str]:
+        connected = self.transport.connected
+        return [name for name in self._control_nodes() if name in connected or name == self._config.node]
+
+    def incarnation_value(self) -> int:
+        return self.incarnation.value
+
+    def instances_changed(self) -> None:
+        self.registry.changed()
 
     # --- who there is
 
@@ -319,7 +349,8 @@ class Layers:
         self.news.wake()
         self.watches.applied()
         if self.control is not None:
-            self.control.keeper.state_changed()
+            self.control.state_changed()
+        self.apps.state_changed()
         self.consistency.state_changed()
         self.registry.records_changed()
         if self.cluster.nodes is not self._peered:

@@ -21,6 +21,8 @@ from hmcore.stoq.local import UnixListener, serve_unix
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform import health
 from node_agent.platform.api import routes
+from node_agent.platform.appside import AppSide
+from node_agent.platform.appstreams import AppStreams
 from node_agent.platform.changes import Changes
 from node_agent.platform.consistency import Consistency
 from node_agent.platform.coordinator import Coordinator, Phase
@@ -61,7 +63,9 @@ class HyperMeshPlatform:
         self._stopping = asyncio.Event()
         self._failure: HyperMeshError | None = None
         self._tally = Tally()
-        self._routes = routes(self, self._tally.served.add)
+        observe = self._tally.served.add
+        streams = AppStreams(config.docker_socket, lambda: self._layers.container.containers(), timeout=config.settings.health.timeout)
+        self._routes = routes(self, observe, streams.dialogues(observe))
         self._layers = Layers(
             config,
             self._release,
@@ -70,6 +74,7 @@ class HyperMeshPlatform:
             service=self._routes,
             wall_clock=wall_clock,
             tally=self._tally,
+            streams=streams,
         )
         self._metrics = self._make_metrics()
         self._coordinator: Coordinator | None = None
@@ -158,6 +163,9 @@ class HyperMeshPlatform:
             layer("consensus", "transport"),
             layer("container", "identity", optional=True),
             layer("security", "identity", optional=True),
+            layer("network", "consensus", optional=True),
+            layer("images", "identity", optional=True),
+            layer("apps", "consensus"),
             layer("registry", "consensus"),
             layer("orchestration", "registry"),
             Phase("api", self._open_socket, self._close_socket, ("transport",)),
@@ -226,6 +234,10 @@ class HyperMeshPlatform:
     @property
     def locks(self) -> Locks:
         return self._layers.locks
+
+    @property
+    def apps(self) -> AppSide:
+        return self._layers.apps
 
     @property
     def voting(self) -> Voting:

@@ -12,6 +12,7 @@ from hmcore.errors import ReleaseError
 # What the agent imports, by the name of its distribution. The last one pulls in every module of our own.
 LIBRARIES = {
     "aioquic": "aioquic.quic.connection",
+    "pyroute2": "pyroute2",
     "cryptography": "cryptography.x509",
     "docker": "docker",
     "google-crc32c": "google_crc32c",

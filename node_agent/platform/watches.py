@@ -15,7 +15,7 @@ from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.watch import LONGEST_WATCH, PORTION, Change, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.statemachine.digests import TableDigest
 from node_agent.consensus.statemachine.history import History, Lost
-from node_agent.consensus.statemachine.state import PERSISTENT, TABLES, State, encode
+from node_agent.consensus.statemachine.state import PERSISTENT, PRIVATE, TABLES, State, encode
 
 FOLLOWERS = 1024  # whose questions are held back at one node; more are answered at once, and ask every few seconds
 HELD = 4  # states that are kept for those who read them in portions
@@ -197,7 +197,8 @@ class Watches:
 
 def _tables(asked: tuple[str, ...]) -> tuple[str, ...]:
     """In their own order, each once; all when none is named. Raises InvalidRequest."""
+    told = tuple(table for table in TABLES if table not in PRIVATE)
     for table in asked:
-        if table not in TABLES:
-            raise InvalidRequest(f"there is no table {table[:100]!r}: {', '.join(TABLES)}")
-    return tuple(table for table in TABLES if table in asked) if asked else TABLES
+        if table not in told:
+            raise InvalidRequest(f"there is no table {table[:100]!r}: {', '.join(told)}")
+    return tuple(table for table in told if table in asked) if asked else told

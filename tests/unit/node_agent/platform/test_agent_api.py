@@ -8,7 +8,44 @@ import msgspec
 import pytest
 
 from hmcore import api
+from hmcore.apps.calls import (
+    AppsReply,
+    AppsRequest,
+    DeployRequest,
+    LeaseReply,
+    LeaseRequest,
+    RebalanceReply,
+    RebalanceRequest,
+    RemoveRequest,
+    RestartRequest,
+    RollbackRequest,
+    ScaleRequest,
+    TellRequest,
+)
+from hmcore.apps.records import Image
+from hmcore.apps.secrets import (
+    EnrolRequest,
+    FetchReply,
+    FetchRequest,
+    PutSecretReply,
+    PutSecretRequest,
+    RemoveSecretRequest,
+    SecretsReply,
+    SecretsRequest,
+    UnlockReply,
+    UnlockRequest,
+)
+from hmcore.apps.spec import AppSpec
 from hmcore.errors import InvalidRequest, NoQuorum, PeerUnreachable, PermissionDenied
+from hmcore.images.calls import (
+    HoldImageRequest,
+    ImagesReply,
+    ImagesRequest,
+    NameImageRequest,
+    RemoveImageRequest,
+    ResolveReply,
+    ResolveRequest,
+)
 from hmcore.locks import AcquireReply, AcquireRequest, LocksReply, LocksRequest, ReleaseRequest, RenewReply, RenewRequest
 from hmcore.pki import Identity, Kind
 from hmcore.records import Cluster, Event, Node, NodeReport, RaftReport, Registration, Role
@@ -58,8 +95,48 @@ MAY = {
     "locks.renew": {Kind.NODE, Kind.OPERATOR},
     "locks.release": {Kind.NODE, Kind.OPERATOR},
     "locks.list": {Kind.NODE, Kind.OPERATOR, Kind.VIEWER},
+    "apps.deploy": {Kind.OPERATOR},
+    "apps.rollback": {Kind.OPERATOR},
+    "apps.scale": {Kind.OPERATOR},
+    "apps.restart": {Kind.OPERATOR},
+    "apps.remove": {Kind.OPERATOR},
+    "apps.rebalance": {Kind.OPERATOR},
+    "apps.list": {Kind.OPERATOR, Kind.VIEWER},
+    "apps.tell": {Kind.NODE},
+    "apps.lease": {Kind.NODE},
+    "images.name": {Kind.OPERATOR},
+    "images.remove": {Kind.OPERATOR},
+    "images.hold": {Kind.NODE},
+    "images.list": {Kind.OPERATOR, Kind.VIEWER},
+    "images.resolve": {Kind.OPERATOR},
+    "secrets.put": {Kind.OPERATOR},
+    "secrets.remove": {Kind.OPERATOR},
+    "secrets.list": {Kind.OPERATOR, Kind.VIEWER},
+    "secrets.enrol": {Kind.NODE},
+    "secrets.unlock": {Kind.NODE},
+    "secrets.fetch": {Kind.NODE},
 }
 BODIES = {
+    "apps.deploy": DeployRequest(id="request-8", name="shop", spec=AppSpec(services={})),
+    "apps.rollback": RollbackRequest(id="request-9", name="shop"),
+    "apps.scale": ScaleRequest(id="request-a", name="shop", replicas={"web": 2}),
+    "apps.restart": RestartRequest(id="request-b", name="shop"),
+    "apps.remove": RemoveRequest(id="request-c", name="shop"),
+    "apps.rebalance": RebalanceRequest(id="request-j"),
+    "apps.list": AppsRequest(),
+    "apps.tell": TellRequest(incarnation=1, allocations=()),
+    "apps.lease": LeaseRequest(),
+    "images.name": NameImageRequest(id="request-d", image=Image(name="web:1", id="sha256:1")),
+    "images.remove": RemoveImageRequest(id="request-e", name="web:1"),
+    "images.hold": HoldImageRequest(id="request-f", image_id="sha256:1"),
+    "images.list": ImagesRequest(),
+    "images.resolve": ResolveRequest(names=()),
+    "secrets.put": PutSecretRequest(id="request-g", sort="secret", name="password", value=b"1"),
+    "secrets.remove": RemoveSecretRequest(id="request-h", sort="secret", name="password"),
+    "secrets.list": SecretsRequest(),
+    "secrets.enrol": EnrolRequest(public=bytes(32)),
+    "secrets.unlock": UnlockRequest(epoch=1),
+    "secrets.fetch": FetchRequest(sort="secret", source="password", public=bytes(32)),
     "cluster.reports": api.ReportsRequest(nodes=["node2"]),
     "cluster.form": api.FormRequest(bootstrap="b1", voters=["node1"]),
     "health.mute": api.MuteRequest(id="request-2", check="disk"),
@@ -155,6 +232,47 @@ class Locks:
         return LocksReply(index=8, locks=[])
 
 
+class Answers:
+    """Answers every call of its kind that changes something; `lists`: and the one that does not."""
+
+    def __init__(self, lists: object) -> None:
+        self._lists = lists
+
+    def __getattr__(self, name: str) -> object:
+        async def answer(request: object, author: Identity) -> object:
+            return GIVEN.get(name, api.ChangeReply(index=8, changed=True))
+
+        return answer
+
+    async def list(self, request: object) -> object:
+        return self._lists
+
+    async def resolve(self, request: ResolveRequest) -> ResolveReply:
+        return ResolveReply()
+
+
+GIVEN = {
+    "rebalance": RebalanceReply(index=8),
+    "put": PutSecretReply(index=8, changed=True),
+    "unlock": UnlockReply(sealed=b"1"),
+    "fetch": FetchReply(),
+}
+
+
+class Apps:
+    calls = Answers(AppsReply(index=7))
+    image_calls = Answers(ImagesReply(index=7))
+    secret_calls = Answers(SecretsReply(index=7, secrets=[]))
+
+    async def told(self, request: TellRequest, node: str) -> api.ChangeReply:
+        assert node == "caller", "a node tells of itself, whatever it says"
+        return api.ChangeReply(index=8, changed=True)
+
+    async def granted(self, request: LeaseRequest, node: str) -> LeaseReply:
+        assert node == "caller"
+        return LeaseReply(index=8, seconds=5.0)
+
+
 async def unreachable(name: str, timeout: float) -> NodeReport:
     raise PeerUnreachable("nobody is connected", host=name)
 
@@ -169,6 +287,7 @@ class Agent:
     changes = Changes("node1", View(), Log(), timeout=1)
     keys = Keys("node1", changes, keys=lambda: (7, {}), leader=lambda: "node1", barrier=consistency.wait)
     locks = Locks()
+    apps = Apps()
     voting = Voting("node1", View(), Log())
     raising = Raising(changes, lambda: Known(2, (), (("node1", 2),)))
     watches = Watches("node1", state=lambda: (State(), History()), leader=lambda: ("node1", 3))

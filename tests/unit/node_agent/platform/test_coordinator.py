@@ -6,7 +6,7 @@ import asyncio
 from graphlib import CycleError
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmcore.errors import InitializationFailed, LayerDown, LayerMissing, StorageDamaged
@@ -151,6 +151,7 @@ def test_phases_that_cannot_be_ordered_are_refused():
         Coordinator([journal.phase("a", "b"), journal.phase("b", "a")], timeout=1)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_fails_nothing_begun_is_left_and_no_phase_begins_before_its_needs(virtual, data):
     names = [f"p{number}" for number in range(data.draw(st.integers(1, 6)))]

@@ -14,7 +14,7 @@ from hmcore.records import ComponentState as S
 from node_agent.platform.health import LOW_MEMORY_BYTES, OWN_MEMORY_BYTES, Memory, Observations, checks, judge
 from node_agent.platform.vitals import Links, Slow, read_memory
 
-COMPONENTS = ("transport", "consensus", "container", "security", "registry", "orchestration")
+COMPONENTS = ("transport", "consensus", "container", "network", "security", "apps", "registry", "orchestration")
 RUNNING = {name: ComponentReport(state=S.RUNNING) for name in COMPONENTS}
 NO_DOCKER = ComponentReport(state=S.DEGRADED, error="Docker is not running", fix="systemctl start docker")
 FULL = "the disk of /var/lib/hypermesh is nearly full (under 5% and 1 GB free)"
@@ -52,7 +52,7 @@ def test_what_is_not_observed_is_no_check():
 def test_docker_down_costs_a_little_and_says_why_and_what_mends_it():
     ailing = seen(components={**RUNNING, "container": NO_DOCKER})
     health = judge(checks(ailing))
-    assert (health.score, health.reasons) == (0.944, ("Docker is not running",))
+    assert (health.score, health.reasons) == (0.955, ("Docker is not running",))
     assert of("component.container", ailing).fix == "systemctl start docker"
 
 

@@ -32,7 +32,7 @@ from node_agent.platform.tally import METHODS, OTHER, Calls, Histogram, Tally
 from node_agent.platform.usage import Room, Usage
 from node_agent.security.maps import Totals
 
-COMPONENTS = ("transport", "consensus", "container", "security", "registry", "orchestration")
+COMPONENTS = ("transport", "consensus", "container", "network", "security", "apps", "registry", "orchestration")
 
 
 def member(name: str, role: Role = Role.CONTROL, state: NodeState = NodeState.READY) -> Node:

@@ -58,7 +58,7 @@ def test_it_is_raised_only_if_everybody_was_heard_and_knows_more():
     with pytest.raises(LevelTooLow, match="stays at 1: b, c cannot be asked"):
         decide(AT_BASE, Known(2, ("b", "c"), (("a", 2),)))
     with pytest.raises(LevelTooLow, match="stays at 1: b runs a release that knows no other"):
-        decide(AT_BASE, Known(1, (), (("a", 2), ("b", 1))))
+        decide(AT_BASE, Known(1, (), (("a", levels.LATEST), ("b", 1))))
 
 
 class Log:
@@ -93,7 +93,7 @@ async def test_the_leader_raises_it_at_an_operators_word():
 
 async def test_where_there_is_nothing_to_do_nothing_is_written():
     log = Log(Cluster(id="hm-a", bootstrap="b1", feature_level=levels.LATEST))
-    assert await raising(log, ALL_KNOW).carry_out(REQUEST, OPERATOR) == RaiseReply(index=7, level=2, changed=False)
+    assert await raising(log, ALL_KNOW).carry_out(REQUEST, OPERATOR) == RaiseReply(index=7, level=levels.LATEST, changed=False)
     assert log.proposed == []
 
 

@@ -27,6 +27,7 @@ from hmctl import lateness
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host
     from hmcore.stoq.connection import Connection
+    from hmcore.stoq.dialogue import Dialogue, Talk
     from hmctl.remote.base import Process, Remote
     from hmctl.remote.ssh import Connector
     from hmctl.state import OperatorStore
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+Up = TypeVar("Up")
+Down = TypeVar("Down")
 
 AT_ONCE = 32  # agents asked at the same time: enough to keep us busy (a handshake is 5 ms of work) as far as 50 ms away, and few enough
 # that none waits for us so long that it sends everything again
@@ -74,6 +77,12 @@ class AgentClient:
         from hmcore.stoq.rpc import invoke
 
         return await invoke(self._connection, method, request, timeout=self._timeout if timeout is None else timeout)
+
+    async def open(self, dialogue: Dialogue[Req, Up, Down], request: Req) -> Talk[Req, Up, Down]:
+        """A stream both ways. Raises ConnectionLost; a refusal comes with what is received."""
+        from hmcore.stoq.dialogue import open_talk
+
+        return await open_talk(self._connection, dialogue, request, timeout=self._timeout)
 
     async def ping(self) -> api.PingReply:
         return await self.call(api.PING, api.Empty())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 UNIT = "hypermesh-agent.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+FENCE = "hypermesh-fence.service"  # ends exclusive containers with the node's lease, without the agent
+FENCE_FILE = f"/etc/systemd/system/{FENCE}"
 WRAPPER = "/usr/local/bin/hypermesh-agent"
 SLICE = "hypermesh.slice"  # keeps the common cgroup of our containers where Docker uses systemd's driver
 SLICE_FILE = f"/etc/systemd/system/{SLICE}"
@@ -26,6 +28,7 @@ STATE = "/var/lib/hypermesh"
 JOURNAL = f"{STATE}/raft"
 RUN = "/run/hypermesh"
 STARTED = f"{RUN}/started"  # what the running agent was started with: checksums of its files, and its release
+FENCING = f"{RUN}/fence"  # the node's lease, and the gates of exclusive containers
 SOCKET = f"{RUN}/agent.sock"
 PINS = "/sys/fs/bpf/hypermesh"  # our programs in the kernel live by these pins
 LOCK = "/run/hypermesh-deploy.lock"  # held while an hmctl changes the host

@@ -46,6 +46,9 @@ class Renderer:
             start_timeout=round(config.settings.initialization_timeout + _START_MARGIN),
         )
 
+    def fence(self, python: str, node: str) -> bytes:
+        return self._render("hypermesh-fence.service.j2", node=node, python=_path(python, node))
+
     def wrapper(self, python: str, node: str) -> bytes:
         return self._render("hypermesh-agent.j2", python=_path(python, node))
 

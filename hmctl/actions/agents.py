@@ -115,6 +115,11 @@ class Agents:
             await self._leave(name)
         return True
 
+    async def require_room(self, hosts: Sequence[Host]) -> None:
+        """For a connection to each of `hosts`, all at once. Raises UsageError when these are too many for SSH."""
+        if self._standing and self._via is Via.SSH:
+            await self._too_many(hosts)
+
     async def _leave(self, name: str) -> None:
         client = self._clients.pop(name, None)
         if client is not None:

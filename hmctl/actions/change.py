@@ -40,14 +40,14 @@ def request_id() -> str:
 async def change(
     inventory: Inventory,
     store: OperatorStore,
-    method: api.Method[Req, api.ChangeReply],
+    method: api.Method[Req, Res],
     request: Req,
     *,
     via: Via = Via.AUTO,
     timeout: float = DEADLINE,
     say: Callable[[str], None] = lambda words: None,
     look: str = "hmctl status",
-) -> api.ChangeReply:
+) -> Res:
     """Have the leader carry out `request`, which must hold an id (`request_id()`). `say` is told what is waited for, if that takes long.
     `look`: the command that shows whether it was carried out, for when we cannot tell.
 

@@ -71,5 +71,6 @@ def _desired(
         wrapper=renderer.wrapper(python, host.name),
         ca=keys.ca or b"",
         certificate=needed(facts.agent, keys.ca, pki.Identity(inventory.id, pki.Kind.NODE, host.name), now),
+        fence=renderer.fence(python, host.name),
         packages=to_install(facts) if inventory.packages == "install" else (),
     )

@@ -25,10 +25,18 @@ FAMILIES: Mapping[str, Sequence[str]] = {  # of the replicated ones
     "state": ("diverged",),
     "node": ("joined", "removed", *(state.value for state in NodeState if state is not NodeState.UNREACHABLE)),
     "instance": tuple(health.value for health in InstanceHealth),
-    "registry": ("changed", "expired", "renewed"),
+    "registry": ("changed", "expired", "renewed", "set", "removed"),
     "maintenance": ("began", "ended"),
     "check": ("muted", "unmuted"),
     "lock": ("taken", "released", "expired"),
+    "app": ("deployed", "healthy", "restarted", "rollback", "stopped", "removed"),
+    "rollout": ("done", "paused"),
+    "replica": ("done", "ended", "failed", "lost"),
+    "replicas": ("ended",),
+    "image": ("named", "removed"),
+    "secret": ("set", "removed"),
+    "config": ("set", "removed"),
+    "secrets": ("key-turned", "lost"),
 }
 BRIEF = frozenset({"established", "closed"})  # the states of a connection that are told of unless all are asked for
 LOST = "lost"  # our own: events that are not kept any more

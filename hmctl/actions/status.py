@@ -76,7 +76,7 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """`hmctl status -o json`. `apps` is empty until the cluster can run some. The score is hmcore/health.py's,
+    """`hmctl status -o json`. `apps` is empty: `hmctl app ls` tells of them. The score is hmcore/health.py's,
     made of `cluster_checks`. `index`: the log index of what is told of members, mutes and maintenance; `consistent`: whether it holds all
     that was changed before it was asked for, None if that was not asked for. `level`: the feature level in force, 0 where nobody tells;
     `level_known`: the highest that all who answered know."""

@@ -1,4 +1,4 @@
-"""What a shell offers when TAB is pressed: the inventory's nodes, labs and their hosts, checks, kinds of events.
+"""What a shell offers when TAB is pressed: the inventory's nodes, labs and their hosts, checks, kinds of events, the cluster's apps.
 
 Never an error: a shell shows none.
 """
@@ -13,6 +13,8 @@ import typer
 from hmcore.errors import HyperMeshError
 from hmctl.cli.context import DEFAULT_INVENTORY, VARIABLE, Context
 from hmctl.output import Output
+
+SOON = 1.0  # seconds: whoever pressed TAB waits
 
 
 def inventory_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -64,3 +66,62 @@ def lab_hosts(ctx: typer.Context, incomplete: str) -> list[str]:
     except (HyperMeshError, OSError):
         return []
     return [node for node in lab.nodes if node.startswith(incomplete)] if lab else []
+
+
+def app_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The cluster's apps."""
+    return [name for name in _apps(ctx) if name.startswith(incomplete)]
+
+
+def app_targets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Apps; once a slash is typed, the services of one."""
+    found = _apps(ctx)
+    if "/" not in incomplete:
+        return [name for name in found if name.startswith(incomplete)]
+    targets = [f"{name}/{service}" for name, services in found.items() for service in services]
+    return [target for target in targets if target.startswith(incomplete)]
+
+
+def scaled_services(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Services, and the = behind which their number stands."""
+    found = [f"{name}/{service}=" for name, services in _apps(ctx).items() for service in services]
+    return [target for target in found if target.startswith(incomplete)]
+
+
+def image_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The cluster's images."""
+    from hmctl.actions.images import listed
+    from hmctl.client import Via
+
+    context = Context(ctx.find_root().params.get("inventory"), Output(), False, os.environ)
+
+    async def ask() -> list[str]:
+        inventory = context.inventory(warn=False)
+        reply = await listed(inventory, context.store(inventory), via=Via.QUIC, timeout=SOON)
+        return [image.name for image in reply.images if image.name.startswith(incomplete)]
+
+    try:
+        return [] if context.inventory_file() == "-" else context.run(ask())  # stdin is the shell's
+    except (HyperMeshError, OSError):
+        return []
+
+
+def _apps(ctx: typer.Context) -> dict[str, list[str]]:
+    """Services by app. A cluster that does not answer soon has none."""
+    from hmctl.actions.agents import Agents
+    from hmctl.actions.apps import read
+    from hmctl.client import Access, Via
+
+    context = Context(ctx.find_root().params.get("inventory"), Output(), False, os.environ)
+
+    async def ask() -> dict[str, list[str]]:
+        inventory = context.inventory(warn=False)
+        access = Access.of(context.store(inventory), Via.QUIC)
+        async with Agents(inventory.hosts, access, via=Via.QUIC, timeout=SOON) as agents:
+            seen = await read(agents)
+        return {app.name: sorted(seen.present(app).spec.services) for app in seen.reply.apps}
+
+    try:
+        return {} if context.inventory_file() == "-" else context.run(ask())  # stdin is the shell's
+    except (HyperMeshError, OSError):
+        return {}

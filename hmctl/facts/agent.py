@@ -16,6 +16,7 @@ _FILES = {
     "unit": layout.UNIT_FILE,
     "wrapper": layout.WRAPPER,
     "slice": layout.SLICE_FILE,
+    "fence": layout.FENCE_FILE,
     "packages": layout.PACKAGES,
     "tried": layout.TRIED,
 }
@@ -23,7 +24,7 @@ _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,Mai
 
 # One word for all that deploy may change: whether a host still is as it was when the plan was made.
 FINGERPRINT = (
-    f"{{ cat {' '.join(list(_FILES.values())[:6])}; ls -A {layout.RELEASES}; readlink {layout.CURRENT}; }} 2>/dev/null"
+    f"{{ cat {' '.join(list(_FILES.values())[:7])}; ls -A {layout.RELEASES}; readlink {layout.CURRENT}; }} 2>/dev/null"
     " | sha256sum | cut -d ' ' -f 1"
 )
 
@@ -74,6 +75,7 @@ class Agent:
     unit_file: bytes | None = None
     wrapper: bytes | None = None
     slice_file: bytes | None = None
+    fence_file: bytes | None = None
     packages: tuple[str, ...] = ()  # installed by an earlier deploy
     tried: frozenset[tuple[str, str]] = frozenset()  # kernel and package: what an earlier deploy could not install
     releases: frozenset[str] = frozenset()  # digests
@@ -89,7 +91,7 @@ class Agent:
     @property
     def traces(self) -> bool:
         """Whether anything of ours is on the host."""
-        return bool(self.present or self.unit_file or self.wrapper or self.slice_file or self.unit.loaded)
+        return bool(self.present or self.unit_file or self.wrapper or self.slice_file or self.fence_file or self.unit.loaded)
 
 
 def parse(text: str) -> Agent:
@@ -107,6 +109,7 @@ def parse(text: str) -> Agent:
         unit_file=content(found.get("file_unit", "")),
         wrapper=content(found.get("file_wrapper", "")),
         slice_file=content(found.get("file_slice", "")),
+        fence_file=content(found.get("file_fence", "")),
         packages=tuple((content(found.get("file_packages", "")) or b"").decode(errors="replace").split()),
         tried=frozenset((words[0], words[1]) for words in map(str.split, tried.splitlines()) if len(words) == 2),
         releases=releases,

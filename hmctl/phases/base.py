@@ -29,6 +29,7 @@ class Desired:
     ca: bytes
     certificate: str | None
     packages: tuple[str, ...] = ()  # to install, by the names of its package manager
+    fence: bytes = b""  # its unit
 
 
 class Known(Protocol):

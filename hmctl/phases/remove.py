@@ -25,6 +25,27 @@ REMOVE = Script(
     'systemctl daemon-reload; systemctl reset-failed "$unit" 2>/dev/null || true; '
     'rm -rf -- "$@" "$lock"',
 )
+# Without its lease the fence ends what is exclusive here: the cluster will start it elsewhere. It goes once all gates are shut and what
+# follows from that is done.
+UNFENCE = Script(
+    "hm-unfence",
+    'unit="$1"; file="$2"; folder="$3"; agent="$4"; [ -e "$file" ] || exit 0; systemctl stop "$agent" 2>/dev/null; set -e; '
+    'rm -f "$folder/lease"; if [ -n "$(ls -A "$folder/open" 2>/dev/null)" ]; then systemctl start "$unit"; '
+    'for i in $(seq 50); do [ -n "$(ls -A "$folder/open")" ] || break; sleep 0.1; done; '
+    '[ -z "$(ls -A "$folder/open")" ] || { echo "the fence does not end the exclusive containers here" >&2; exit 1; }; fi; '
+    'systemctl stop "$unit"; rm -rf -- "$file" "$file.d"',
+)
+# What apps were made of here: their containers, and the network. Named volumes stay: they hold data. Docker may be gone, or stopped.
+UNRUN = Script(
+    "hm-unrun",
+    'agent="$1"; systemctl stop "$agent" 2>/dev/null; set -e; '
+    "if docker info >/dev/null 2>&1; then ids=$(docker ps -aq --filter label=hypermesh.allocation); "
+    '[ -z "$ids" ] || docker rm --force --volumes $ids >/dev/null; '
+    "! docker network inspect hypermesh >/dev/null 2>&1 || docker network rm hypermesh >/dev/null; fi; "
+    "nft delete table ip hm_net 2>/dev/null || true; ip link del hmvx 2>/dev/null || true; ip route flush proto 210 2>/dev/null || true; "
+    "if command -v iptables >/dev/null && iptables -D DOCKER-USER -j HM-FORWARD 2>/dev/null; then "
+    "iptables -F HM-FORWARD; iptables -X HM-FORWARD; fi",
+)
 PURGE = Script(
     "hm-purge",
     # A name may stand on the list although it never came: deploy was killed between writing it down and installing it.
@@ -41,7 +62,7 @@ def losses(agent: Agent) -> tuple[str, ...]:
         return ()
     lost = []
     if agent.unit.loaded or agent.unit_file:
-        lost.append(f"stop and remove {layout.UNIT}")
+        lost.append(f"stop and remove {layout.UNIT}, and all containers of apps here (their named volumes stay)")
     if agent.journal:
         lost.append(f"delete {layout.STATE} with its part of the cluster's state")
     elif layout.STATE in agent.present:
@@ -73,6 +94,9 @@ class RemoveAll:
         if self.packages and agent.packages:  # first: the list of them goes with the rest
             say("packages")
             await check(remote, PURGE.argv(*agent.packages), timeout=900.0)
+        await check(remote, UNFENCE.argv(layout.FENCE, layout.FENCE_FILE, layout.FENCING, layout.UNIT), timeout=_TIMEOUT)
+        if agent.traces:
+            await check(remote, UNRUN.argv(layout.UNIT), timeout=_TIMEOUT)
         ours = (layout.UNIT, layout.UNIT_FILE, layout.WRAPPER, layout.LOCK, layout.SLICE, layout.SLICE_FILE, layout.PINS)
         argv = REMOVE.argv(*ours, "/sys/fs/cgroup", *_DIRECTORIES)
         await check(remote, argv, timeout=_TIMEOUT)

@@ -18,6 +18,8 @@ START = Script(
     'result=$(systemctl show -P Result "$1" 2>/dev/null); [ -z "$result" ] || echo "systemd calls it: $result" >&2; '
     'journalctl -u "$1" --since "@$began" -n 60 -o cat --no-pager 2>/dev/null | grep -v "^$" | tail -n 30 >&2; exit 1',
 )
+# From the release that is current by now. What it guards is in files: while it is away, for a moment, nothing is lost.
+FENCE = Script("hm-fence", 'systemctl cat "$1" >/dev/null 2>&1 || exit 0; systemctl restart "$1"')
 _NO_REASON = (
     f"{layout.UNIT}:",
     "Starting ",
@@ -52,6 +54,7 @@ def stale(target: Target) -> tuple[str, ...]:
 
 async def restart(target: Known, remote: Remote, limit: float) -> None:
     """(Re)starts the agent and waits until systemd calls it up. `limit` is the agent's own for its start, in seconds."""
+    await check(remote, FENCE.argv(layout.FENCE), timeout=_MARGIN)
     try:
         await check(remote, START.argv(layout.UNIT), timeout=limit + _MARGIN)
     except CommandFailed as error:

@@ -1,4 +1,4 @@
-"""The systemd units (the agent's, and the slice above our containers) and the command `hypermesh-agent`."""
+"""The systemd units (the agent's, the fence's, and the slice above our containers) and the command `hypermesh-agent`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hmctl import layout
 from hmctl.phases.base import Say, Target
+from hmctl.phases.start import FENCE
 from hmctl.remote.base import Remote, check, put
 
 _MOST = 12
@@ -27,6 +28,7 @@ class InstallUnits:
         agent, desired = target.facts.agent, target.desired
         steps = [*_changes(layout.UNIT_FILE, agent.unit_file, desired.unit), *_changes(layout.WRAPPER, agent.wrapper, desired.wrapper)]
         steps += _changes(layout.SLICE_FILE, agent.slice_file, SLICE)
+        steps += _changes(layout.FENCE_FILE, agent.fence_file, desired.fence)
         if agent.unit_file == desired.unit and agent.unit.stale:
             steps.append("have systemd read the unit again")
         if not agent.unit.enabled:
@@ -41,9 +43,13 @@ class InstallUnits:
             await put(remote, desired.unit, layout.UNIT_FILE, mode=0o644)
         if agent.slice_file != SLICE:
             await put(remote, SLICE, layout.SLICE_FILE, mode=0o644)
+        if agent.fence_file != desired.fence:
+            await put(remote, desired.fence, layout.FENCE_FILE, mode=0o644)
         await check(remote, ["systemctl", "daemon-reload"], timeout=60.0)
         if not agent.unit.enabled:
             await check(remote, ["systemctl", "--quiet", "enable", layout.UNIT], timeout=60.0)
+        if agent.fence_file not in (None, desired.fence):
+            await check(remote, FENCE.argv(layout.FENCE), timeout=60.0)
         return None
 
     async def undo(self, target: Target, remote: Remote) -> None:

@@ -219,6 +219,16 @@ class FakeRemote:
         self.machine.current = arguments[2]
         self.machine.releases &= {arguments[2], arguments[3]}
 
+    def _hm_fence(self, arguments: list[str], stdin: bytes) -> None:
+        """It has no life of its own here."""
+
+    def _hm_unfence(self, arguments: list[str], stdin: bytes) -> None:
+        """Nothing runs here that would have to end."""
+
+    def _hm_unrun(self, arguments: list[str], stdin: bytes) -> None:
+        """No app has any container here."""
+        self.machine.active = False
+
     def _hm_start(self, arguments: list[str], stdin: bytes) -> None:
         machine = self.machine
         machine.active, machine.running = True, machine.files[layout.CONFIG]
@@ -262,7 +272,13 @@ def facts(machine: Machine) -> str:
     """What the facts script would print there."""
     unit = "unit" if layout.UNIT_FILE in machine.files else ""
     names = {"config": layout.CONFIG, "ca": layout.CA, "certificate": layout.CERTIFICATE, "unit": layout.UNIT_FILE}
-    names |= {"wrapper": layout.WRAPPER, "slice": layout.SLICE_FILE, "packages": layout.PACKAGES, "tried": layout.TRIED}
+    names |= {
+        "wrapper": layout.WRAPPER,
+        "slice": layout.SLICE_FILE,
+        "fence": layout.FENCE_FILE,
+        "packages": layout.PACKAGES,
+        "tried": layout.TRIED,
+    }
     agent = [f"file_{name}={b64encode(machine.files[path]).decode()}" for name, path in names.items() if path in machine.files]
     agent += ["key=yes"] * bool(machine.key) + ["journal=yes"] * machine.journal
     agent += [f"present={path}" for path in machine.directories()]

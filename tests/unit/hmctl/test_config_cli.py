@@ -173,7 +173,15 @@ def test_presets_for_machines_come_with_every_reason(here, capsys):
 def test_what_changing_a_setting_takes_is_said(here, capsys):
     _, out, _ = hmctl(capsys, "config", "presets", "-o", "json")
     effects = {setting["path"]: setting["effect"] for setting in json.loads(out)["settings"]}
-    assert {path for path, effect in effects.items() if effect != "restart"} == {"upgrade.batch", "upgrade.soak", "transport.port"}
+    assert {path for path, effect in effects.items() if effect != "restart"} == {
+        "upgrade.batch",
+        "upgrade.soak",
+        "transport.port",
+        "network.mode",
+        "network.cidr",
+        "network.subnet_prefix",
+        "network.vxlan_port",
+    }
     _, verbose, _ = hmctl(capsys, "config", "presets", "-v")
     lines = {line.partition(": ")[0]: line for line in verbose.splitlines()}
     assert lines["raft.heartbeat"].endswith("Applying it restarts the agents, one by one.")

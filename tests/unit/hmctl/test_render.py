@@ -47,12 +47,35 @@ def test_the_unit_is_one_that_systemd_accepts(tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if layout.UNIT in line] == []
 
 
+def test_the_fence_is_a_unit_of_its_own_that_systemd_accepts(tmp_path: Path) -> None:
+    text = Renderer().fence("/usr/bin/python3", "node1").decode()
+    assert "ExecStart=/usr/bin/python3 -P -m node_agent.container.fencing /run/hypermesh/fence\n" in text
+    assert "{{" not in text
+    assert not any(f"{word}={layout.UNIT}" in text for word in ("Requires", "PartOf", "BindsTo", "After", "Wants"))
+    assert f" {layout.FENCE}\n" in next(
+        line + "\n" for line in Renderer().unit(CONFIG, "/x").decode().splitlines() if line.startswith("Wants=")
+    )
+    unit = tmp_path / layout.FENCE
+    unit.write_text(text.replace("/usr/bin/python3", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in done.stderr.splitlines() if layout.FENCE in line] == []
+
+
+@pytest.mark.parametrize("both", [Renderer().unit(CONFIG, "/x").decode(), Renderer().fence("/x", "node1").decode()], ids=["agent", "fence"])
+def test_what_the_fence_reads_outlives_the_agent(both: str) -> None:
+    assert "RuntimeDirectory=hypermesh\n" in both
+    assert "RuntimeDirectoryPreserve=yes\n" in both
+    assert layout.FENCING.startswith("/run/hypermesh/")
+
+
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None and not os.environ.get("CI"), reason="there is no systemd-analyze here; in CI there must be"
 )
-def test_the_unit_lets_the_agent_do_little_more_than_it_needs(tmp_path: Path) -> None:
-    unit = tmp_path / layout.UNIT
-    unit.write_bytes(Renderer().unit(CONFIG, "/usr/bin/python3"))
+@pytest.mark.parametrize("name", [layout.UNIT, layout.FENCE])
+def test_the_unit_lets_the_agent_do_little_more_than_it_needs(tmp_path: Path, name: str) -> None:
+    unit = tmp_path / name
+    made = Renderer().unit(CONFIG, "/usr/bin/python3") if name == layout.UNIT else Renderer().fence("/usr/bin/python3", "node1")
+    unit.write_bytes(made)
     argv = ["systemd-analyze", "security", "--offline=true", "--threshold=40", "--no-pager", str(unit)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert "Overall exposure level" in done.stdout, done.stderr

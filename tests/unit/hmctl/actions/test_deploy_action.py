@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from memory_cluster import Bed, killed, make, no_probe
 
 from hmcore.errors import Interrupted, UsageError
+from hmcore.records import FEATURE_LEVEL
 from hmctl import layout
 from hmctl.actions.deploy import consent
 from hmctl.phases import level, probe
 from hmctl.phases.base import Step
 from hmctl.remote.fake import Fuse
+
+RAISED = f"raised the feature level to {FEATURE_LEVEL}"
 
 
 @pytest.fixture(autouse=True)
@@ -349,11 +352,15 @@ async def test_the_last_step_of_an_upgrade_raises_the_feature_level(tmp_path: Pa
     await bed.deploy()
     bed.world.level, bed.digest = 1, "b" * 64  # formed by the release before
     said = await bed.deploy(dry_run=True)
-    assert said.cluster_changes == ("raise the feature level to 2: every node runs a release that knows it",)
+    assert said.cluster_changes == (f"raise the feature level to {FEATURE_LEVEL}: every node runs a release that knows it",)
     limited = await bed.deploy(limit="node1,node2")
     assert (limited.exit_code(detailed=False), limited.cluster_changes, bed.world.level) == (0, (), 1)  # node3 may run anything
     report = await bed.deploy()
-    assert (report.exit_code(detailed=False), report.cluster_changes, bed.world.level) == (0, ("raised the feature level to 2",), 2)
+    assert (report.exit_code(detailed=False), report.cluster_changes, bed.world.level) == (
+        0,
+        (RAISED,),
+        FEATURE_LEVEL,
+    )
     again = await bed.deploy()
     assert (again.changed, again.cluster_changes) == (False, ())
 
@@ -369,7 +376,7 @@ async def test_a_level_that_cannot_be_raised_is_said_and_tried_again_by_the_next
     assert (report.exit_code(detailed=False), report.cluster_changes) == (3, ())
     assert report.problems == ("the feature level stays at 1: node9 runs a release that knows no other",)
     bed.world.holding_back = ""
-    assert (await bed.deploy()).cluster_changes == ("raised the feature level to 2",)
+    assert (await bed.deploy()).cluster_changes == (RAISED,)
 
 
 async def test_the_level_is_not_raised_while_a_host_is_left_behind(tmp_path: Path) -> None:

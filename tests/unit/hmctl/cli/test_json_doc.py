@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from app_samples import SAMPLES
 
 from hmcore.config.inventory import Inventory, load_inventory
 from hmcore.records import (
@@ -351,6 +352,7 @@ STRUCTURED: dict[str, Callable[[], object]] = {
     "hmctl flows": sample_flows,
     "hmctl flows -f": sample_rate,
     "hmctl events": sample_events,
+    **SAMPLES,
     "hmctl kv put": sample_key_change,
     "hmctl kv get": sample_key,
     "hmctl kv ls": sample_keys,

@@ -160,4 +160,4 @@ def test_presets(width: int, terminal: Terminal) -> None:
     assert not any("…" in line for line in lines)
     settings = [line.split() for line in lines if line.startswith("raft.election_min")]
     assert [value for row in settings for value in row[1:] if value != "s"] == ["1", "1", "0.5", "2.5"]
-    assert len(settings) == {40: 4, 60: 2, 80: 1, 120: 1}[width]
+    assert len(settings) == {40: 4, 60: 2, 80: 2, 120: 1}[width]

@@ -15,7 +15,7 @@ from hmctl.bundle import archive
 from hmctl.phases.activate import SWITCH
 from hmctl.phases.hostlock import LOCK
 from hmctl.phases.packages import INSTALL
-from hmctl.phases.remove import PURGE, REMOVE
+from hmctl.phases.remove import PURGE, REMOVE, UNFENCE
 from hmctl.phases.start import START, reason
 from hmctl.phases.upload import DISCARD, UNPACK
 from hmctl.remote.base import PUT
@@ -245,3 +245,31 @@ def test_purging_takes_what_came_and_leaves_what_was_only_written_down(tmp_path:
     assert apt.installed == []
     assert "purge -y docker.io\n" in apt.log.read_text()
     assert sh(PURGE.argv("docker.io", "nftables"), path=apt.bin).returncode == 0  # cut short and run again
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_the_fence_goes_when_it_has_ended_what_is_exclusive(tmp_path: Path, gates: bool) -> None:
+    log, folder, unit = tmp_path / "log", tmp_path / "fence", tmp_path / "f.service"
+    (folder / "open").mkdir(parents=True)
+    (folder / "lease").write_text("x")
+    if gates:
+        (folder / "open" / "shop@db.1.7").write_text("x")
+    shuts = f'echo "$@" >> {log}; if [ "$1" = start ]; then [ ! -e {folder}/lease ] && rm {folder}/open/*; fi'
+    path = stub(tmp_path / "bin", "systemctl", shuts)
+    argv = UNFENCE.argv("f.service", str(unit), str(folder), "a.service")
+    assert sh(argv, path=path).returncode == 0
+    assert not log.exists(), "there is no fence"
+    unit.write_text("x")
+    assert sh(argv, path=path).returncode == 0
+    assert log.read_text().splitlines() == ["stop a.service", *(["start f.service"] if gates else []), "stop f.service"]
+    assert not unit.exists()
+
+
+def test_a_fence_that_does_not_end_them_is_not_taken_away(tmp_path: Path) -> None:
+    folder, unit = tmp_path / "fence", tmp_path / "f.service"
+    (folder / "open").mkdir(parents=True)
+    (folder / "open" / "shop@db.1.7").write_text("x")
+    unit.write_text("x")
+    done = sh(UNFENCE.argv("f.service", str(unit), str(folder), "a.service"), path=stub(tmp_path / "bin", "systemctl", "exit 0"))
+    assert (done.returncode, unit.exists()) == (1, True)
+    assert b"does not end the exclusive containers" in done.stderr

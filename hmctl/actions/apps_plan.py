@@ -1,0 +1,48 @@
+"""What a deployment would change of an app, and why nothing may have come of the one before. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hmcore.apps.records import App, Stage
+from hmcore.apps.spec import AppSpec, spec_digest
+from hmcore.errors import HyperMeshError
+from hmctl.actions.apps_view import Seen, stage_of
+from hmctl.compose.difference import Change, difference
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`expect`: the generation that it was made from; 0: there is no such app. `changes`: by service; something that no service has by
+    itself may change beside them."""
+
+    name: str
+    expect: int
+    spec: AppSpec
+    changes: tuple[Change, ...]
+    changed: bool
+
+
+def deployable(seen: Seen, name: str) -> App | None:
+    """The app as it is; None: there is none yet. Raises HyperMeshError while it is being removed."""
+    app = next((app for app in seen.reply.apps if app.name == name), None)
+    if app is not None and app.stopping:
+        raise HyperMeshError(f"{name} is being removed", fix=f"wait until it is gone: hmctl app rm {name}; then deploy it again")
+    return app
+
+
+def plan(seen: Seen, name: str, spec: AppSpec) -> Plan:
+    """What deploying `spec` would change. Raises what `deployable` raises."""
+    app = deployable(seen, name)
+    if app is None:
+        return Plan(name, 0, spec, difference(None, spec), changed=True)
+    present = seen.present(app)
+    return Plan(name, app.generation, spec, difference(present.spec, spec), changed=present.digest != spec_digest(spec))
+
+
+def unfinished(app: App) -> str:
+    """Why an app that is wanted just so is not so yet; empty: it is, or nothing more is known."""
+    services = sorted(app.rollouts)
+    if paused := [f"{name}: {app.rollouts[name].message}" for name in services if stage_of(app, name) is Stage.PAUSED]:
+        return f"its rollout is paused: {'; '.join(paused)}"
+    return "its rollout goes on" if app.healthy != app.generation else ""

@@ -1,0 +1,67 @@
+"""Moving replicas for evenness: the leader is asked again and again for a few moves, until there are none left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import msgspec
+
+from hmcore.apps.calls import Moved, RebalanceReply
+from hmcore.errors import HyperMeshError
+
+GAP = 0.5  # seconds between two questions: a replica that moves takes longer to be fit
+
+
+class Ending(StrEnum):
+    """`even`: nothing was to be moved. `planned`: nothing was moved, it was only asked what would be. `moved`: all that was to be.
+    `timeout`: some of it."""
+
+    EVEN = "even"
+    PLANNED = "planned"
+    MOVED = "moved"
+    TIMEOUT = "timeout"
+
+
+class Rebalanced(msgspec.Struct, frozen=True, kw_only=True):
+    """`moves`: those that were made (of a plan: those that would be); `left`: those that were not. `waits`: by `app/service`, why not."""
+
+    ending: Ending
+    moves: list[Moved] = []
+    left: list[Moved] = []
+    waits: dict[str, str] = {}
+
+
+def planned(reply: RebalanceReply) -> Rebalanced:
+    moves = [*reply.moves, *reply.later]
+    return Rebalanced(ending=Ending.PLANNED if moves or reply.waits else Ending.EVEN, moves=moves, waits=reply.waits)
+
+
+async def follow(ask: Callable[[], Awaitable[RebalanceReply]], *, timeout: float, show: Callable[[Moved], None]) -> Rebalanced:
+    """Ask until there is nothing left, `timeout` seconds at most; `show` hears of each move as it begins. Raises what `ask` raises."""
+    made: list[Moved] = []
+    last: RebalanceReply | None = None
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            while True:
+                last = await ask()
+                for move in last.moves:
+                    made.append(move)
+                    show(move)
+                if not (last.moves or last.later or last.waits):
+                    return Rebalanced(ending=Ending.MOVED if made else Ending.EVEN, moves=made)
+                await asyncio.sleep(GAP)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    left, waits = ([], {}) if last is None else (last.later, last.waits)
+    return Rebalanced(ending=Ending.TIMEOUT, moves=made, left=left, waits=waits)
+
+
+def trouble(found: Rebalanced, seconds: float) -> HyperMeshError | None:
+    """Why not all was moved."""
+    if found.ending is not Ending.TIMEOUT:
+        return None
+    why = "; ".join(f"{subject}: {because}" for subject, because in sorted(found.waits.items())) or "what moved last is not fit yet"
+    return HyperMeshError(f"not all is moved after {seconds:g} s: {why}", fix="hmctl app ls; then run it again")

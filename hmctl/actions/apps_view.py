@@ -1,0 +1,276 @@
+"""An app as one control node knows it, and the documents that are made of that: what `hmctl app` lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from hmcore.apps.calls import AppsReply
+from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, Phase, Stage
+from hmcore.apps.spec import ServiceSpec
+from hmcore.errors import HyperMeshError, UsageError
+from hmcore.records import InstanceHealth
+
+FIT = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the node `told_by` answered; `leader`: it leads, so that nothing newer is known, and it says what is waited for."""
+
+    told_by: str
+    leader: bool
+    reply: AppsReply
+
+    def app(self, name: str) -> App:
+        """Raises HyperMeshError when there is none of that name."""
+        for app in self.reply.apps:
+            if app.name == name:
+                return app
+        raise no_app(name)
+
+    def present(self, app: App) -> Generation:
+        """What it shall be. Of a list of all apps without what containers are made of."""
+        return next(each for each in self.reply.generations if (each.app, each.number) == (app.name, app.generation))
+
+    def generations(self, name: str) -> list[Generation]:
+        return [each for each in self.reply.generations if each.app == name]
+
+    def allocations(self, name: str, service: str | None = None) -> list[Allocation]:
+        return [each for each in self.reply.allocations if each.app == name and service in (None, each.service)]
+
+    def status(self, allocation: Allocation) -> AllocationStatus | None:
+        return self.reply.statuses.get(allocation.id)
+
+
+class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
+    """`running`, `healthy`: of replicas that shall stay, whatever generation they are of. A job that has done its work counts as both."""
+
+    name: str
+    desired: int
+    running: int
+    healthy: int
+    stage: str
+
+
+class AppCount(msgspec.Struct, frozen=True, kw_only=True):
+    """`stage`: `rolling`, `paused`, `steady` or `removing`. `healthy_generation`: the last one that all services reached; 0: none."""
+
+    name: str
+    generation: int
+    healthy_generation: int
+    stage: str
+    message: str
+    services: list[ServiceCount]
+
+
+class AppList(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl app ls`."""
+
+    told_by: str
+    leader: bool
+    index: int
+    apps: list[AppCount]
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """`replica`: as `hmctl app` takes it, `SERVICE.SLOT`, of a global service its name. `phase` null: its node has not said yet.
+    `current`: it is as the app's generation wants it. `since`: unix time by its node's clock; null: not known."""
+
+    id: str
+    service: str
+    replica: str
+    node: str
+    generation: int
+    current: bool
+    stop: bool
+    phase: str | None
+    health: str
+    container: str
+    restarts: int
+    exit_code: int | None
+    error: str
+    reason: str
+    since: float | None
+
+
+class AppReplicas(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl app ps`."""
+
+    name: str
+    told_by: str
+    leader: bool
+    index: int
+    generation: int
+    replicas: list[ReplicaView]
+
+
+class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
+    """`origin`: the generation that it brings back; null: a new one. `reached`: all services came to be like this once. `author` empty:
+    the cluster itself, which took back what failed."""
+
+    number: int
+    present: bool
+    reached: bool
+    origin: int | None
+    author: str
+    note: str
+    unix_time: float
+    services: dict[str, str]
+
+
+class AppHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """`hmctl app history`, the oldest generation first. `services`: the image of each."""
+
+    name: str
+    index: int
+    generations: list[GenerationView]
+
+
+def no_app(name: str) -> HyperMeshError:
+    return HyperMeshError(f"there is no app {name}", fix="hmctl app ls")
+
+
+def split(target: str) -> tuple[str, str]:
+    """APP or APP/SERVICE. Raises UsageError."""
+    name, slash, service = target.partition("/")
+    if not name or (slash and not service) or "/" in service:
+        raise UsageError(f"{target!r} names no app and no service of one", fix="give APP, or APP/SERVICE: hmctl app ls")
+    return name, service
+
+
+def checked_service(seen: Seen, app: App, service: str) -> str:
+    """Raises HyperMeshError when the app has no such service."""
+    services = seen.present(app).spec.services
+    if service and service not in services:
+        raise HyperMeshError(
+            f"{app.name} has no service {service}; there are {', '.join(sorted(services))}", fix=f"hmctl app ps {app.name}"
+        )
+    return service
+
+
+def desired(spec: ServiceSpec, live: Sequence[Allocation]) -> int:
+    """Replicas that there shall be; of a global service those that have a place, for only the leader knows on how many nodes it fits."""
+    return len({each.node for each in live}) if spec.mode == "global" else spec.replicas
+
+
+def ended_well(allocation: Allocation, status: AllocationStatus | None) -> bool:
+    """A job that has done its work."""
+    return allocation.done or (status is not None and status.phase is Phase.DONE and status.exit_code == 0)
+
+
+def is_fit(status: AllocationStatus | None) -> bool:
+    return status is not None and status.phase is Phase.RUNNING and status.health in FIT
+
+
+def stage_of(app: App, service: str) -> Stage:
+    """Of the present generation: what was said of an earlier one counts for nothing."""
+    rollout = app.rollouts.get(service)
+    return rollout.stage if rollout is not None and rollout.generation == app.generation else Stage.ROLLING
+
+
+def listing(seen: Seen) -> AppList:
+    apps = [_count(seen, app) for app in sorted(seen.reply.apps, key=lambda app: app.name)]
+    return AppList(told_by=seen.told_by, leader=seen.leader, index=seen.reply.index, apps=apps)
+
+
+def _count(seen: Seen, app: App) -> AppCount:
+    spec = seen.present(app).spec
+    stages = {name: stage_of(app, name) for name in sorted(spec.services)}
+    worst = next((stage for stage in (Stage.PAUSED, Stage.ROLLING) if stage in stages.values()), Stage.STEADY)
+    messages = [f"{name}: {app.rollouts[name].message}" for name, stage in stages.items() if stage is Stage.PAUSED]
+    return AppCount(
+        name=app.name,
+        generation=app.generation,
+        healthy_generation=app.healthy,
+        stage="removing" if app.stopping else str(worst),
+        message="; ".join(messages),
+        services=[_service_count(seen, app, name, spec.services[name], stage) for name, stage in stages.items()],
+    )
+
+
+def _service_count(seen: Seen, app: App, name: str, spec: ServiceSpec, stage: Stage) -> ServiceCount:
+    live = [each for each in seen.allocations(app.name, name) if not each.stop]
+    statuses = [(each, seen.status(each)) for each in live]
+    done = sum(ended_well(each, status) for each, status in statuses)
+    return ServiceCount(
+        name=name,
+        desired=desired(spec, live),
+        running=done + sum(status is not None and status.phase is Phase.RUNNING for _, status in statuses),
+        healthy=done + sum(is_fit(status) for _, status in statuses),
+        stage=str(stage),
+    )
+
+
+def replica_name(allocation: Allocation) -> str:
+    return f"{allocation.service}.{allocation.slot}" if allocation.slot else allocation.service
+
+
+def replicas(seen: Seen, app: App, revisions: dict[str, str], service: str = "") -> AppReplicas:
+    """`revisions`: by service, what a replica of it shall be now."""
+    chosen = sorted(seen.allocations(app.name, service or None), key=lambda each: (each.service, each.slot, each.node, each.serial))
+    return AppReplicas(
+        name=app.name,
+        told_by=seen.told_by,
+        leader=seen.leader,
+        index=seen.reply.index,
+        generation=app.generation,
+        replicas=[_replica(seen, each, current=each.revision == revisions.get(each.service)) for each in chosen],
+    )
+
+
+def _replica(seen: Seen, allocation: Allocation, *, current: bool) -> ReplicaView:
+    status = seen.status(allocation)
+    return ReplicaView(
+        id=allocation.id,
+        service=allocation.service,
+        replica=replica_name(allocation),
+        node=allocation.node,
+        generation=allocation.generation,
+        current=current,
+        stop=allocation.stop,
+        phase=None if status is None else str(status.phase),
+        health=str(InstanceHealth.UNKNOWN if status is None else status.health),
+        container="" if status is None else status.container,
+        restarts=0 if status is None else status.restarts,
+        exit_code=None if status is None else status.exit_code,
+        error="" if status is None else status.error,
+        reason=allocation.reason,
+        since=(status.since or None) if status is not None else None,
+    )
+
+
+def history(seen: Seen, app: App) -> AppHistory:
+    views = [
+        GenerationView(
+            number=each.number,
+            present=each.number == app.generation,
+            reached=each.reached,
+            origin=each.origin or None,
+            author=each.author,
+            note=each.note,
+            unix_time=each.unix_time,
+            services={name: spec.container.image for name, spec in sorted(each.spec.services.items())},
+        )
+        for each in sorted(seen.generations(app.name), key=lambda each: each.number)
+    ]
+    return AppHistory(name=app.name, index=seen.reply.index, generations=views)
+
+
+def earlier(seen: Seen, app: App, number: int = 0) -> Generation:
+    """The generation to go back to: `number`, or the latest other one that was healthy (as the agents have it). Raises HyperMeshError."""
+    kept = sorted(seen.generations(app.name), key=lambda each: each.number)
+    look = f"hmctl app history {app.name}"
+    if number:
+        found = next((each for each in kept if each.number == number), None)
+        if found is None:
+            known = ", ".join(str(each.number) for each in kept)
+            raise HyperMeshError(f"{app.name} has no generation {number}; there are {known}", fix=look)
+        return found
+    present = seen.present(app).digest
+    reached = [each for each in kept if each.reached and each.digest != present]
+    if not reached:
+        raise HyperMeshError(f"{app.name} has no other generation that was healthy", fix=look)
+    return reached[-1]

@@ -1,0 +1,55 @@
+"""What the commands of `hmctl app` have in common: arguments, options, and asking the cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from hmctl.cli.completing import app_names, app_targets
+from hmctl.cli.context import Context
+from hmctl.client import Via
+
+if TYPE_CHECKING:
+    from hmcore.api import ChangeReply, Method
+    from hmctl.actions.apps_view import Seen
+
+Req = TypeVar("Req")
+
+PATIENCE = 600.0  # seconds that a rollout is waited for unless --timeout says otherwise
+
+AppArgument = Annotated[str, typer.Argument(metavar="APP", help="An app, as hmctl app ls names it.", autocompletion=app_names)]
+TargetArgument = Annotated[str, typer.Argument(metavar="APP[/SERVICE]", help="An app, or one service of it.", autocompletion=app_targets)]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait until all replicas are healthy.")]
+PatienceOption = Annotated[
+    float,
+    typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long to wait; the rollout itself goes on."),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def look(context: Context, name: str, via: Via, timeout: float | None = None) -> Seen:
+    """All apps, or the one with its generations. Says so when nobody leads."""
+    seen = context.run(_look(context, name, via, timeout))
+    if not seen.leader:
+        context.output.warn(f"the cluster has no leader: this is what {seen.told_by} knew last")
+    return seen
+
+
+async def _look(context: Context, name: str, via: Via, timeout: float | None) -> Seen:
+    from hmctl.actions.agents import Agents
+    from hmctl.actions.apps import read
+    from hmctl.client import Access
+
+    inventory = context.inventory(warn=False)
+    async with Agents(inventory.hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout) as agents:
+        return await read(agents, name)
+
+
+def carry_out(context: Context, method: Method[Req, ChangeReply], request: Req, name: str, via: Via) -> ChangeReply:
+    """Have the leader change app `name`."""
+    from hmctl.actions import apps
+
+    inventory = context.inventory(warn=False)
+    doing = apps.carry_out(inventory, context.store(inventory), method, request, via=via, say=context.output.note, name=name)
+    return context.run(doing)

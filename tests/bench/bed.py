@@ -32,11 +32,14 @@ class Bed:
         return self._run("-i", str(self.inventory), *args, check=check, stdin=stdin)
 
     def _run(self, *args: str, check: bool, stdin: str | None) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
-        done = subprocess.run([HMCTL, *args], text=True, capture_output=True, input=stdin, env=environment, timeout=300)
+        done = subprocess.run([HMCTL, *args], text=True, capture_output=True, input=stdin, env=self._environment, timeout=300)
         if check and done.returncode != 0:
             raise RuntimeError(f"hmctl {' '.join(args)} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
 
     def timed(self, *args: str) -> float:
         """Seconds that `hmctl args` takes as a whole process. Raises RuntimeError when it fails."""
@@ -50,6 +53,24 @@ class Bed:
     def on(self, node: str, *argv: str, stdin: str | None = None) -> str:
         """What `argv` prints on a host of the lab."""
         return self.lab("exec", "--name", LAB, node, "--", *argv, stdin=stdin)
+
+    def start_on(self, node: str, *argv: str) -> subprocess.Popen[str]:
+        """The running process, whose output the caller reads and which it ends."""
+        command = [str(HMCTL), "lab", "exec", "--name", LAB, node, "--", *argv]
+        return subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self._environment)
+
+    def addresses(self) -> dict[str, str]:
+        """By name of the host."""
+        document = json.loads(self.hmctl("config", "show", "-o", "json").stdout)
+        return {host["name"]: host["address"] for host in document["hosts"]}
+
+    def until_healthy(self, within: float = 60.0) -> str:
+        """The leader's name. Raises TimeoutError."""
+        deadline = time.monotonic() + within
+        while (document := self.status())["health"] != "healthy" or not document["leader"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the cluster is not healthy within {within:g} s: {document['checks']}")
+        return str(document["leader"])
 
     def status(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.hmctl("status", "-o", "json", check=False).stdout)

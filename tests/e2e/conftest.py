@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from clusters import Cluster, Hmctl
+from composing import IMAGE, Apps, archive
 
 from hmcore.errors import LabError
 from hmctl.lab import shell
@@ -135,3 +138,53 @@ def new_cluster(new_lab: Callable[[str], Lab], hmctl: Hmctl, tmp_path: Path) -> 
         return Cluster(lab, hmctl, tmp_path / f"{letter}.yaml")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def busybox(cluster: Cluster) -> bytes:
+    """A program that needs no other file, for images."""
+    return cluster.lab.exec("node1", ["cat", "/bin/busybox"]).stdout
+
+
+@pytest.fixture(scope="session")
+def pushed(cluster: Cluster, busybox: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image that the cluster has."""
+    path = tmp_path_factory.mktemp("images") / "web.tar"
+    path.write_bytes(archive(busybox))
+    cluster.run("image", "push", path)
+    return IMAGE
+
+
+@pytest.fixture
+def apps(cluster: Cluster, pushed: str, tmp_path: Path) -> Iterator[Apps]:
+    """Apps to deploy; what was deployed is removed after the test."""
+    cluster.until_healthy()
+    apps = Apps(cluster, tmp_path)
+    yield apps
+    apps.remove_all()
+
+
+@pytest.fixture
+def following(hmctl: Hmctl) -> Iterator[Callable[..., list[str]]]:
+    """`following(*args)` starts hmctl, which runs until the test ends; the lines that it prints come to be in the list."""
+    started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
+
+    def start(*args: str | Path) -> list[str]:
+        process = hmctl.start(*args)
+        lines: list[str] = []
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+
+        thread = threading.Thread(target=read, name="reading")
+        thread.start()
+        started.append((process, thread))
+        return lines
+
+    yield start
+    for process, thread in started:
+        process.terminate()
+        thread.join()
+        process.communicate()

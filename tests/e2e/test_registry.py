@@ -8,7 +8,7 @@ from typing import Any
 
 from clusters import Cluster
 
-COMPONENTS = {"transport", "consensus", "container", "security", "registry", "orchestration"}
+COMPONENTS = {"transport", "consensus", "container", "security", "network", "images", "apps", "registry", "orchestration"}
 WEB = """
 mkdir -p /tmp/web/bin && cp /bin/busybox /tmp/web/bin/ && ln -sf busybox /tmp/web/bin/sleep
 tar -C /tmp/web -c . | docker import - hm-web >/dev/null

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 WAIT = 60.0  # seconds: what everything awaited takes at most, on a machine that has other things to do
 QUICK: dict[str, object] = {
     "security": {"mode": "off"},  # these agents run on the very machine of whoever tests: its kernel is not theirs to change
+    "network": {"mode": "off"},  # nor its network
     "membership": {"heartbeat": 0.2, "suspect": 1.0, "down": 1.6},
     "raft": {"heartbeat": 0.1, "election_min": 0.6, "election_max": 1.0},
     "transport": {"reconnect_max": 0.3},
@@ -42,6 +43,9 @@ NEEDS: Mapping[str, str | None] = {
     "consensus": "transport",
     "container": "identity",
     "security": "identity",
+    "network": "consensus",
+    "images": "identity",
+    "apps": "consensus",
     "registry": "consensus",
     "orchestration": "registry",
     "api": "transport",

@@ -9,8 +9,10 @@ import pytest
 from cluster import BOOTSTRAP, CLUSTER, ROOT
 
 from hmcore.api import FORM, PING, REPORT, Empty, FormRequest
-from hmcore.errors import HandshakeRefused, PeerUnreachable, PermissionDenied
+from hmcore.apps.streams import EXEC, LOGS, ExecRequest, LogPresent, LogsRequest
+from hmcore.errors import HandshakeRefused, InvalidRequest, PeerUnreachable, PermissionDenied
 from hmcore.pki import Identity, Kind, create_authority, issue
+from hmcore.stoq.dialogue import open_talk
 from hmcore.stoq.endpoint import Credentials, Local, dial
 from hmcore.stoq.local import connect_streams, connect_unix
 from hmcore.stoq.rpc import invoke
@@ -22,6 +24,24 @@ async def test_a_viewer_reads_but_may_not_change_and_the_refusal_is_logged(clust
         with pytest.raises(PermissionDenied, match=r"viewer tester may not call cluster\.form"):
             await invoke(connection, FORM, FormRequest(bootstrap=BOOTSTRAP, voters=cluster.voters), timeout=2)
     assert "refused: viewer tester may not call cluster.form" in cluster.nodes["node1"].log
+
+
+async def test_a_viewer_reads_logs_and_runs_no_commands_at_an_agent_and_at_its_socket_an_operator_may_both(cluster):
+    run = ExecRequest(allocation="shop/web.1.1", command=["sh"])
+    async with cluster.connect("node4", Kind.VIEWER) as viewer:
+        async with await open_talk(viewer, LOGS, LogsRequest(app="shop"), timeout=2) as talk:
+            assert (await talk.receive(), await talk.receive()) == (LogPresent(), None)
+        async with await open_talk(viewer, EXEC, run, timeout=2) as talk:
+            with pytest.raises(PermissionDenied, match=r"viewer tester may not open apps\.exec"):
+                await talk.receive()
+    assert "refused: viewer tester may not open apps.exec" in cluster.nodes["node4"].log
+    operator = await connect_unix(str(cluster.nodes["node4"].config.socket))
+    async with await open_talk(operator, LOGS, LogsRequest(app="shop"), timeout=2) as talk:
+        assert await talk.receive() == LogPresent()
+    async with await open_talk(operator, EXEC, run, timeout=2) as talk:
+        with pytest.raises(InvalidRequest, match="there is no container of it here"):
+            await talk.receive()
+    await operator.close()
 
 
 async def test_a_stranger_gets_no_answer(cluster):

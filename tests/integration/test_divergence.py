@@ -12,7 +12,7 @@ import msgspec
 from cluster import ClusterOfProcesses
 
 from hmcore.errors import HyperMeshError
-from hmcore.records import NodeReport
+from hmcore.records import FEATURE_LEVEL, NodeReport
 from hmcore.stoq.rpc import invoke
 from hmcore.store import GET_KEY, PUT_KEY, KeyRequest, PutKeyRequest
 from node_agent.consensus import codec
@@ -78,7 +78,7 @@ async def test_a_node_whose_state_was_tampered_with_is_found_out_and_takes_the_o
     cluster = ClusterOfProcesses(tmp_path)
     try:
         reports = await cluster.bring_up()
-        assert {report.raft.level for report in reports.values()} == {2}
+        assert {report.raft.level for report in reports.values()} == {FEATURE_LEVEL}
         for number in range(KEYS):
             await put(cluster, f"k{number}", b"%d" % number)
         leader = next(iter(reports.values())).raft.leader

@@ -57,8 +57,8 @@ async def test_phases_begin_after_what_they_need_and_components_run(cluster):
                 assert phases[name].began_seconds >= phases[need].began_seconds + phases[need].seconds - 0.001
         assert {name: phase.outcome for name, phase in phases.items() if phase.outcome != "ok"} == {"container": "degraded"}
         states = {name: component.state for name, component in report.components.items()}
-        running = dict.fromkeys(("transport", "consensus", "registry", "orchestration"), S.RUNNING)
-        assert states == {**running, "container": S.DEGRADED, "security": S.READY}  # its mode is off here
+        running = dict.fromkeys(("transport", "consensus", "images", "apps", "registry", "orchestration"), S.RUNNING)
+        assert states == {**running, "container": S.DEGRADED, "security": S.READY, "network": S.READY}  # whose modes are off here
         assert report.reasons == [f"Docker is not installed: there is no {cluster.nodes[report.name].config.docker_socket} and no dockerd"]
         assert 0.8 <= report.health_score < 1
 
@@ -117,7 +117,7 @@ async def test_all_components_run_within_a_few_times_what_their_imports_take(lon
     lone.start()
     reports = await lone.until(lambda reports: whole(reports, 1) and not starting(reports["node1"]), what="all components run")
     report = reports["node1"]
-    assert set(report.components) == {"transport", "consensus", "container", "security", "registry", "orchestration"}
+    assert set(report.components) == set(NEEDS) - {"identity", "api", "metrics"}
     imports = await asyncio.to_thread(seconds_to_import)
     assert report.uptime_seconds < max(3.0, 5 * imports)
     assert all(component.init_seconds < 3 * max(1.0, imports) for component in report.components.values()), report.components
@@ -126,8 +126,8 @@ async def test_all_components_run_within_a_few_times_what_their_imports_take(lon
 
 
 def starting(report: NodeReport) -> set[str]:
-    """Components that do not run. Security is off here, and then has nothing to do."""
-    return {name for name, component in report.components.items() if component.state is not S.RUNNING} - {"security"}
+    """Components that do not run. Security and network are off here, and then have nothing to do."""
+    return {name for name, component in report.components.items() if component.state is not S.RUNNING} - {"security", "network"}
 
 
 def seconds_to_import() -> float:

@@ -85,7 +85,7 @@ async def test_docker_comes_hangs_goes_and_comes_back_and_the_agent_lives_on(alo
         docker.stop()
 
 
-@pytest.mark.parametrize("name", ["transport", "consensus", "registry", "orchestration"])
+@pytest.mark.parametrize("name", ["transport", "consensus", "apps", "registry", "orchestration"])
 async def test_a_component_that_fails_is_brought_back_and_the_others_go_on(lone, name) -> None:
     node = lone.nodes["node1"]
     node.program = (BREAKABLE,)

@@ -29,8 +29,8 @@ from hmcore.stoq.mtls import Credentials
 from hmcore.stoq.rpc import Router, invoke
 from node_agent.platform.forwarding import Forwarding
 
-COMPONENTS = ("transport", "consensus", "container", "security", "registry", "orchestration")
-PHASES = ("identity", "transport", "consensus", "container", "security", "registry", "orchestration", "api")
+COMPONENTS = ("transport", "consensus", "container", "security", "network", "images", "apps", "registry", "orchestration")
+PHASES = ("identity", *COMPONENTS, "api")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """A fleet of simulated hosts in a network of its own, and the real `hmctl` run against it, watched from outside.
 
-The network is a namespace of its own in which all of 10.77.0.0/16 is local: hosts are written and reached as anywhere else (SSH on port 22,
+The network is a namespace of its own in which all of 10.76.0.0/16 is local: hosts are written and reached as anywhere else (SSH on port 22,
 agents on 7443), many fleets can run side by side, and no other process of the machine can reach them.
 """
 
@@ -37,7 +37,7 @@ ROOT = HERE.parents[1]
 HMCTL = ROOT / ".venv" / "bin" / "hmctl"
 CLUSTER = "hm-scale12345"
 SMALL = 200_000  # bytes of a release that stands for the real one where its size is not the point
-NETWORK = "ip link set lo up; ip route add local 10.77.0.0/16 dev lo; echo up; exec cat"
+NETWORK = "ip link set lo up; ip route add local 10.76.0.0/16 dev lo; echo up; exec cat"
 READY = 30.0  # seconds
 SILENCE = "nft 'add table inet off; add chain inet off in {{ type filter hook input priority 0; }}; add rule inet off in ip daddr {} drop'"
 
@@ -61,11 +61,11 @@ class Run:
 
 def inventory_text(count: int, extra: str = "") -> str:
     """Three control nodes and workers, in ranges as a person would write them."""
-    ranges = [f"  - {{address: '10.77.0.[1-{min(count, 3)}]', role: control}}"]
+    ranges = [f"  - {{address: '10.76.0.[1-{min(count, 3)}]', role: control}}"]
     for block in range((count + 249) // 250):
         first, last = (4 if block == 0 else 1), min(250, count - 250 * block)
         if first <= last:
-            ranges.append(f"  - {{address: '10.77.{block}.[{first}-{last}]', role: worker}}")
+            ranges.append(f"  - {{address: '10.76.{block}.[{first}-{last}]', role: worker}}")
     return f"name: scale\nid: {CLUSTER}\nssh: {{user: root, key: operator}}\n{extra}hosts:\n" + "\n".join(ranges) + "\n"
 
 

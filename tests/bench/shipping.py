@@ -1,0 +1,126 @@
+"""An image of 200 MB brought to three nodes and run there: what the operator sends, and how long it takes, beside `docker load` over SSH.
+
+The peer is what people do without a registry: one host after the other, the whole image to each. It need not even `docker save`: the
+archive is there for both. The content is random, and another one for each side: nothing is compressed on the way, nothing is there before.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import yaml
+from bed import Bed
+from containers import count, watch
+from figures import Figure, Kind
+
+SIZE = 200_000_000
+PATIENCE = 120.0  # seconds
+
+SENT = Kind("image of 200 MB to three nodes: the operator sends", "of its bytes", 1.05, "once", tolerance=1.2)
+MOVED = Kind("image of 200 MB run by three nodes", "s", None, "docker load over SSH, one by one", tolerance=1.8)
+MOVED_OVER = Kind("image of 200 MB run by three nodes, over SSH's", "x", 0.5, "as fast as SSH", tolerance=1.8)
+FIGURES = (SENT, MOVED, MOVED_OVER)
+
+APP, SERVICE = "ship", "large"
+COMMAND = ("sleep", "1000000")
+RUN = "docker load >/dev/null && docker run -d --init --name peer-large {image} sleep 1000000 >/dev/null"
+REMOVE = "docker rm -f peer-large >/dev/null; docker rmi {image} >/dev/null"
+
+
+def measure(bed: Bed) -> list[Figure]:
+    nodes = bed.addresses()
+    busybox = base64.b64decode(bed.on(next(iter(nodes)), "base64", "/bin/busybox"))
+    theirs = by_ssh(bed, nodes, archive(bed.directory / "theirs.tar", "bench-theirs:1", busybox))
+    ours, pushed, sent, size = by_us(bed, nodes, archive(bed.directory / "ours.tar", "bench-ours:1", busybox))
+    how = (
+        f"from the begin of `hmctl image push` ({pushed:.1f} s of it), `hmctl app deploy` next, until it runs on all three; SSH: "
+        "`docker load` and `docker run`"
+    )
+    return [
+        SENT.of(
+            sent / size, 1.0, f"by the counter of this machine's interface to them, headers, calls and the deploy included; {size} bytes"
+        ),
+        MOVED.of(ours, theirs, how),
+        MOVED_OVER.of(ours / theirs, 1.0, "the same"),
+    ]
+
+
+def archive(path: Path, name: str, program: bytes, size: int = SIZE) -> Path:
+    """An image as `docker save` writes it, of one layer: a program as /bin/sleep, and `size` random bytes."""
+    layer = path.with_suffix(".layer")
+    with tarfile.open(layer, "w") as files:
+        _add(files, "bin/sleep", program, mode=0o755)
+        _add(files, "content", os.urandom(size))
+    with layer.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    root = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]}, "rootfs": root}).encode()
+    id = hashlib.sha256(config).hexdigest()
+    manifest = [{"Config": f"{id}.json", "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
+    with tarfile.open(path, "w") as image:
+        _add(image, f"{id}.json", config)
+        image.add(layer, f"{digest}/layer.tar")
+        _add(image, "manifest.json", json.dumps(manifest).encode())
+    layer.unlink()
+    return path
+
+
+def _add(files: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), mode
+    files.addfile(entry, io.BytesIO(content))
+
+
+def by_ssh(bed: Bed, nodes: dict[str, str], image: Path) -> float:
+    """Seconds."""
+    ssh = yaml.safe_load(bed.inventory.read_text())["ssh"]
+    command = ["ssh", "-F", "none", "-i", ssh["key"], "-o", f"UserKnownHostsFile={ssh['known_hosts']}", "-o", "BatchMode=yes"]
+    began = time.monotonic()
+    try:
+        for address in nodes.values():
+            with image.open("rb") as content:
+                argv = [*command, f"{ssh['user']}@{address}", RUN.format(image="bench-theirs:1")]
+                subprocess.run(argv, stdin=content, check=True, capture_output=True, timeout=PATIENCE)
+        return time.monotonic() - began
+    finally:
+        for node in nodes:
+            bed.on(node, "sh", "-c", REMOVE.format(image="bench-theirs:1"))
+
+
+def by_us(bed: Bed, nodes: dict[str, str], image: Path) -> tuple[float, float, int, int]:
+    """Seconds in all, and of the push alone; bytes that went out to the nodes, and those of the image."""
+    size, before, began = image.stat().st_size, sent_to(nodes), time.time()
+    with watch(bed, nodes, {"hypermesh.service": f"{APP}/{SERVICE}"}) as seen:
+        try:
+            pushed = bed.timed("image", "push", str(image))
+            bed.hmctl("app", "deploy", "--file", "-", "--yes", "--no-wait", stdin=compose())
+            took = seen.until(count(len(nodes)), PATIENCE, "the image runs on all nodes") - began
+            sent = sent_to(nodes) - before
+        finally:
+            bed.hmctl("app", "rm", APP, "--yes", check=False)
+            bed.hmctl("image", "rm", "bench-ours:1", "--yes", check=False)
+    return took, pushed, sent, size
+
+
+def compose() -> str:
+    service = {"image": "bench-ours:1", "command": COMMAND, "init": True, "deploy": {"mode": "global"}}
+    return json.dumps({"name": APP, "services": {SERVICE: service}})
+
+
+def sent_to(nodes: dict[str, str]) -> int:
+    """Bytes that went out to the lab's hosts so far, of everybody on this machine."""
+    devices = {_device(address) for address in nodes.values()}
+    return sum(int(Path(f"/sys/class/net/{device}/statistics/tx_bytes").read_text()) for device in devices)
+
+
+def _device(address: str) -> str:
+    told = subprocess.run(["ip", "-j", "route", "get", address], check=True, capture_output=True, text=True, timeout=10).stdout
+    return str(json.loads(told)[0]["dev"])

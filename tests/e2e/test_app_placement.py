@@ -1,0 +1,120 @@
+"""Where replicas run and when: on every node, nowhere and why, one after the other, once and no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from composing import IMAGE, Apps, serving
+
+CALM = "update_config: {monitor: 0s}"
+
+
+def service(more: str = "", deploy: str = "") -> str:
+    """The lines of a service below its name."""
+    return f"{{image: {IMAGE}, init: true, {more + ', ' if more else ''}deploy: {{{CALM}{', ' + deploy if deploy else ''}}}}}"
+
+
+def compose(**services: str) -> str:
+    return "services:\n" + "".join(f"  {name}: {text}\n" for name, text in services.items())
+
+
+def waits(apps: Apps, target: str) -> list[str]:
+    """What a service waits for, once the leader has said so."""
+    found: list[str] = apps.explain(target)["services"][0]["waits"]
+    return found
+
+
+def test_a_global_service_runs_once_on_every_node_and_follows_its_constraints(apps: Apps, eventually: Callable[..., None]) -> None:
+    apps.deploy("agents", compose(each=service(deploy="mode: global")))
+    assert sorted(each["node"] for each in apps.replicas("agents")) == sorted(apps.cluster.names)
+    kept = apps.containers("agents")
+    apps.deploy("agents", compose(each=service(deploy='mode: global, placement: {constraints: ["node.hostname != node2"]}')))
+    eventually(lambda: sorted(apps.containers("agents").values()) == ["node1", "node3"], within=15)
+    assert apps.containers("agents").items() <= kept.items(), "who may stay is left alone"
+
+
+@pytest.mark.parametrize(
+    ("deploy", "reason"),
+    [
+        ('placement: {constraints: ["node.labels.zone == moon"]}', "constraint: 3 of 3 nodes do not satisfy node.labels.zone == moon"),
+        ("resources: {reservations: {memory: 900g}}", "memory: 3 of 3 nodes have less than 900 GiB free; the most is "),
+        ('resources: {reservations: {cpus: "500"}}', "cpus: 3 of 3 nodes have less than 500 processors free; the most is "),
+        (
+            "replicas: 4, placement: {max_replicas_per_node: 1}",
+            "max-per-node: 3 of 3 nodes have 1 of the service already, the most that a node may have",
+        ),
+    ],
+)
+def test_what_fits_nowhere_waits_and_says_what_each_filter_removed(
+    apps: Apps, eventually: Callable[..., None], deploy: str, reason: str
+) -> None:
+    apps.deploy("homeless", compose(web=service(deploy=deploy)), "--no-wait")
+    eventually(lambda: any(line.startswith(reason) for line in waits(apps, "homeless")), within=10)
+    assert reason in " ".join(apps.run("explain", "homeless/web").stdout.split())
+    late = apps.deploy("homeless", compose(web=service(deploy=deploy), more=service()), "--timeout", "3", check=False)
+    assert (late["code"], late["ending"]) == (1, "timeout")
+    assert reason.split(":")[0] in late["error"]
+
+
+def test_a_published_port_belongs_to_one_service(apps: Apps, eventually: Callable[..., None]) -> None:
+    serves = f"command: {serving('first')}, ports: ['18081:8080']"
+    apps.deploy("first", compose(web=service(serves)))
+    apps.deploy("second", compose(web=service(serves.replace("first", "second"))), "--no-wait")
+    eventually(lambda: "published: 18081/tcp belongs to first/web" in waits(apps, "second"), within=10)
+    assert apps.get(f"{apps.address('node2')}:18081").startswith("first")
+    apps.change("rm", "first", "--yes")
+    eventually(lambda: apps.get(f"{apps.address('node2')}:18081").startswith("second"), within=20)
+
+
+def test_a_port_of_the_host_is_had_once_on_a_node(apps: Apps, eventually: Callable[..., None]) -> None:
+    serves = f"command: {serving('hosted')}, ports: [{{target: 8080, published: 18082, mode: host}}]"
+    apps.deploy("hosted", compose(web=service(serves, deploy="replicas: 4")), "--no-wait")
+    eventually(lambda: "port: 3 of 3 nodes have 18082/tcp in use" in waits(apps, "hosted"), within=15)
+    replicas = apps.replicas("hosted")
+    assert sorted(each["node"] for each in replicas) == sorted(apps.cluster.names)
+    own = {each["node"]: each["container"][:12] for each in replicas}
+    eventually(
+        lambda: {node: apps.get(f"{apps.address(node)}:18082") for node in own} == {node: f"hosted {own[node]}" for node in own}, within=15
+    )
+
+
+def test_what_depends_on_a_healthy_service_starts_after_it_is(apps: Apps, eventually: Callable[..., None]) -> None:
+    check = "healthcheck: {test: [CMD, test, -e, /www/ready], interval: 1s, retries: 100}"
+    app = compose(db=service(check), web=service("depends_on: {db: {condition: service_healthy}}"))
+    apps.deploy("ordered", app, "--no-wait")
+    eventually(lambda: [each["phase"] for each in apps.replicas("ordered/db")] == ["running"], within=15)
+    eventually(lambda: "db is not healthy yet" in waits(apps, "ordered/web"), within=5)
+    assert [each for each in apps.replicas("ordered/web") if each["container"]] == []
+    apps.run("exec", "ordered/db", "--", "sh", "-c", "echo > /www/ready")
+    eventually(lambda: [each["health"] for each in apps.replicas("ordered/web")] == ["healthy"], within=20)
+
+
+def test_a_job_is_done_once_and_others_can_wait_for_it(apps: Apps) -> None:
+    job = service('command: ["sh", "-c", "echo migrated"], restart: "no"')
+    web = service("depends_on: {migrate: {condition: service_completed_successfully}}")
+    assert apps.deploy("jobs", compose(migrate=job, web=web))["ending"] == "healthy"
+    (done,) = apps.replicas("jobs/migrate")
+    assert (done["phase"], done["exit_code"], done["restarts"]) == ("done", 0, 0)
+    assert "migrated" in apps.run("logs", "jobs/migrate").stdout
+    assert [app["stage"] for app in listed(apps) if app["name"] == "jobs"] == ["steady"]
+    assert apps.deploy("jobs", compose(migrate=job, web=web))["ending"] == "unchanged"
+    assert apps.replicas("jobs/migrate") == [done]
+
+
+def test_a_crash_loop_is_visible_with_its_exit_code(apps: Apps, eventually: Callable[..., None]) -> None:
+    apps.deploy("looping", compose(web=service('command: ["sh", "-c", "exit 9"]')), "--no-wait")
+
+    def looping() -> bool:
+        (each,) = apps.replicas("looping")
+        return each["restarts"] >= 1 and each["exit_code"] == 9 and "it ended with 9" in each["error"]
+
+    eventually(looping, within=30)
+    assert "it ended with 9" in apps.run("explain", "looping").stdout
+
+
+def listed(apps: Apps) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(apps.run("ls", "-o", "json").stdout)["apps"]
+    return found

@@ -1,0 +1,139 @@
+"""What an app needs goes missing: room on a disk, its image, the way to a node. It says what is missing, and is whole again by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clusters import AGENT, Cluster
+from outages import App, Strangers, image
+
+IMAGE = "e2e-scarce:1"
+BLOBS = "/var/lib/hypermesh/blobs"
+SMALL, LARGE = "size=16m", "size=2g"  # the agent leaves half a gigabyte of that disk free; a tmpfs takes what is written to it
+
+
+@pytest.fixture(scope="module")
+def strangers(cluster: Cluster) -> Iterator[Strangers]:
+    found = Strangers(cluster)
+    found.start()
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="module")
+def store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """Six replicas, two on each node."""
+    cluster.until_healthy()
+    folder = tmp_path_factory.mktemp("apps")
+    deploy = "{replicas: 6, restart_policy: {delay: 1s}, update_config: {parallelism: 0, monitor: 1s}}"
+    app = App(cluster, folder, "store", image(cluster, folder, IMAGE), deploy)
+    try:
+        app.roll_out(1)
+        yield app
+    finally:
+        app.run("rm", app.name, "--yes", check=False)
+
+
+@pytest.fixture(autouse=True)
+def others_are_left_alone(cluster: Cluster, store: App, strangers: Strangers) -> Iterator[None]:
+    before = strangers.seen()
+    yield
+    cluster.lab.heal()
+    cluster.until_healthy()
+    strangers.were_left_alone(before)
+
+
+def test_a_node_that_is_cut_off_keeps_its_containers_and_falls_in_line_when_it_is_back(cluster: Cluster, store: App) -> None:
+    victim = next(name for name in cluster.names if name != cluster.status()["leader"])
+    others = [name for name in cluster.names if name != victim]
+    before = store.containers()
+    assert any(each.node == victim for each in before.values())
+    cluster.lab.partition([[victim], others])
+    took = store.until_whole(without=[victim])
+    print(f"a follower cut off: {took:.1f} s until all replicas run on the others")
+    elsewhere = store.containers(*others)
+    assert {id: each for id, each in before.items() if each.node != victim}.items() <= elsewhere.items()
+    assert store.containers(victim) == {id: each for id, each in before.items() if each.node == victim}, "they serve those on its side"
+    cluster.lab.heal()
+    cluster.until_healthy()
+    store.until_nothing_else()
+    assert store.containers() == elsewhere, "what took over stays"
+
+
+def test_a_node_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(cluster: Cluster, store: App, tmp_path: Path) -> None:
+    victim = cluster.names[0]  # to which images are pushed where nothing else speaks for another
+    before = store.containers()
+    call = App(cluster, tmp_path, "call", "e2e-ballast:1", "{mode: global}")
+    cluster.inside(
+        victim, "sh", "-ec", f"systemctl stop {AGENT}; mount -t tmpfs -o {SMALL},mode=700 tmpfs {BLOBS}; systemctl start {AGENT}"
+    )
+    try:
+        cluster.until(lambda document: document["leader"] and _answers(document, victim), 20, f"{victim} is back")
+        image(cluster, tmp_path, call.image, ballast=os.urandom(1 << 20))
+        call.roll_out(1, "--no-wait")
+        call.until(lambda: {each["node"] for each in call.fit()} == {*cluster.names} - {victim}, 30, "the others run it")
+
+        def complaint() -> str:
+            return next(
+                (each["error"] for each in call.replicas() if each["node"] == victim and each["phase"] in ("pulling", "backoff")), ""
+            )
+
+        call.until(lambda: "no room" in complaint(), 20, f"the replica on {victim} says what is wrong")
+        document = json.loads(call.run("explain", call.name, "-o", "json").stdout)
+        assert [(each["node"], "no room" in each["why"]) for service in document["services"] for each in service["replicas"]] == [
+            (victim, True)
+        ]
+        assert store.containers() == before
+        cluster.inside(victim, "mount", "-o", f"remount,{LARGE}", BLOBS)
+        took = call.until(lambda: {each["node"] for each in call.fit()} == set(cluster.names), 60, "all run it")
+        print(f"room again: {took:.1f} s until the image is there and its replica runs")
+    finally:
+        call.run("rm", call.name, "--yes", check=False)
+        cluster.inside(victim, "sh", "-ec", f"systemctl stop {AGENT}; umount {BLOBS}; systemctl start {AGENT}")
+    cluster.until_healthy()
+    assert store.containers() == before
+
+
+def _answers(document: dict[str, object], node: str) -> bool:
+    nodes: list[dict[str, object]] = document["nodes"]  # type: ignore[assignment]
+    return next(each["state"] for each in nodes if each["name"] == node) in ("ready", "degraded")
+
+
+def test_an_image_that_docker_lost_is_brought_back(cluster: Cluster, store: App) -> None:
+    store.until_whole()
+    victim = cluster.names[1]
+    (lost,) = {each.image for each in store.containers().values()}
+    store.run("scale", "store/web=0")
+    store.until(lambda: not store.containers(), 20, "nothing runs")
+    cluster.inside(victim, "docker", "rmi", "--force", lost)
+    assert lost not in cluster.inside(victim, "docker", "images", "--quiet", "--no-trunc").split()
+    store.run("scale", "store/web=6")
+    store.until_whole()
+    assert lost in cluster.inside(victim, "docker", "images", "--quiet", "--no-trunc").split()
+
+
+def test_an_image_whose_name_is_removed_still_runs_but_is_no_more_to_be_deployed(cluster: Cluster, store: App, tmp_path: Path) -> None:
+    store.until_whole()
+    before = store.containers()
+    cluster.run("image", "rm", IMAGE, "--yes")
+    store.run("scale", "store/web=7")
+    store.until_whole(count=7)
+    assert before.items() <= store.containers().items()
+    refused = store.run("deploy", "--file", store.file(2), "--yes", check=False)
+    assert refused.returncode == 1
+    assert IMAGE in refused.stderr
+    assert "hmctl image push" in refused.stderr
+    image(cluster, tmp_path, IMAGE)
+    store.roll_out(2)
+    store.until_whole()
+
+
+def test_what_is_removed_leaves_nothing_of_ours_behind(cluster: Cluster, store: App) -> None:
+    store.run("rm", store.name, "--yes")
+    assert not store.containers()
+    store.roll_out(1)
+    store.until_whole()

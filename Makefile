@@ -6,7 +6,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo env $(PASSED))
 
 .PHONY: help install demo test check bench bench-check clean
 help:
-	@echo "make demo      three hosts on this machine, joined into one cluster"
+	@echo "make demo      three hosts on this machine, joined into one cluster that runs an app"
 	@echo "make test      everything: check, agents as processes, then real hosts"
 	@echo "make check     linters, types, unit tests and simulations"
 	@echo "make bench     measure; writes docs/benchmarks.md and bench.json"
@@ -23,7 +23,7 @@ demo: install
 	@$(SUDO) $(HMCTL) lab up
 	@$(HMCTL) -i lab.yaml deploy --yes
 	@$(HMCTL) -i lab.yaml status
-	@cat tools/demo.txt
+	@tools/demo.sh $(SUDO)
 
 check: install
 	.venv/bin/ruff check .

@@ -34,6 +34,7 @@ missing_for_lab() {
   has nft || echo nftables
   has ip || echo iproute2
   has ssh-keygen || echo openssh-client
+  has curl || echo curl
 }
 
 as_root() {

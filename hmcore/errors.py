@@ -92,6 +92,11 @@ class HyperMeshError(Exception):
     def __str__(self) -> str:
         return f"{self.host}: {self.message}" if self.host else self.message
 
+    @property
+    def with_fix(self) -> str:
+        """In one line, for where words alone can be kept."""
+        return f"{self}; fix: {self.fix}" if self.fix else str(self)
+
 
 class UsageError(HyperMeshError):
     exit_code = 2

@@ -10,6 +10,7 @@ from hmcore.api import StateReply
 from hmcore.errors import HyperMeshError
 from hmcore.health import COMPONENT, cluster_checks, complaints, score
 from hmcore.records import CheckReport, Divergence, NodeReport, NodeState
+from hmctl.actions.apps_check import check_apps, statuses
 from hmctl.actions.health import condition_of, explained, silenced
 from hmctl.actions.status import (
     Answer,
@@ -68,6 +69,9 @@ def judge(
     ]
     if sure is not None:
         checks.insert(2, check_consistent(sure))
+    told = next((answer.apps for name, answer in answers.items() if name == view.leader and isinstance(answer, Answer)), None)
+    if (apps := check_apps(told)) is not None:
+        checks.append(apps)
     checks = [silenced(check, judged) for check in checks]
     return Status(
         cluster=cluster,
@@ -78,6 +82,7 @@ def judge(
         release=release_of(view, reports),
         checks=checks,
         nodes=nodes,
+        apps=statuses(told),
         mutes=[view.mutes[key] for key in sorted(view.mutes)],
         maintenance=list(view.maintenance),
         cluster_checks=explained(judged, checks),

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hmcore import health
 from hmcore.api import StateReply
 from hmcore.records import CheckReport, ComponentState, Maintenance, Mute, Node, NodeReport, NodeState, Role
+
+if TYPE_CHECKING:
+    from hmcore.apps.calls import AppsReply
+    from hmcore.errors import HyperMeshError
 
 
 class Health(StrEnum):
@@ -76,7 +81,7 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """`hmctl status -o json`. `apps` is empty: `hmctl app ls` tells of them. The score is hmcore/health.py's,
+    """`hmctl status -o json`. `apps` as the leader has them, empty while nobody leads. The score is hmcore/health.py's,
     made of `cluster_checks`. `index`: the log index of what is told of members, mutes and maintenance; `consistent`: whether it holds all
     that was changed before it was asked for, None if that was not asked for. `level`: the feature level in force, 0 where nobody tells;
     `level_known`: the highest that all who answered know."""
@@ -113,12 +118,13 @@ class Expected(msgspec.Struct, frozen=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """A node's report. `offset_seconds`: how far its clock is ahead of ours (behind: negative) for certain. `through`: the control node
-    that asked it for us; `rtt_seconds` is by way of that then."""
+    that asked it for us; `rtt_seconds` is by way of that then. `apps`: what it says of them if it leads, or why it does not."""
 
     report: NodeReport
     rtt_seconds: float
     offset_seconds: float = 0.0
     through: str | None = None
+    apps: AppsReply | HyperMeshError | None = None
 
 
 class Silence(msgspec.Struct, frozen=True):

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from hmcore.errors import AnotherNode, HyperMeshError, NothingListens, PeerUnreachable, RemoteError
+from hmcore.apps.calls import APPS, AppsReply, AppsRequest
+from hmcore.errors import AnotherNode, HyperMeshError, InvalidRequest, NothingListens, PeerUnreachable, RemoteError
 from hmcore.pki import valid_until
 from hmcore.records import Role
 from hmctl.actions.checks import judge
 from hmctl.actions.consistent import consistent_state
 from hmctl.actions.forwarded import Ahead, GoBetween, forwarded
 from hmctl.actions.status import Answer, Answers, Expected, Silence, Status
-from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, Via, ask_all, connect
+from hmctl.client import AT_ONCE, SSH_TIMEOUT, Access, AgentClient, Via, ask_all, connect
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
@@ -167,15 +168,26 @@ class _Asking:
                 again = clock()
                 await agent.ping()
                 distance = min(distance, clock() - again)
+            apps = await _apps(agent, timeout) if report.raft.role == "leader" else None
             self._slowest = max(self._slowest, clock() - began)
             ahead = Ahead.read(report.unix_time, sent, took)
             if keep:
                 self.go_betweens.append(GoBetween(agent, distance, ahead))
                 self._stack.push_async_callback(agent.close)
-            return Answer(report, rtt_seconds=distance, offset_seconds=ahead.certain)
+            return Answer(report, rtt_seconds=distance, offset_seconds=ahead.certain, apps=apps)
         finally:
             if not any(one.agent is agent for one in self.go_betweens):
                 await agent.close()
+
+
+async def _apps(agent: AgentClient, timeout: float) -> AppsReply | HyperMeshError | None:
+    """As a leader has them; None: it has none yet, for its release, or the cluster's level, is an earlier one."""
+    try:
+        return await agent.call(APPS, AppsRequest(), timeout=timeout)
+    except InvalidRequest:
+        return None
+    except HyperMeshError as error:
+        return error
 
 
 def silence_of(error: HyperMeshError) -> Silence:

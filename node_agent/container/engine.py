@@ -25,7 +25,7 @@ from hmcore.apps.records import Machine
 from hmcore.errors import ContainerRefused, LayerDown, PartGone
 from node_agent.container.creation import Body
 from node_agent.container.executor import HANDS
-from node_agent.container.info import CLUSTER, ContainerInfo, containers_of
+from node_agent.container.info import CLUSTER, ContainerInfo, complaint_of, containers_of
 from node_agent.container.machine import machine_of
 from node_agent.container.refusals import refusal
 
@@ -68,6 +68,15 @@ class Engine:
     def containers(self) -> dict[str, ContainerInfo]:
         """Our containers by id, also those that do not run. One question, however many there are."""
         return containers_of(self._ask(lambda: self._client.containers(all=True, filters=self._filters)))
+
+    def complaint(self, container: str) -> str:
+        """Why it is unhealthy, in its health check's words; empty: Docker does not say."""
+        try:
+            return complaint_of(self._ask(lambda: self._client.inspect_container(container)))
+        except LayerDown as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return ""
+            raise
 
     def machine(self, node: str) -> Machine:
         """What there is for containers. Docker counts the processors and the memory that it may use itself."""

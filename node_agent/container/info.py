@@ -28,6 +28,7 @@ MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 1_000_000
 MOST_GRACE = 86_400.0  # seconds
 DEFAULT_GRACE = 10.0
+MOST_COMPLAINT = 200  # characters: statuses are replicated
 
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")  # the end of Docker's status: "Up 5 minutes (health: starting)"
 _EXITED = re.compile(r"(?:Exited|Restarting) \((-?[0-9]{1,10})\)")  # its beginning: "Exited (137) 5 minutes ago"
@@ -42,7 +43,8 @@ class ContainerInfo:
     empty when it has none. `network`: Docker's mode, such as bridge, host (it uses its node's), none, or container:ID (another one's).
     `gateway`: how its node looks from there. `port`: its label, else the lowest TCP port that its image exposes; 0 when it says nothing.
     `started`: seconds since 1970 when Docker made it (the list does not tell later starts). `exit_code`: None unless it has ended.
-    `image_id`: what `image` was when it was made, `sha256:...`.
+    `image_id`: what `image` was when it was made, `sha256:...`. `complaint`: what its health check said when it failed; the list does not
+    tell, so it is asked for (`complaint_of`) once it is unhealthy.
     """
 
     id: str
@@ -62,6 +64,7 @@ class ContainerInfo:
     started: float = 0.0
     exit_code: int | None = None
     image_id: str = ""
+    complaint: str = ""
 
     @property
     def running(self) -> bool:
@@ -115,6 +118,16 @@ def container_of(entry: object) -> ContainerInfo | None:
         exit_code=_exit_code(_text(entry.get("Status"))),
         image_id=_text(entry.get("ImageID")),
     )
+
+
+def complaint_of(inspected: object) -> str:
+    """What its health check said last, or ended with, as `GET /containers/ID/json` has it; empty: nothing is known."""
+    entries = _list(_dict(_dict(_dict(inspected).get("State")).get("Health")).get("Log"))
+    failed = [entry for entry in map(_dict, entries) if entry.get("ExitCode") != 0]
+    if not failed:
+        return ""
+    said = " ".join(_text(failed[-1].get("Output")).split())
+    return said[:MOST_COMPLAINT] or f"it ends with {failed[-1].get('ExitCode')}"
 
 
 def _name(entry: Mapping[str, object]) -> str:

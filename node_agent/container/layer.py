@@ -10,6 +10,8 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,6 +54,7 @@ class ContainerLayer:
         self._events: Events | None = None
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
+        self._complaints: dict[str, str] = {}  # of those that are unhealthy, by a container's id
         self._dying: dict[str, float] = {}  # by a container's id, until when Docker's list is asked again whether it has ended
 
     def containers(self) -> Mapping[str, ContainerInfo]:
@@ -88,9 +91,17 @@ class ContainerLayer:
         engine = self._engine
         if engine is None:
             raise LayerDown(f"Docker does not answer on {self._socket}", fix="systemctl start docker")
-        found = await self._ask(engine.containers)
+        found = await self._list(engine)
         self._set(found)
         return found
+
+    async def _list(self, engine: Engine) -> Mapping[str, ContainerInfo]:
+        """With what ails the unhealthy ones: asked for once, as long as they are."""
+        found = await self._ask(engine.containers)
+        known, ailing = self._complaints, [id for id, info in found.items() if info.health == "unhealthy"]
+        said = {id: known[id] if id in known else await self._ask(partial(engine.complaint, id)) for id in ailing}
+        self._complaints = said
+        return found | {id: replace(found[id], complaint=words) for id, words in said.items()}
 
     async def machine(self, node: str) -> Machine | None:
         """What this node has for containers; None while Docker does not tell."""
@@ -116,7 +127,7 @@ class ContainerLayer:
         self._events = engine.watch(
             lambda action, container: _quietly(post, lambda: self._heard(action, container, changed)), lambda: _quietly(post, ended.set)
         )
-        self._set(await self._ask(engine.containers))
+        self._set(await self._list(engine))
         self._had_pid_file = self._pid_file.exists()
 
     async def run(self) -> None:
@@ -174,7 +185,7 @@ class ContainerLayer:
             await asyncio.sleep(SETTLE)
             self._changed.clear()
             try:
-                self._set(found := await self._ask(engine.containers))
+                self._set(found := await self._list(engine))
                 if self._still_dying(found):
                     self._changed.set()
             except LayerDown as error:

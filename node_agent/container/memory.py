@@ -136,7 +136,7 @@ def _done(memory: Memory, action: Action, value: str, before: Recall, now: float
 def _failed(action: Action, error: HyperMeshError, before: Recall, now: float) -> Recall:
     troubles = before.troubles + 1
     again = now + trouble_pause(troubles)
-    after = replace(before, troubles=troubles, error=str(error)[:MOST_ERROR])
+    after = replace(before, troubles=troubles, error=error.with_fix[:MOST_ERROR])
     if isinstance(action, Stop | Kill | Remove):
         return replace(after, stop_hold=again)
     after = replace(after, hold=again)

@@ -145,7 +145,7 @@ def _health(want: Wanted, found: Turn, seen: Seen) -> Health:
         case "starting":
             return InstanceHealth.UNKNOWN, ""
         case _:
-            return InstanceHealth.UNHEALTHY, "its health check fails"
+            return InstanceHealth.UNHEALTHY, ": ".join(filter(None, ("its health check fails", container.complaint)))
 
 
 def _target(want: Wanted, found: Turn, node: NodeFacts) -> dict[str, Target]:

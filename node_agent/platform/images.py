@@ -88,7 +88,7 @@ class Images:
             try:
                 found[name] = await self._pin(name)
             except HyperMeshError as error:
-                failed[name] = f"{error.message}{f'; fix: {error.fix}' if error.fix else ''}"
+                failed[name] = error.with_fix
 
         async with asyncio.TaskGroup() as group:
             for name in sorted(set(request.names)):

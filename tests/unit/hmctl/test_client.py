@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from hmcore import api, pki
+from hmcore.apps.calls import APPS, AppsReply, AppsRequest
+from hmcore.apps.records import App, Generation
+from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.config.inventory import Host, Inventory, SshTarget
 from hmcore.config.presets import settings_for
 from hmcore.errors import (
     AnotherNode,
     HandshakeRefused,
     HyperMeshError,
+    NoQuorum,
     PeerUnreachable,
     PermissionDenied,
     PkiError,
@@ -63,8 +67,8 @@ def report_of(name: str) -> NodeReport:
     )
 
 
-def router(name: str, reaches: Sequence[str] = ()) -> Router:
-    """`reaches`: whose reports it passes on."""
+def router(name: str, reaches: Sequence[str] = (), apps: AppsReply | HyperMeshError | None = None) -> Router:
+    """`reaches`: whose reports it passes on. `apps`: what it tells of them; None: it is of a release that knows of none."""
 
     async def reports(peer: Peer, request: api.ReportsRequest) -> api.ReportsReply:
         found = [report_of(name) for name in request.nodes if name in reaches]
@@ -79,6 +83,12 @@ def router(name: str, reaches: Sequence[str] = ()) -> Router:
     async def ping(peer: Peer, request: api.Empty) -> api.PingReply:
         return api.PingReply(name=name, unix_time=time.time())
 
+    async def list_apps(peer: Peer, request: AppsRequest) -> AppsReply:
+        if isinstance(apps, AppsReply):
+            return apps
+        assert apps is not None
+        raise apps
+
     everyone, operators = frozenset(Kind), frozenset({Kind.OPERATOR})
     return Router(
         {
@@ -88,6 +98,7 @@ def router(name: str, reaches: Sequence[str] = ()) -> Router:
             api.FORM: (operators, form),
             api.FORMATION: (frozenset({Kind.NODE}), report),
         }
+        | ({} if apps is None else {APPS: (operators, list_apps)})
     )
 
 
@@ -99,11 +110,14 @@ def store(tmp_path: Path) -> OperatorStore:
 
 
 @asynccontextmanager
-async def agent(store: OperatorStore, name: str, reaches: Sequence[str] = ()) -> AsyncIterator[Listener]:
+async def agent(
+    store: OperatorStore, name: str, reaches: Sequence[str] = (), apps: AppsReply | HyperMeshError | None = None
+) -> AsyncIterator[Listener]:
     identity = Identity(CLUSTER, Kind.NODE, name)
     pair = pki.issue(store.authority(), identity, datetime.now(UTC))
     credentials = Credentials(ca=store.ca_certificate(), certificate=pair.certificate, key=pair.key)
-    listener = await serve("127.0.0.1", 0, credentials=credentials, local=Local(identity, "control", "r1"), service=router(name, reaches))
+    local, service = Local(identity, "control", "r1"), router(name, reaches, apps)
+    listener = await serve("127.0.0.1", 0, credentials=credentials, local=local, service=service)
     try:
         yield listener
     finally:
@@ -154,6 +168,22 @@ async def test_through_ssh_no_certificate_is_needed(tmp_path: Path) -> None:
     found = await survey(inventory(host("node1", silent_port())), bare, via=Via.SSH, timeout=1.0)
     assert isinstance(found.answers["node1"], Silence)
     assert [check.status for check in found.status.checks if check.name == "certificate"] == ["warn"]
+
+
+async def test_the_leader_tells_of_apps_along_with_its_report(store: OperatorStore) -> None:
+    shop = App(name="shop", generation=2)
+    spec = AppSpec(services={"web": ServiceSpec(container=ContainerSpec(image="web:1"), replicas=3)})
+    made = Generation(app="shop", number=2, spec=spec, digest="")
+    told = AppsReply(index=9, apps=[shop], generations=[made])
+    for apps, counted, said in (
+        (told, ["shop"], ["ok"]),
+        (NoQuorum("too few voters"), [], ["warn"]),
+        (None, [], []),
+    ):
+        async with agent(store, "node1", apps=apps) as listener:
+            found = (await survey(inventory(host("node1", listener.port)), store, timeout=DEADLINE)).status
+        assert [app.name for app in found.apps] == counted
+        assert [check.status for check in found.checks if check.name == "apps"] == said
 
 
 async def test_a_dead_node_never_delays_the_rest(store: OperatorStore) -> None:

@@ -5,66 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from app_seen import FIT, ILL, LOOPING, LOST, SPEC, WEAK, allocation, seen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.apps.calls import AppsReply
-from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, Phase, Rollout, Stage, allocation_id, wanted_revision
-from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, ServiceSpec, spec_digest
+from hmcore.apps.records import AllocationStatus, App, Generation, Phase, Stage
+from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, ServiceSpec
 from hmcore.records import InstanceHealth
 from hmctl.actions.apps_explaining import explanation, summary
 from hmctl.actions.apps_progress import End, Ending, Goal, ended, out_of_time, progress, trouble, with_dependents
 from hmctl.actions.apps_view import Seen, listing, replicas
-
-SPEC = AppSpec(
-    services={
-        "web": ServiceSpec(container=ContainerSpec(image="web:1"), replicas=3),
-        "agent": ServiceSpec(container=ContainerSpec(image="agent:1"), mode="global"),
-    }
-)
-FIT: dict[str, Any] = {"phase": Phase.RUNNING, "health": InstanceHealth.HEALTHY}
-ILL: dict[str, Any] = {"phase": Phase.RUNNING, "health": InstanceHealth.UNHEALTHY, "error": "refused"}
-WEAK: dict[str, Any] = {"phase": Phase.RUNNING, "health": InstanceHealth.DEGRADED}
-LOOPING: dict[str, Any] = {"phase": Phase.BACKOFF, "exit_code": 1, "restarts": 4, "container": "c1"}
-LOST: dict[str, Any] = {"phase": Phase.PULLING, "error": "no such image"}
-
-
-def seen(*statuses: dict[str, Any] | None, stage: Stage = Stage.ROLLING, waits: str = "", generation: int = 4, **rollout: Any) -> Seen:
-    """An app whose web has an allocation for each of `statuses`, and whose agent is steady, on one node."""
-    app = App(name="shop", generation=generation, healthy=3)
-    aims = {name: wanted_revision(app, SPEC, name) for name in SPEC.services}
-    rollouts = {
-        "web": Rollout(stage=stage, generation=generation, revision=aims["web"], **rollout),
-        "agent": Rollout(stage=Stage.STEADY, generation=generation, revision=aims["agent"]),
-    }
-    web = [_allocation("web", slot, f"node{slot}", aims["web"]) for slot in range(1, len(statuses) + 1)]
-    agent = _allocation("agent", 0, "node1", aims["agent"])
-    told = {each.id: AllocationStatus(id=each.id, **status) for each, status in zip(web, statuses, strict=True) if status is not None}
-    told[agent.id] = AllocationStatus(id=agent.id, **FIT)
-    made = Generation(app="shop", number=generation, spec=SPEC, digest=spec_digest(SPEC))
-    reply = AppsReply(
-        index=9,
-        apps=[App(name="shop", generation=generation, healthy=3, rollouts=rollouts)],
-        generations=[made],
-        allocations=[*web, agent],
-        statuses=told,
-        waits={"shop/web": waits} if waits else {},
-    )
-    return Seen("node1", True, reply)
-
-
-def _allocation(service: str, slot: int, node: str, revision: str, **more: Any) -> Allocation:
-    serial = slot + 10
-    return Allocation(
-        id=allocation_id("shop", service, slot, serial),
-        app="shop",
-        service=service,
-        slot=slot,
-        node=node,
-        generation=4,
-        revision=revision,
-        **more,
-    )
 
 
 def web(look: Seen) -> str:
@@ -95,7 +46,7 @@ def test_counts_and_failures_of_a_service(statuses: list[dict[str, Any] | None],
 
 def test_replicas_that_are_to_be_replaced_are_no_progress() -> None:
     look = seen(FIT, FIT)
-    old = _allocation("web", 3, "node3", "old")
+    old = allocation("web", 3, "node3", "old")
     statuses = {**look.reply.statuses, old.id: AllocationStatus(id=old.id, **FIT)}
     more = AppsReply(**{**_fields(look.reply), "allocations": [*look.reply.allocations, old], "statuses": statuses})
     assert web(Seen("node1", True, more)) == "pulled 2/3, started 2/3, healthy 2/3"
@@ -208,7 +159,7 @@ def test_what_is_as_it_shall_be_is_explained_so() -> None:
 
 def test_an_explanation_names_replicas_that_are_silent_and_those_that_should_have_stopped() -> None:
     look = seen(FIT, None)
-    old = _allocation("web", 7, "node3", "old", stop=True, reason="lost: node3 is down")
+    old = allocation("web", 7, "node3", "old", stop=True, reason="lost: node3 is down")
     both = Seen("node1", True, AppsReply(**{**_fields(look.reply), "allocations": [*look.reply.allocations, old]}))
     (found,) = explanation(both, both.app("shop"), "web").services
     assert [(each.replica, each.why) for each in found.replicas] == [
@@ -258,9 +209,9 @@ def test_each_step_comes_after_the_one_before_whatever_nodes_say(
             assert each.healthy + each.failed >= each.desired
     end = ended(look, Goal("shop", 4))
     assert end is None or (end.ending is Ending.HEALTHY) is (end.error is None)
-    for allocation in changed:
-        why = trouble(allocation, look.status(allocation))
-        assert not why or not allocation.stop
+    for each in changed:
+        why = trouble(each, look.status(each))
+        assert not why or not each.stop
     app = look.app("shop")
     assert len(replicas(look, app, {}).replicas) == len(changed)
     assert listing(look).apps[0].services

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.container.info import ContainerInfo, container_of, containers_of
+from node_agent.container.info import ContainerInfo, complaint_of, container_of, containers_of
 
 # As Docker 20.10 answers, shortened.
 WEB = {
@@ -132,3 +132,23 @@ def test_reading_is_total(answer: object) -> None:
     for found, info in containers_of(answer).items():
         assert found == info.id
         assert 0 <= info.port < 65_536
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ([{"ExitCode": 1, "Output": "no route\n"}, {"ExitCode": 0, "Output": "fine"}], "no route"),
+        ([{"ExitCode": 7, "Output": ""}], "it ends with 7"),
+        ([{"ExitCode": -1, "Output": "x" * 4096}], "x" * 200),
+        ([], ""),
+        (None, ""),
+        ([None, 3, {"Output": 5}], "it ends with None"),
+    ],
+)
+def test_why_a_health_check_fails(log, words):
+    assert complaint_of({"State": {"Health": {"Log": log}}}) == words
+
+
+@pytest.mark.parametrize("inspected", [None, [], {}, {"State": None}, {"State": {"Health": []}}])
+def test_nobody_says_why(inspected):
+    assert complaint_of(inspected) == ""

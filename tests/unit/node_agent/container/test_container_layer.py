@@ -81,7 +81,7 @@ async def test_tells_when_something_about_a_container_changed_and_only_then(dock
         assert layer.containers() == {}
     assert told == [{"c0": ("running", "")}, {"c0": ("running", "unhealthy")}, {"c0": ("exited", "")}, {}]
     assert docker.questions.count("/v1.41/containers/json") >= 3
-    assert not any(question.endswith("/0/json") for question in docker.questions)
+    assert sum(question.endswith("/0/json") for question in docker.questions) == 1, "why it is unhealthy; all else is in the list"
 
 
 async def test_one_that_ended_is_asked_for_until_docker_lists_it_so(docker):
@@ -105,6 +105,32 @@ async def test_one_that_ended_is_asked_for_until_docker_lists_it_so(docker):
         docker.tell("start", 0)  # it runs indeed
         await until(lambda: layer.running == 1)
         assert layer._dying == {}
+
+
+async def test_what_a_failing_health_check_says_is_asked_for_once(docker):
+    docker.run(hypermesh_cluster=CLUSTER)
+    asked = "/v1.41/containers/0/json"
+    log = [{"ExitCode": 0, "Output": "fine"}, {"ExitCode": 1, "Output": "connection\n refused\n"}]
+    docker.answers["GET /containers/0/json"] = 200, {"State": {"Health": {"Status": "unhealthy", "Log": log}}}
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2)
+
+    def complaint() -> str:
+        return next((info.complaint for info in layer.containers().values()), "")
+
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        assert asked not in docker.questions
+        docker.say(0, Status="Up 2 seconds (unhealthy)")
+        await until(lambda: complaint() == "connection refused")
+        docker.say(0, Status="Up 3 seconds (unhealthy)", Names=["/other"])
+        await until(lambda: next(iter(layer.containers().values())).name == "other")
+        assert docker.questions.count(asked) == 1
+        docker.say(0, Status="Up 4 seconds (healthy)")
+        await until(lambda: complaint() == "")
+        del docker.answers["GET /containers/0/json"]  # it is removed while it is asked for
+        docker.say(0, Status="Up 5 seconds (unhealthy)")
+        await until(lambda: docker.questions.count(asked) == 2)
+        assert complaint() == ""
 
 
 async def test_docker_stopped_and_started_is_degraded_and_running_again_by_itself(docker):

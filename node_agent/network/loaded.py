@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from node_agent.network.ruleset import REFUSED, SERVICE, TABLE, VERSION, Base, Service, chains, elements, fixed_chains, version, whole
+from node_agent.network.ruleset import (
+    REFUSED,
+    SERVICE,
+    TABLE,
+    VERSION,
+    Base,
+    Service,
+    chains,
+    elements,
+    fixed_chains,
+    kind,
+    members,
+    refreshed,
+    version,
+    whole,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +39,22 @@ def update(base: Base, services: Iterable[Service], loaded: Loaded | None) -> tu
     """The transactions that make of what is `loaded` (None: nothing) what shall be, to be carried out one by one; none if it is so.
 
     Connections that begin meanwhile find the old endpoints or the new ones. That takes three transactions: chains that are new, then the
-    elements that lead to them, then chains that nothing leads to any more.
+    elements that lead to them, then chains that nothing leads to any more. Only where the table is not of our kind all of it is made anew.
     """
     wanted = {each.element: each for each in services}
-    if loaded is None or _spoilt(base, loaded):
+    if loaded is None or _foreign(base, loaded):
         return (whole(base, wanted.values()),)
+    fixed = refreshed(base, loaded.version) if _spoilt(base, loaded) else []
+    nodes = [*members("delete", loaded.nodes - {*base.nodes}), *members("add", {*base.nodes} - loaded.nodes)]
     new = [each for each in wanted.values() if each.chain and each.chain not in loaded.chains]
     turned = {name: each.chain for name, each in wanted.items() if loaded.answers.get(name) != each.chain}
     left = {name: chain for name, chain in loaded.answers.items() if name in turned or name not in wanted}
     stale = sorted(loaded.chains - {each.chain for each in wanted.values()})
-    steps = (chains(new), [*elements("delete", left), *elements("add", turned)], [f"delete chain {TABLE} {name}" for name in stale])
+    steps = (
+        [*fixed, *nodes, *chains(new)],
+        [*elements("delete", left), *elements("add", turned)],
+        [f"delete chain {TABLE} {name}" for name in stale],
+    )
     return tuple("\n".join((*lines, "")) for lines in steps if lines)
 
 
@@ -47,10 +68,20 @@ def moved(services: Iterable[Service], loaded: Loaded | None) -> tuple[tuple[int
     return tuple((port, frozenset[str]().union(*(found for number, found in answering if number == port))) for port in ports)
 
 
+def _foreign(base: Base, loaded: Loaded) -> bool:
+    """Whether it is of another kind than ours, or somebody has put rules in places where none of ours are kept."""
+    elsewhere = {chain: number for chain, number in loaded.rules.items() if chain not in _counts(base)}
+    return not loaded.version.startswith(kind(base)) or elsewhere != dict.fromkeys(loaded.chains, 1)
+
+
 def _spoilt(base: Base, loaded: Loaded) -> bool:
-    """Whether the fixed chains are others, or somebody has taken rules out of ours or put some in."""
-    expected = {chain.partition(" ")[0]: len(rules) for chain, rules in fixed_chains(base).items()} | dict.fromkeys(loaded.chains, 1)
-    return loaded.version != version(base) or loaded.rules != expected or loaded.nodes != frozenset(base.nodes)
+    """Whether the fixed chains' rules are others, or somebody has taken some out or put some in."""
+    return loaded.version != version(base) or any(loaded.rules.get(chain, 0) != number for chain, number in _counts(base).items())
+
+
+def _counts(base: Base) -> dict[str, int]:
+    """Rules of the fixed chains."""
+    return {chain.partition(" ")[0]: len(rules) for chain, rules in fixed_chains(base).items()}
 
 
 def loaded_of(listing: object) -> Loaded | None:

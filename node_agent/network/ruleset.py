@@ -1,7 +1,8 @@
 """The packet filter's part in the containers' network, as text for `nft -f`. Pure; docs/adr/0095 says what meets what.
 
 One table, `ip hm_net`, is ours, and nothing else is touched. Its chains are fixed but for one per published port, whose name carries a
-digest of its content: so what is loaded can be told from what shall be by names alone, also after the agent was away.
+digest of its content: so what is loaded can be told from what shall be by names alone, also after the agent was away. The table and its
+maps stay while their kind does: a packet that is on its way through a table that is deleted would be led nowhere.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from node_agent.network.plan import VNI, Desired, Place
 
 TABLE = "ip hm_net"
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}")  # of what the kernel allows (15 bytes), what nft needs no escapes for
-VERSION = "base_"  # begins the name of an empty chain that says which fixed chains are loaded
+VERSION = "base_"  # begins the name of an empty chain that says which fixed chains are loaded: a digest of their kind, one of their rules
 SERVICE = "to_"  # begins the name of a published port's chain
 KEYS = {"published_at": "ip daddr . meta l4proto . th dport", "published": "meta l4proto . th dport"}  # in the order of being asked
 REFUSED = {"published_at": "refused_at", "published": "refused"}  # where nobody is fit
@@ -107,29 +108,53 @@ def _target(base: Base, endpoints: Sequence[Endpoint]) -> str:
 
 
 def whole(base: Base, services: Iterable[Service]) -> str:
-    """Everything, in the place of whatever the table held, as one transaction."""
+    """Everything, in the place of whatever the table held, as one transaction. A connection that begins at that moment may be refused: the
+    kernel asks old and new chains one after the other, and in between their turn can come."""
     all_services = list(services)
-    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}", *_fixed(base), f"add chain {TABLE} {version(base)}"]
-    lines += chains(all_services)
+    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}", *_kind(base), *_rules(base), *members("add", base.nodes)]
+    lines += [f"add chain {TABLE} {version(base)}", *chains(all_services)]
     lines += elements("add", {each.element: each.chain for each in all_services})
     return "\n".join((*lines, ""))
 
 
+def refreshed(base: Base, loaded_version: str) -> list[str]:
+    """Other rules in the same chains. The kernel takes them in one step: a packet meets the old ones or the new."""
+    emptied = [f"flush chain {TABLE} {chain.partition(' ')[0]}" for chain in fixed_chains(base)]
+    named = [] if loaded_version == version(base) else [f"delete chain {TABLE} {loaded_version}", f"add chain {TABLE} {version(base)}"]
+    return [*_kind(base), *emptied, *_rules(base), *named]
+
+
 def version(base: Base) -> str:
-    """The name of the chain that says that the fixed ones are those of `base`."""
-    return VERSION + blake2b("\n".join(_fixed(base)).encode(), digest_size=8).hexdigest()
+    """The name of the chain that says that the fixed ones are those of `base`; whose nodes may be others."""
+    return f"{kind(base)}{_digest(_rules(base))}"
 
 
-def _fixed(base: Base) -> list[str]:
-    """Sets and chains."""
-    nodes = ", ".join(sorted(str(ipaddress.IPv4Address(_address(each))) for each in base.nodes))
-    fixed = fixed_chains(base)
-    lines = [f"add set {TABLE} nodes {{ type ipv4_addr; }}", *([f"add element {TABLE} nodes {{ {nodes} }}"] if nodes else [])]
+def kind(base: Base) -> str:
+    """How the version begins wherever rules can be exchanged and nothing else need be."""
+    return f"{VERSION}{_digest(_kind(base))}_"
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def _kind(base: Base) -> list[str]:
+    """Sets, maps and chains without what is in them. Where they are there already, this changes nothing."""
+    lines = [f"add set {TABLE} nodes {{ type ipv4_addr; }}"]
     for name in KEYS:
         lines.append(f"add map {TABLE} {name} {{ type {_TYPES[name]} : verdict; }}")
         lines.append(f"add set {TABLE} {REFUSED[name]} {{ type {_TYPES[name]}; }}")
-    lines += [f"add chain {TABLE} {chain}" for chain in fixed]
-    return lines + [f"add rule {TABLE} {chain.partition(' ')[0]} {rule}" for chain, rules in fixed.items() for rule in rules]
+    return lines + [f"add chain {TABLE} {chain}" for chain in fixed_chains(base)]
+
+
+def _rules(base: Base) -> list[str]:
+    return [f"add rule {TABLE} {chain.partition(' ')[0]} {rule}" for chain, rules in fixed_chains(base).items() for rule in rules]
+
+
+def members(verb: str, nodes: Iterable[str]) -> list[str]:
+    """`verb`: add or delete, in the set of those who may send tunnels."""
+    named = ", ".join(sorted(str(ipaddress.IPv4Address(_address(each))) for each in nodes))
+    return [f"{verb} element {TABLE} nodes {{ {named} }}"] if named else []
 
 
 def fixed_chains(base: Base) -> dict[str, list[str]]:

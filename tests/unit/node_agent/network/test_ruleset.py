@@ -38,12 +38,19 @@ def carried_out(transactions, loaded):
                     chain = rest.split()[0]
                     assert not chain.startswith("to_") or chain in chains
                     rules[chain] = rules.get(chain, 0) + 1
+                case ["delete", "chain", "ip", "hm_net", chain] if chain.startswith("base_"):
+                    assert chain == name
+                    name = ""
                 case ["delete", "chain", "ip", "hm_net", chain]:
                     assert chain not in answers.values(), "the kernel refuses it"
                     chains.remove(chain)
                     rules.pop(chain)
-                case ["add", "element", "ip", "hm_net", rest] if rest.startswith("nodes "):
-                    nodes |= set(rest.removeprefix("nodes ").strip("{} ").split(", "))
+                case ["flush", "chain", "ip", "hm_net", chain]:
+                    rules.pop(chain, None)
+                case [verb, "element", "ip", "hm_net", rest] if rest.startswith("nodes "):
+                    named = set(rest.removeprefix("nodes ").strip("{} ").split(", "))
+                    assert (named <= nodes) is (verb == "delete"), "the kernel refuses it"
+                    nodes = nodes - named if verb == "delete" else nodes | named
                 case [verb, "element", "ip", "hm_net", rest]:
                     kind, _, elements = rest.partition(" ")
                     assert {element.count(" . ") for element in elements.split(", ")} == {2 if kind.endswith("_at") else 1}
@@ -208,20 +215,40 @@ def test_a_base_that_could_is_refused_too(wrong):
 @given(ports)
 def test_every_line_is_about_our_table(published):
     text = whole(BASE, [service(BASE, each) for each in published])
-    assert all(re.match(r"(add|delete) (table|chain|map|set|element|rule) ip hm_net\b", line) for line in text.splitlines())
+    assert all(re.match(r"(add|delete|flush) (table|chain|map|set|element|rule) ip hm_net\b", line) for line in text.splitlines())
 
 
-def test_another_base_is_loaded_anew_and_the_same_is_not():
-    loaded = carried_out((whole(BASE, []),), None)
+OTHERS = [
+    replace(BASE, nodes=()),
+    replace(BASE, nodes=("192.0.2.3", "192.0.2.4")),
+    replace(BASE, nodes=("192.0.2.2", "192.0.2.4")),
+    replace(BASE, carriers=("eth0", "eth1")),
+    replace(BASE, subnet="10.210.7.0/24", gateway="10.210.7.1", nodes=("192.0.2.9",)),
+    replace(BASE, vxlan_port=4790),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_base_exchanges_rules_and_nodes_and_leaves_maps_and_chains_where_they_are(other):
+    """While a table is made anew, a connection that begins may be led nowhere: nodes come and go."""
+    services = [service(BASE, Published("tcp", 80, (Endpoint("10.210.0.5", 80),)))]
+    loaded = carried_out((whole(BASE, services),), None)
     assert loaded.version == version(BASE)
-    assert update(BASE, [], loaded) == ()
-    other = ruleset.base(
-        Network(cidr="10.210.0.0/16"),
-        Place("node1", "192.0.2.1", "10.210.0.0/24"),
-        [Place("node2", "192.0.2.3", "10.210.1.0/24")],
-        Desired(),
-    )
-    assert update(other, [], loaded) == (whole(other, []),)
+    assert update(BASE, services, loaded) == ()
+    steps = update(other, services, loaded)
+    assert len(steps) == 1
+    assert "table" not in steps[0].split()
+    assert "delete map" not in steps[0]
+    assert ("flush chain" in steps[0]) is (replace(other, nodes=BASE.nodes) != BASE)
+    after = carried_out(steps, loaded)
+    assert after == carried_out((whole(other, services),), None)
+    assert update(other, services, after) == ()
+
+
+def test_a_table_of_another_kind_is_made_anew():
+    loaded = carried_out((whole(BASE, []),), None)
+    assert update(BASE, [], replace(loaded, version="base_0123_4567")) == (whole(BASE, []),)
+    assert update(BASE, [], replace(loaded, version="")) == (whole(BASE, []),)
 
 
 def test_who_may_send_tunnels_are_the_other_nodes_with_addresses_of_the_kind():
@@ -261,17 +288,33 @@ def test_what_is_loaded_is_read_from_nfts_own_listing():
     )
 
 
-@pytest.mark.parametrize("chain", ["strangers", "entering", "refuse", "to_"])
+@pytest.mark.parametrize("chain", ["strangers", "entering", "refuse"])
 @pytest.mark.parametrize("more", [-1, 1])
-def test_rules_that_somebody_took_away_or_added_make_it_load_anew(chain, more):
+def test_rules_that_somebody_took_away_or_added_are_put_right_in_their_place(chain, more):
     """`nft flush chain` and `flush table` leave all names as they were."""
     services = [service(BASE, Published("tcp", 80, (Endpoint("10.210.0.5", 80),)))]
     loaded = carried_out((whole(BASE, services),), None)
-    name = next(each for each in loaded.rules if each.startswith(chain))
-    assert update(BASE, services, loaded) == ()
-    spoilt = replace(loaded, rules={**loaded.rules, name: loaded.rules[name] + more})
-    assert update(BASE, services, spoilt) == (whole(BASE, services),)
-    assert update(BASE, services, replace(loaded, nodes=frozenset())) == (whole(BASE, services),)
+    spoilt = replace(loaded, rules={**loaded.rules, chain: loaded.rules[chain] + more})
+    steps = update(BASE, services, spoilt)
+    assert "table" not in "".join(steps).split()
+    assert carried_out(steps, spoilt) == loaded
+    without = replace(loaded, rules={name: count for name, count in loaded.rules.items() if name != chain})  # the chain itself is gone
+    assert carried_out(update(BASE, services, without), without) == loaded
+    alone = replace(loaded, nodes=frozenset())
+    assert carried_out(update(BASE, services, alone), alone) == loaded
+
+
+@pytest.mark.parametrize("counts", [{"to_tcp_80_": 0}, {"to_tcp_80_": 2}, {"theirs": 1}])
+def test_rules_in_places_that_are_none_make_it_load_anew(counts):
+    services = [service(BASE, Published("tcp", 80, (Endpoint("10.210.0.5", 80),)))]
+    loaded = carried_out((whole(BASE, services),), None)
+    rules = dict(loaded.rules)
+    for chain, count in counts.items():
+        name = next((each for each in rules if each.startswith(chain)), chain)
+        rules |= {name: count} if count else {}
+        if not count:
+            del rules[name]
+    assert update(BASE, services, replace(loaded, rules=rules)) == (whole(BASE, services),)
 
 
 json = st.recursive(

@@ -65,10 +65,11 @@ async def carry_out(
     via: Via,
     say: Callable[[str], None],
     name: str,
+    leader: str | None = None,
 ) -> api.ChangeReply:
     """Have the leader change app `name`. Raises what hmctl.actions.change.change raises."""
     try:
-        return await change(inventory, store, method, request, via=via, say=say, look=f"hmctl app history {name}")
+        return await change(inventory, store, method, request, via=via, say=say, look=f"hmctl app history {name}", leader=leader)
     except NotAsExpected as error:  # the node that says so is not at fault
         raise NotAsExpected(error.message, fix="run it again, to see what it would change now") from error
     except InvalidRequest as error:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 RESOLVING = 20.0  # seconds in all: a registry may be slow, and a leader be missing for a while
 
 
-async def pin(inventory: Inventory, store: OperatorStore, spec: AppSpec, *, via: Via, warn: Callable[[str], None]) -> AppSpec:
+async def pin(
+    inventory: Inventory, store: OperatorStore, spec: AppSpec, *, via: Via, warn: Callable[[str], None], leader: str | None = None
+) -> AppSpec:
     """`spec` with its images as the cluster, or a registry, has them now. `warn` is told when the leader cannot say that: each node finds
     out by itself then. Raises ImageUnavailable, and what at_leader raises."""
     names = open_names(spec)
     if not names:
         return spec
     try:
-        reply = await at_leader(inventory, store, RESOLVE, ResolveRequest(names=names), via=via, timeout=RESOLVING)
+        reply = await at_leader(inventory, store, RESOLVE, ResolveRequest(names=names), via=via, timeout=RESOLVING, leader=leader)
     except InvalidRequest as error:  # an earlier release
         warn(f"what images are is not found out once for all nodes, but by each node: {error}")
         return spec

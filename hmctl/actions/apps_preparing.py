@@ -46,15 +46,24 @@ class Prepared:
 
 
 async def prepare(
-    app: App, inventory: Inventory, store: OperatorStore, place: Path, *, via: Via, rows: Rows, warn: Callable[[str], None]
+    app: App,
+    inventory: Inventory,
+    store: OperatorStore,
+    place: Path,
+    *,
+    via: Via,
+    rows: Rows,
+    warn: Callable[[str], None],
+    leader: str | None = None,
 ) -> Prepared:
-    """Read contents, build what is built, below `place`, and find out what the other images are. Raises HyperMeshError."""
+    """Read contents, build what is built, below `place`, and find out what the other images are, from who led a moment ago if that is
+    known. Raises HyperMeshError."""
     contents = contents_of(app.project, app.converted.contents)
     built: dict[str, Built] = {}
     for service, wanted in sorted(app.converted.builds.items()):
         built[wanted.image] = await _build(service, wanted, place, rows)
     spec = await settle(SecretCalls(inventory, store, via=via), app.converted.spec, contents, dry=True)
-    return Prepared(await pin(inventory, store, with_built(spec, built), via=via, warn=warn), built, contents)
+    return Prepared(await pin(inventory, store, with_built(spec, built), via=via, warn=warn, leader=leader), built, contents)
 
 
 async def _build(service: str, wanted: Build, place: Path, rows: Rows) -> Built:

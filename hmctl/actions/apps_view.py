@@ -24,6 +24,10 @@ class Seen:
     leader: bool
     reply: AppsReply
 
+    @property
+    def led_by(self) -> str | None:
+        return self.told_by if self.leader else None
+
     def app(self, name: str) -> App:
         """Raises HyperMeshError when there is none of that name."""
         for app in self.reply.apps:

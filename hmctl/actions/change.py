@@ -47,16 +47,17 @@ async def change(
     timeout: float = DEADLINE,
     say: Callable[[str], None] = lambda words: None,
     look: str = "hmctl status",
+    leader: str | None = None,
 ) -> Res:
     """Have the leader carry out `request`, which must hold an id (`request_id()`). `say` is told what is waited for, if that takes long.
-    `look`: the command that shows whether it was carried out, for when we cannot tell.
+    `look`: the command that shows whether it was carried out, for when we cannot tell. `leader`: who led a moment ago, and is asked first.
 
     Raises CallRefused (invalid, not permitted), Undecided when it was sent and nobody answered for it; otherwise NoQuorum, PeerUnreachable
     when no control node answers, HyperMeshError when none leads: nothing was changed then.
     """
     sent: set[str] = set()
     try:
-        return await at_leader(inventory, store, method, request, via=via, timeout=timeout, say=say, sent=sent)
+        return await at_leader(inventory, store, method, request, via=via, timeout=timeout, say=say, sent=sent, leader=leader)
     except HyperMeshError as error:
         if isinstance(error, CallRefused) and not isinstance(error, NoQuorum):
             raise
@@ -77,8 +78,10 @@ async def at_leader(
     timeout: float = DEADLINE,
     say: Callable[[str], None] = lambda words: None,
     sent: set[str] | None = None,
+    leader: str | None = None,
 ) -> Res:
     """What the leader answers to `request`, which must be harmless when it is repeated. `sent` gets the names of those that it was sent to.
+    `leader`: who led a moment ago: if that is so still, nobody else is asked.
 
     Raises CallRefused, PeerUnreachable when no control node answers, HyperMeshError when none leads.
     """
@@ -87,7 +90,7 @@ async def at_leader(
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     if via is not Via.SSH:
         try:
-            return await _Change(controls, access, Via.QUIC, timeout, None, say, sent).carry_out(method, request)
+            return await _Change(controls, access, Via.QUIC, timeout, None, say, sent).carry_out(method, request, leader)
         except _NobodyAnswers:
             if via is Via.QUIC:
                 raise
@@ -95,7 +98,7 @@ async def at_leader(
 
     connector = Connector(access.known_hosts)
     try:
-        return await _Change(controls, access, Via.SSH, timeout, connector, say, sent).carry_out(method, request)
+        return await _Change(controls, access, Via.SSH, timeout, connector, say, sent).carry_out(method, request, leader)
     finally:
         await connector.close()
 
@@ -125,10 +128,10 @@ class _Change:
         self._wait: str | None = None  # what for; None: it is not known yet
         self._timer: asyncio.TimerHandle | None = None
 
-    async def carry_out(self, method: api.Method[Req, Res], request: Req) -> Res:
+    async def carry_out(self, method: api.Method[Req, Res], request: Req, leader: str | None = None) -> Res:
         self._speak_after(SILENCE)
         try:
-            return await self._carry_out(method, request)
+            return await self._carry_out(method, request, leader if leader in self._hosts else None)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -142,9 +145,9 @@ class _Change:
         else:
             self._say(self._wait)
 
-    async def _carry_out(self, method: api.Method[Req, Res], request: Req) -> Res:
+    async def _carry_out(self, method: api.Method[Req, Res], request: Req, named: str | None) -> Res:
+        """`named`: by the last that was asked and does not lead."""
         deadline = asyncio.get_running_loop().time() + self._timeout
-        named: str | None = None  # by the last that was asked and does not lead
         trouble: HyperMeshError | None = None
         at_most = f"{self._timeout:g} s at most; less if it gets clear before that nobody can decide"
         while True:

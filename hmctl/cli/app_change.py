@@ -87,7 +87,7 @@ def restart(
     seen = look(context, name, via)
     app = seen.app(name)
     chosen = (checked_service(seen, app, service),) if service else ()
-    reply = carry_out(context, RESTART, RestartRequest(id=new_request(), name=name, services=chosen), name, via)
+    reply = carry_out(context, RESTART, RestartRequest(id=new_request(), name=name, services=chosen), name, via, seen)
     services = with_dependents(seen.present(app).spec, chosen)
     return settle(context, Goal(name, reply.revision, services), reply, via, wait=wait, timeout=timeout)
 
@@ -124,7 +124,7 @@ def rollback(
     changes = difference(seen.present(app).spec, back.spec)
     show_plan(context.output, f"{name}, back to what generation {back.number} was", app.generation, changes)
     context.output.confirm(f"Roll {name} back to generation {back.number}?", yes=yes)
-    reply = carry_out(context, ROLLBACK, RollbackRequest(id=new_request(), name=name, to=back.number), name, via)
+    reply = carry_out(context, ROLLBACK, RollbackRequest(id=new_request(), name=name, to=back.number), name, via, seen)
     return settle(context, Goal(name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=changes)
 
 
@@ -149,5 +149,5 @@ def remove(
     context.output.note(f"{name}: {plural(count, 'replica')} of {', '.join(sorted(services))} will be stopped and removed")
     context.output.note(f"its {plural(len(seen.generations(name)), 'generation')} will be forgotten; named volumes stay on their nodes")
     context.output.confirm(f"Remove {name}?", yes=yes or app.stopping)  # it was wanted already
-    reply = carry_out(context, REMOVE, RemoveRequest(id=new_request(), name=name), name, via)
+    reply = carry_out(context, REMOVE, RemoveRequest(id=new_request(), name=name), name, via, seen)
     return settle(context, Goal(name, 0), reply, via, wait=wait, timeout=timeout)

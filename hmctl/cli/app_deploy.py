@@ -99,7 +99,7 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     seen = look(context, app.name, via)
     deployable(seen, app.name)
     with output.progress() as rows:
-        prepared = context.run(prepare(app, inventory, store, place, via=via, rows=rows, warn=output.warn))
+        prepared = context.run(prepare(app, inventory, store, place, via=via, rows=rows, warn=output.warn, leader=seen.led_by))
     wanted = plan(seen, app.name, prepared.spec)
     if not wanted.changed:
         return _unchanged(context, seen, wanted)
@@ -108,7 +108,7 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     with output.progress() as rows:
         spec = context.run(bring(prepared, inventory, store, via=via, rows=rows, say=output.note))
     request = DeployRequest(id=new_request(), name=wanted.name, spec=spec, expect=wanted.expect, note=note)
-    reply = carry_out(context, DEPLOY, request, wanted.name, via)
+    reply = carry_out(context, DEPLOY, request, wanted.name, via, seen)
     return settle(context, Goal(wanted.name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=wanted.changes)
 
 

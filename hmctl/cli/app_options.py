@@ -46,10 +46,12 @@ async def _look(context: Context, name: str, via: Via, timeout: float | None) ->
         return await read(agents, name)
 
 
-def carry_out(context: Context, method: Method[Req, ChangeReply], request: Req, name: str, via: Via) -> ChangeReply:
-    """Have the leader change app `name`."""
+def carry_out(
+    context: Context, method: Method[Req, ChangeReply], request: Req, name: str, via: Via, seen: Seen | None = None
+) -> ChangeReply:
+    """Have the leader change app `name`. `seen`: what was looked at before."""
     from hmctl.actions import apps
 
     inventory = context.inventory(warn=False)
-    doing = apps.carry_out(inventory, context.store(inventory), method, request, via=via, say=context.output.note, name=name)
-    return context.run(doing)
+    store, leader = context.store(inventory), None if seen is None else seen.led_by
+    return context.run(apps.carry_out(inventory, store, method, request, via=via, say=context.output.note, name=name, leader=leader))

@@ -97,10 +97,18 @@ def ask(cluster: Cluster) -> Callable[..., api.ChangeReply]:
     assert names == ["node1", "node2", "node3"]
     request = api.MaintainRequest(id="request-1", target="node1/", on=True)
 
-    def run(timeout: float = 5.0) -> api.ChangeReply:
-        return asyncio.run(
-            change(inventory, None, api.MAINTAIN, request, via=Via.QUIC, timeout=timeout, say=cluster.say)  # type: ignore[arg-type]
+    def run(timeout: float = 5.0, leader: str | None = None) -> api.ChangeReply:
+        doing = change(
+            inventory,
+            None,  # type: ignore[arg-type]
+            api.MAINTAIN,
+            request,
+            via=Via.QUIC,
+            timeout=timeout,
+            say=cluster.say,
+            leader=leader,
         )
+        return asyncio.run(doing)
 
     return run
 
@@ -108,6 +116,19 @@ def ask(cluster: Cluster) -> Callable[..., api.ChangeReply]:
 def test_the_leader_is_asked_and_nobody_else(cluster, ask):
     assert ask().index == 9
     assert cluster.asked == [("node2", "request-1")]
+
+
+def test_who_led_a_moment_ago_is_asked_without_asking_who_leads(cluster, ask):
+    cluster.says = dict.fromkeys(cluster.says)  # or it would be waited for
+    assert ask(leader="node2").changed
+    assert cluster.asked == [("node2", "request-1")]
+
+
+@pytest.mark.parametrize("leader", ["node1", "node3", "node9"])
+def test_who_leads_no_more_costs_a_question_and_no_more(cluster, ask, leader):
+    cluster.dead = {"node1"}
+    assert ask(leader=leader).changed
+    assert cluster.asked[-1] == ("node2", "request-1")
 
 
 def test_a_dead_follower_does_not_matter(cluster, ask):

@@ -134,6 +134,8 @@ class World:
         for container in machine.containers.values():
             if container.phase is not Phase.DONE:  # what was given up is tried again: the agent forgets
                 container.phase, container.until, container.health = Phase.BACKOFF, self.now, InstanceHealth.UNKNOWN
+        for service in self.counts:  # nobody decided that
+            self.counts[service] = max(self.counts[service], self._count(service))
 
     def kill(self, which: int) -> None:
         """A container that runs ends, and is started again."""
@@ -357,28 +359,37 @@ class World:
         given_up = {machine.name for machine in self.machines.values() if machine.state is NodeState.DOWN or not machine.member}
         self.lost |= {id for id, allocation in self.allocations.items() if allocation.node in given_up}
         for name, service in self.target.services.items():
-            there = [
-                (machine, container)
-                for machine in self.machines.values()
-                for container in machine.containers.values()
-                if container.allocation.service == name
-            ]
             if service.exclusive:
+                there = self._containers(name)
                 slots = [container.allocation.slot for machine, container in there if machine.up and container.runs and container.exclusive]
                 assert len(slots) == len(set(slots)), f"two of an exclusive slot run at {self.now}: {there}"
-            self._check_bound(name, service, {container.allocation.id: container for _, container in there})
+            self._check_bound(name, service)
 
-    def _check_bound(self, name: str, service: ServiceSpec, containers: dict[str, Container]) -> None:
-        """What is placed, and was stopped but still is there. It may be above the bound only if it was so before."""
-        if service.mode == "global":
-            return
+    def _containers(self, service: str) -> list[tuple[Machine, Container]]:
+        return [
+            (machine, container)
+            for machine in self.machines.values()
+            for container in machine.containers.values()
+            if container.allocation.service == service
+        ]
+
+    def _count(self, service: str) -> int:
+        """What is placed, and was stopped but still is there."""
+        containers = {container.allocation.id: container for _, container in self._containers(service)}
         count = 0
         for allocation in self.allocations.values():
-            if allocation.service != name or allocation.id in self.lost:
+            if allocation.service != service or allocation.id in self.lost:
                 continue
             container = containers.get(allocation.id)
             over = container is None if allocation.stop else container is not None and container.phase in (Phase.DONE, Phase.FAILED)
             count += not over
+        return count
+
+    def _check_bound(self, name: str, service: ServiceSpec) -> None:
+        """It may be above the bound only if it was so before."""
+        if service.mode == "global":
+            return
+        count = self._count(name)
         how = self._how(service)
         extra = (how.parallelism or service.replicas) if how.order == "start-first" and not service.exclusive else 0
         bound = max(service.replicas + extra, self.counts.get(name, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rollout_world import GOOD, World, service
 
@@ -177,6 +177,14 @@ def test_a_healthy_update_never_has_fewer_fit_than_it_may(seed, replicas, parall
     as_wanted(world)
 
 
+@example(  # what was given up is tried again by an agent that has forgotten that
+    seed=0,
+    image="fail",
+    order="start-first",
+    back="stop-first",
+    parallelism=0,
+    script=[("elect", 0, 0.5), ("elect", 0, 1.0), ("crash", 0, 0.0)],
+)
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),

@@ -4,11 +4,11 @@ STAMP := .venv/.installed
 PASSED := PYTHONDONTWRITEBYTECODE=1 $(foreach v,CI HYPERMESH_LAB_DIR,$(if $($(v)),$(v)=$($(v))))
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo env $(PASSED))
 
-.PHONY: help install demo test check bench bench-check clean
+.PHONY: help install demo test lint check bench bench-check clean
 help:
 	@echo "make demo      three hosts on this machine, joined into one cluster that runs an app"
-	@echo "make test      everything: check, agents as processes, then real hosts"
-	@echo "make check     linters, types, unit tests and simulations"
+	@echo "make test      everything: all of check, long simulations, agents as processes, then real hosts"
+	@echo "make check     linters, types, unit tests and simulations, without those that take long"
 	@echo "make bench     measure; writes docs/benchmarks.md and bench.json"
 	@echo "make bench-check  measure, and compare with the recorded ratios"
 	@echo "make install   .venv with hmctl, and the packages that the above need"
@@ -25,14 +25,17 @@ demo: install
 	@$(HMCTL) -i lab.yaml status
 	@tools/demo.sh $(SUDO)
 
-check: install
+lint: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/pytest -n 2 -q tests/unit tests/sim
 
-test: check
+check: lint
+	.venv/bin/pytest -n 2 -q -m "not long" tests/unit tests/sim
+
+test: lint
+	.venv/bin/pytest -n 2 -q tests/unit tests/sim
 	.venv/bin/pytest tests/integration
 	$(SUDO) .venv/bin/pytest -p no:cacheprovider tests/e2e
 

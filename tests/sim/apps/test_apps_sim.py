@@ -72,6 +72,7 @@ def strike(world: World, chance: random.Random) -> None:
         world.back(name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_hundreds_of_nodes_come_to_what_is_wanted(seed: int) -> None:
     chance = random.Random(seed)

@@ -77,6 +77,7 @@ def test_there_are_never_two_and_in_the_end_there_is_one(seed, script):
     raise AssertionError("nothing runs, though all is well again")
 
 
+@pytest.mark.long
 def test_much_happens_in_such_a_life_and_never_are_there_two():
     worlds = [life(seed) for seed in range(60)]
     assert min(sum(getattr(world, what) for world in worlds) for what in ("placed", "killed", "admitted", "refused")) > 60
@@ -178,6 +179,7 @@ NEEDED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("protection", "befall", "down"), NEEDED)
 def test_each_protection_is_needed(protection, befall, down):
     for seed in range(20):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,6 +240,7 @@ faults = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 1000), controls=st.sampled_from([1, 3, 5]), workers=st.integers(0, 4), script=faults)
 def test_the_living_are_not_blamed_and_the_dead_are_found(seed, controls, workers, script):

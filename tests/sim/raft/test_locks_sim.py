@@ -39,6 +39,7 @@ def run(seed: int, plan: Plan, rules: Rules | None = None, **more: Any) -> World
     return world.run()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLANS)
 def test_nobody_believes_what_another_believes(name: str) -> None:
     plan, seeds = PLANS[name]
@@ -65,6 +66,7 @@ def broken(rules: Rules, plan: Plan = PLAN, first: int = 0, **more: Any) -> str:
 TWO = "two holders of a lock"
 
 
+@pytest.mark.long
 def test_without_confirmation_there_are_two() -> None:
     """A leader that stood still, and was replaced meanwhile, promises what it cannot keep."""
     assert broken(Rules(confirms=False), PLANS["pauses"][0], first=36, pauses=True) == TWO
@@ -74,15 +76,18 @@ def test_with_a_new_leader_that_does_not_begin_all_terms_anew_there_are_two() ->
     assert broken(Rules(rearms=False)) == TWO
 
 
+@pytest.mark.long
 def test_with_holders_that_count_from_the_answer_there_are_two() -> None:
     assert broken(Rules(from_sent=False), patience=PATIENT) == TWO
 
 
+@pytest.mark.long
 def test_without_a_margin_clocks_of_other_rates_make_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "MARGIN", 0.0)
     assert broken(Rules(), CALM, holders=8) == TWO
 
 
+@pytest.mark.long
 def test_with_tokens_that_come_again_there_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
     take = effects.acquire_lock
 
@@ -94,6 +99,7 @@ def test_with_tokens_that_come_again_there_are_two(monkeypatch: pytest.MonkeyPat
     assert broken(Rules()) in {"a token was not larger than those before", TWO}
 
 
+@pytest.mark.long
 def test_with_a_holder_that_gets_its_token_again_there_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own late release, of before it took the lock anew, would free it."""
     take = effects.acquire_lock
@@ -108,5 +114,6 @@ def test_with_a_holder_that_gets_its_token_again_there_are_two(monkeypatch: pyte
     assert broken(Rules()) == TWO
 
 
+@pytest.mark.long
 def test_a_run_can_be_repeated() -> None:
     assert run(3, PLAN).seen == run(3, PLAN).seen

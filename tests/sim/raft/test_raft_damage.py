@@ -126,6 +126,7 @@ wild: st.SearchStrategy[Change] = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(wild, max_size=5), max_size=6))
 def test_frames_whose_checksums_hold_make_a_log_or_are_damage(frames):

@@ -164,6 +164,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch):
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("voters", [3, 5])
 def test_it_is_found_out_re_seeded_and_equal_in_the_end(diverging, voters):
     seen: Counter[str] = Counter()

@@ -34,6 +34,7 @@ def test_a_leader_that_asks_nobody_is_caught():
     assert Outcome.ILLEGAL in outcomes(plan, range(200))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plan", ["three", "rough"])
 def test_with_all_rules_nobody_notices_anything(plan):
     assert set(outcomes(PLANS[plan], range(10))) == {Outcome.OK}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from raft_sim_plans import PLANS
 from test_raft_protections import STUCK, UNSAFE, broken
 
@@ -29,11 +30,13 @@ class ForgetsConfigurations(Journal):
         self._told = self._configurations.latest
 
 
+@pytest.mark.long
 def test_where_everybody_counts_one_leads_that_is_no_voter():
     anybody = dataclasses.replace(ALL, members_only=False)
     assert broken(dataclasses.replace(PLANS["members-calm"], protections=anybody), range(50)) == "one that is no voter leads"
 
 
+@pytest.mark.long
 def test_a_restart_that_forgets_the_configuration_breaks_a_promise(monkeypatch):
     monkeypatch.setattr(member, "Journal", ForgetsConfigurations)
     assert broken(PLANS["members-rough"], range(100)) in HARM

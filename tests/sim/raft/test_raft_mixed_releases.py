@@ -44,6 +44,7 @@ class Mixed(World):
         super().propose(machine_, proposal)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("earlier", [1, 2])
 def test_at_the_level_that_both_know_they_hold_the_same(earlier):
     seen: Counter[str] = Counter()

@@ -47,6 +47,7 @@ def broken(plan: Plan, seeds: Iterable[int]) -> str:
     return "nothing"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rules", "plan", "promises"),
     [
@@ -88,6 +89,7 @@ class BelievesWhatItReads(Journal):
         self._file.truncate(self._size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("journal", [ForgetsVotes, LeavesTheLogUntrimmed, BelievesWhatItReads])
 def test_with_such_a_journal_a_promise_is_broken(journal, monkeypatch):
     monkeypatch.setattr(member, "Journal", journal)

@@ -42,6 +42,7 @@ def test_every_plan_has_its_share():
     assert set(SEEDS) == set(PLANS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plan", PLANS)
 def test_raft_holds(plan):
     seen: Counter[str] = Counter()
@@ -108,6 +109,7 @@ class Drawn(random.Random):
         return super().random() if given is None else given
 
 
+@pytest.mark.long
 @settings(max_examples=int(os.environ.get("HYPERMESH_SIM_SEEDS", 12)), deadline=None, derandomize="HYPERMESH_SIM_SEEDS" not in os.environ)
 @given(plans, st.integers(0, 2**32), st.lists(st.floats(0, 1, exclude_max=True), max_size=200))
 def test_raft_holds_whatever_befalls_it(plan, seed, throws):
@@ -115,6 +117,7 @@ def test_raft_holds_whatever_befalls_it(plan, seed, throws):
     World(seed, plan, dice=Drawn(throws, seed)).run()
 
 
+@pytest.mark.long
 def test_the_schedule_is_what_the_dice_say():
     calm, troubled = [World(3, PLANS["rough"], dice=Drawn([throw] * 12, 3)).run().seen["crash"] for throw in (0.3, 0.1)]
     assert calm < troubled  # 0.3: connections break; 0.1: machines crash

@@ -63,6 +63,7 @@ class Healthy(World):
         return next((each for each in self.machines.values() if each.leads), None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("voters", [2, 3, 5])
 def test_a_write_during_a_healthy_transfer_is_acknowledged_by_the_new_leader_within_a_second(voters):
     seconds: list[float] = []

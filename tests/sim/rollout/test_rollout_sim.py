@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rollout_world import GOOD, World, service
@@ -98,6 +99,7 @@ def perform(world: World, what: str, which: object) -> None:
                 world.deploy(world.generations[world.app.healthy].spec, origin=world.app.healthy)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 1000), nodes=st.integers(1, 4), latency=st.integers(0, 4), spec=specs(), script=scripts, ends=st.booleans())
 def test_bounds_hold_at_every_moment_and_all_is_as_wanted_in_the_end(seed, nodes, latency, spec, script, ends):
@@ -146,6 +148,7 @@ def as_wanted(world: World) -> None:
         assert all(state.stage is Stage.STEADY for state in app.rollouts.values())
 
 
+@pytest.mark.long
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -177,6 +180,7 @@ def test_a_healthy_update_never_has_fewer_fit_than_it_may(seed, replicas, parall
     as_wanted(world)
 
 
+@pytest.mark.long
 @example(  # what was given up is tried again by an agent that has forgotten that
     seed=0,
     image="fail",

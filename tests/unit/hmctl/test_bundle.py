@@ -139,6 +139,7 @@ def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ReleaseSt
     return ReleaseStore.open({"XDG_CACHE_HOME": str(tmp_path / "cache")}), built
 
 
+@pytest.mark.long
 def test_a_release_is_built_once_and_holds_our_packages(releases: tuple[ReleaseStore, list[str]]) -> None:
     found, built = releases
     assert found.cached(here()) is None
@@ -153,6 +154,7 @@ def test_a_release_is_built_once_and_holds_our_packages(releases: tuple[ReleaseS
     assert not any(name.startswith("hmctl") for name in names)
 
 
+@pytest.mark.long
 def test_our_own_change_does_not_build_the_libraries_again(
     releases: tuple[ReleaseStore, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_our_own_change_does_not_build_the_libraries_again(
     assert [release.archive for release in found.list()][-1] == before.archive
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["truncated", "no description", "not json"])
 def test_a_damaged_cache_is_no_cache(releases: tuple[ReleaseStore, list[str]], damage: str) -> None:
     found, built = releases
@@ -180,6 +183,7 @@ def test_a_damaged_cache_is_no_cache(releases: tuple[ReleaseStore, list[str]], d
     assert built == ["libraries", "ours", "ours"]
 
 
+@pytest.mark.long
 def test_bytes_that_changed_in_the_cache_are_noticed(releases: tuple[ReleaseStore, list[str]]) -> None:
     release = releases[0].get(here())
     content = bytearray(release.archive.read_bytes())

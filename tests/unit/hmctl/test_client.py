@@ -210,6 +210,7 @@ async def silent_but(host: Host) -> str:
     return host.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("names", "soon"),
     [

@@ -76,6 +76,7 @@ def test_json_and_yaml_are_the_same_document_on_stdout_and_nothing_else() -> Non
         assert made.err.getvalue() == ""
 
 
+@pytest.mark.long
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )

@@ -28,6 +28,7 @@ async def ask_all(connection: Connection, bodies: list[bytes], timeout: float = 
     return await asyncio.gather(*(connection.call("echo", body, timeout=timeout) for body in bodies))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("older", ["dialer", "acceptor", "neither"])
 async def test_releases_with_and_without_lanes_call_each_other(older: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     if older == "dialer":

@@ -266,6 +266,7 @@ async def test_a_host_that_is_lost_in_the_middle_is_told_apart(tmp_path: Path) -
     await settled(bed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "effective"), [("killed", False), ("killed", True), ("interrupted", True), ("lost", True)])
 async def test_interrupted_anywhere_it_is_taken_back_or_a_second_apply_finishes_it(tmp_path: Path, how: str, effective: bool) -> None:
     """At each command in turn. kill -9 stops all that follows; Ctrl-C takes back what was begun; one lost command does so, too."""

@@ -59,6 +59,7 @@ async def test_a_dry_run_says_what_deploy_then_does_and_touches_nothing(tmp_path
     assert after.exit_code(detailed=True) == 0
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["node1", "node2", "node3"]), st.tuples(st.integers(0, 14), st.booleans()), min_size=1),
@@ -156,6 +157,7 @@ async def test_it_is_known_whether_an_interrupted_run_had_begun(tmp_path: Path) 
     assert bed.begun
 
 
+@pytest.mark.long
 @settings(max_examples=10, deadline=None)
 @given(
     st.lists(
@@ -249,6 +251,7 @@ async def test_a_host_that_missed_a_change_of_the_control_nodes_is_brought_up_to
 FOUR = ["node1", "node2", "node3", "node4"]
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(

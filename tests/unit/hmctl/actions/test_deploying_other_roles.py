@@ -221,6 +221,7 @@ async def test_what_would_cost_the_quorum_is_refused_by_the_leader_and_nothing_i
     assert config(bed.world.machines["node1"].files[layout.CONFIG]).role is Role.CONTROL
 
 
+@pytest.mark.long
 @settings(max_examples=8, deadline=None)
 @given(
     st.sampled_from([("node1", "node2", "node3", "node4"), ("node2", "node3", "node4"), ("node2", "node3"), ("node4",)]),

@@ -96,6 +96,7 @@ def test_a_plan_that_is_overtaken_is_put_off(crowded: World, monkeypatch: pytest
     assert overtaken
 
 
+@pytest.mark.long
 def test_that_nothing_can_be_decided_is_told(crowded: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     async def nothing(*_: object, **__: object) -> tuple[int, bytes]:
         raise NoQuorum("no quorum: 1 of 3 voters reachable")

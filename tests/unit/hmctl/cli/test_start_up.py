@@ -54,6 +54,7 @@ def cluster(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["status", "flows", "service ls", "events"])
 def test_asking_agents_imports_nothing_that_only_ssh_or_a_terminal_needs_and_searches_no_garbage(words: str, cluster: Path) -> None:
     modules, garbage = after(cluster, *words.split(), "--via", "quic", "--timeout", "0.1")

@@ -163,6 +163,7 @@ def test_apps_that_cannot_be(name):
     assert "an app cannot be called" in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_file_of_mistakes_is_told_soon():
     text = "services:\n" + "".join(f"  s{n}: {{imaeg: x, pots: [], restrat: no}}\n" for n in range(5000))
     began = time.process_time()

@@ -86,6 +86,7 @@ def balanced(text):
     return depth == 0
 
 
+@pytest.mark.long
 @QUIET
 @given(st.lists(TEMPLATES.filter(balanced), min_size=20, max_size=120))
 def test_variables(folder, templates):
@@ -113,6 +114,7 @@ def around(services, **more):
     return {"services": {**services, "db": {"image": "db"}, "mq": {"image": "mq"}}, **REST, **more}
 
 
+@pytest.mark.long
 @QUIET
 @given(st.lists(st.tuples(SERVICE.filter(consistent), SERVICE.filter(consistent)), min_size=3, max_size=12))
 def test_merging(folder, pairs):
@@ -140,6 +142,7 @@ def test_merging_with_tags(folder, pairs):
     assert compared(case) == []
 
 
+@pytest.mark.long
 @QUIET
 @given(st.lists(st.tuples(SERVICE.filter(consistent), SERVICE.filter(consistent)), min_size=3, max_size=8))
 def test_extending(folder, pairs):
@@ -170,6 +173,7 @@ ENTRY = st.tuples(
 ).map("".join)
 
 
+@pytest.mark.long
 @QUIET
 @given(
     st.lists(st.one_of(ENTRY, st.just("# a comment"), st.just(""), st.just("OUTSIDE")), max_size=25).map(

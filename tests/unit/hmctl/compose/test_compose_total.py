@@ -87,6 +87,7 @@ def test_a_text_is_kept_by_doubling_its_dollars(text):
     assert substitute(text.replace("$", "$$"), {}.get).text == text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text", ["${a:-" * 100_000, "${a:-" * 100_000 + "}" * 100_000, "$" * 300_000, "${" * 100_000, "${a}" * 100_000, "{}" * 100_000]
 )
@@ -153,6 +154,7 @@ FILES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @settings(BUSY, max_examples=50)
 @given(st.lists(FILES, min_size=1, max_size=3), TAGS, st.sampled_from([(), ("*",), ("web",)]))
 def test_any_services_are_a_project_or_a_config_error(trees, tags, profiles):

@@ -157,12 +157,14 @@ def test_any_tree_is_an_app_or_a_config_error(value, ignore_unsupported):
     any_tree(value, ignore_unsupported)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(FILES, st.booleans())
 def test_any_file_with_the_right_keys_is_an_app_or_a_config_error(value, ignore_unsupported):
     any_tree(value, ignore_unsupported)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(shaped("service"), st.booleans())
 def test_any_service_is_an_app_or_a_config_error(value, ignore_unsupported):

@@ -265,6 +265,7 @@ def test_the_fence_goes_when_it_has_ended_what_is_exclusive(tmp_path: Path, gate
     assert not unit.exists()
 
 
+@pytest.mark.long
 def test_a_fence_that_does_not_end_them_is_not_taken_away(tmp_path: Path) -> None:
     folder, unit = tmp_path / "fence", tmp_path / "f.service"
     (folder / "open").mkdir(parents=True)

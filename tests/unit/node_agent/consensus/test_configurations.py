@@ -120,6 +120,7 @@ moves = st.lists(st.tuples(st.lists(grow, min_size=1, max_size=3), shrink), min_
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150)
 @given(moves)
 def test_whatever_happens_to_the_log_the_journal_knows_the_configuration(history):

@@ -178,6 +178,7 @@ async def test_stopping_twice_or_unopened_is_harmless(tmp_path):
     node.peer_down("n2")
 
 
+@pytest.mark.long
 async def test_kill_9_of_all_voters_at_once_loses_no_acknowledged_write(tmp_path):
     """Again and again on the same disks; the last time they are opened here and everything must be there."""
     acknowledged: list[str] = []

@@ -15,6 +15,7 @@ FIVE = ("n0", "n1", "n2", "n3", "n4")
 names = st.sets(st.sampled_from(FIVE))
 
 
+@pytest.mark.long
 @given(names, names)
 def test_a_recorded_list_is_the_one_in_use_or_nothing_is(configured, recorded):
     stranger = not recorded and "n0" not in configured

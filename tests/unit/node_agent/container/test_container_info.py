@@ -127,6 +127,7 @@ json = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.lists(st.fixed_dictionaries({"Id": st.text(max_size=3)}, optional={key: json for key in WEB if key != "Id"})) | json)
 def test_reading_is_total(answer: object) -> None:
     for found, info in containers_of(answer).items():

@@ -91,6 +91,7 @@ async def test_what_is_wanted_comes_and_what_is_not_goes() -> None:
         await agent.until(lambda: list(agent.phases.values()) == [Phase.DONE] * 20)
 
 
+@pytest.mark.long
 async def test_until_all_is_known_nothing_is_done() -> None:
     agent = Agent()
     agent.docker.put("shop-web-1-1", labels_of(WEB))
@@ -186,6 +187,7 @@ async def test_an_agent_that_starts_again_changes_nothing_that_runs() -> None:
     assert [made.starts for made in hands.docker.containers.values()] == [1] * 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(6))
 async def test_with_faults_between_any_two_calls_it_comes_to_what_is_wanted(seed: int) -> None:
     chance = random.Random(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from docker_model import CLUSTER, IMAGE, Docker, Made, labels_of, stopped, wanted
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,7 @@ def chaos(node: Node, data: st.DataObject, steps: int) -> None:
                 node.now += data.draw(st.sampled_from([0.1, 5.0, 61.0]))
 
 
+@pytest.mark.long
 @given(st.data(), st.lists(found, max_size=6), wants, st.integers(0, 12))
 def test_it_comes_to_exactly_what_is_wanted(data: st.DataObject, containers, wants, steps) -> None:
     node = begin(containers, wants, restart=Restart(delay=1.0))
@@ -102,6 +104,7 @@ def test_it_comes_to_exactly_what_is_wanted(data: st.DataObject, containers, wan
     assert not node.memory.stops
 
 
+@pytest.mark.long
 @given(st.data(), st.lists(found, max_size=6), wants, st.integers(0, 12))
 def test_with_any_policy_each_runs_or_is_over_and_nothing_else_is_left(data: st.DataObject, containers, wants, steps) -> None:
     node = begin(containers, wants)
@@ -116,6 +119,7 @@ def test_with_any_policy_each_runs_or_is_over_and_nothing_else_is_left(data: st.
     assert others(node) == before
 
 
+@pytest.mark.long
 @given(st.data(), st.lists(found, max_size=6), wants, st.integers(0, 8), st.booleans())
 def test_an_agents_restart_changes_nothing_that_runs(data: st.DataObject, containers, wants, steps, told) -> None:
     node = begin(containers, wants)
@@ -132,6 +136,7 @@ def test_an_agents_restart_changes_nothing_that_runs(data: st.DataObject, contai
         assert node.docker.calls[calls:] == []
 
 
+@pytest.mark.long
 @given(st.lists(found, max_size=6), wants)
 def test_what_is_settled_stays_so(containers, wants) -> None:
     node = begin(containers, wants)

@@ -220,6 +220,7 @@ async def test_whoever_may_have_forgotten_is_told_all_of_it_again(what: str) -> 
         assert agent.phases == {WEB: Phase.RUNNING}
 
 
+@pytest.mark.long
 async def test_a_node_without_its_subnet_or_its_docker_waits_and_says_what_it_has() -> None:
     async with at_work() as agent:
         agent.facts = None

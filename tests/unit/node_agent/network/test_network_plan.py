@@ -213,6 +213,7 @@ networks = st.builds(Network, encapsulation=st.sampled_from(["auto", "plain", "v
 worlds = st.sampled_from([SEEN, Seen(links=(ETH,), routes=ROUTES[:2]), FULL])
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(networks, places), min_size=1, max_size=4), worlds, st.integers(0, 20))
 def test_from_anything_to_anything_in_one_round_even_when_the_one_before_was_broken_off(rounds, seen, broken):
     for network, others in rounds[:-1]:

@@ -82,6 +82,7 @@ ports = st.lists(
 )
 
 
+@pytest.mark.long
 @given(st.lists(ports, min_size=1, max_size=5), st.integers(0, 3))
 def test_from_anything_to_anything_even_when_an_update_was_broken_off(rounds, broken):
     loaded = None

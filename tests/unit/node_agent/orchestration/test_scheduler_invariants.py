@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from placing import GIB, PlainWay, as_placed, candidate, placed, replicas, request, service, where
@@ -100,6 +101,7 @@ def situations(draw):
     return fleet, there, asked, homes
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(situations())
 def test_each_outcome_is_that_of_the_plain_way(situation):
@@ -121,6 +123,7 @@ def test_each_outcome_is_that_of_the_plain_way(situation):
             assert plain.passing(each.request) == []
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(situations())
 def test_an_explanation_accounts_for_every_node(situation):
@@ -139,6 +142,7 @@ def test_an_explanation_accounts_for_every_node(situation):
             assert said.text
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(situations())
 def test_what_is_planned_keeps_to_every_limit(situation):
@@ -172,6 +176,7 @@ def test_what_is_planned_keeps_to_every_limit(situation):
                 assert len({one.allocation.id for one in same}) == 1
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(situations(), st.randoms(use_true_random=False))
 def test_the_order_of_what_is_given_does_not_matter(situation, chance):

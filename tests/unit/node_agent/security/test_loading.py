@@ -198,6 +198,7 @@ def test_programs_that_are_refused_change_nothing(machine: Callable[[], Machine]
     assert not cfg or same.cfg() == cfg
 
 
+@pytest.mark.long
 def test_two_loads_that_are_ended_one_after_the_other_are_made_good(machine: Callable[[], Machine]) -> None:
     for first in deaths(machine, loaded):
         for second in range(40):

@@ -113,6 +113,7 @@ async def test_what_was_interrupted_is_gone_on_with_also_after_a_restart(folder:
     assert await got(store, DIGEST[len(data)]) == data
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     stop=st.integers(0, 4),
@@ -152,6 +153,7 @@ def test_a_partial_that_a_crash_mangled_counts_as_far_as_it_is_good(stop: int, w
     asyncio.run(run())
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_faults_at_any_moment_never_leave_wrong_content_under_a_right_name(data: st.DataObject) -> None:

@@ -90,8 +90,8 @@ def removed_and_added_by_hand(cluster: Cluster, work: Writing) -> None:
         unfinished = cluster.run("raft", "add", "node2", "--yes", "--timeout", "3", check=False)
         assert unfinished.returncode == 1
         assert "it goes on" in unfinished.stderr
-        found = raft(cluster)
-        assert (found["voters"], found["learners"]) == (["node3", "node4"], ["node2"])
+        cluster.until(lambda _: raft(cluster)["learners"] == ["node2"], 20, "node2 is to learn")
+        assert raft(cluster)["voters"] == ["node3", "node4"]
         assert role(cluster, "node2") == "learner"
         work.until_acknowledged(20, writers=WRITERS)
     finally:

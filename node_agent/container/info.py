@@ -44,7 +44,8 @@ class ContainerInfo:
     `gateway`: how its node looks from there. `port`: its label, else the lowest TCP port that its image exposes; 0 when it says nothing.
     `started`: seconds since 1970 when Docker made it (the list does not tell later starts). `exit_code`: None unless it has ended.
     `image_id`: what `image` was when it was made, `sha256:...`. `complaint`: what its health check said when it failed; the list does not
-    tell, so it is asked for (`complaint_of`) once it is unhealthy.
+    tell, so it is asked for (`complaint_of`) once it is unhealthy. `serves`: it, or its image, names a port, or it uses its node's network:
+    others may be led to it.
     """
 
     id: str
@@ -65,6 +66,7 @@ class ContainerInfo:
     exit_code: int | None = None
     image_id: str = ""
     complaint: str = ""
+    serves: bool = True
 
     @property
     def running(self) -> bool:
@@ -99,6 +101,8 @@ def container_of(entry: object) -> ContainerInfo | None:
     labels = {key: value for key, value in _dict(entry.get("Labels")).items() if isinstance(key, str) and isinstance(value, str)}
     name = _name(entry)
     address, gateway = _network(entry)
+    network = _text(_dict(entry.get("HostConfig")).get("NetworkMode"))
+    port = _number(labels.get(PORT), 65_535, _exposed(entry))
     return ContainerInfo(
         id=entry["Id"],
         name=name,
@@ -107,9 +111,9 @@ def container_of(entry: object) -> ContainerInfo | None:
         state=_text(entry.get("State")),
         health=_health(_text(entry.get("Status"))),
         address=address,
-        network=_text(_dict(entry.get("HostConfig")).get("NetworkMode")),
+        network=network,
         gateway=gateway,
-        port=_number(labels.get(PORT), 65_535, _exposed(entry)),
+        port=port,
         version=labels.get(VERSION, ""),
         weight=_number(labels.get(WEIGHT), MOST_WEIGHT, DEFAULT_WEIGHT),
         priority=_number(labels.get(PRIORITY), MOST_PRIORITY, 0),
@@ -117,6 +121,7 @@ def container_of(entry: object) -> ContainerInfo | None:
         started=_seconds(entry.get("Created")),
         exit_code=_exit_code(_text(entry.get("Status"))),
         image_id=_text(entry.get("ImageID")),
+        serves=bool(port or _list(entry.get("Ports")) or network == "host"),
     )
 
 

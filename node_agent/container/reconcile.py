@@ -127,6 +127,7 @@ def _status(id: str, want: Wanted, found: Turn, recall: Recall, seen: Seen) -> A
         exit_code=recall.exit_code,
         error=found.error or why,
         since=recall.told_since,
+        stopped=found.stopped,
     )
 
 

@@ -36,7 +36,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """`wake`: when to look again although nothing happened. `container`: the one that counts."""
+    """`wake`: when to look again although nothing happened. `container`: the one that counts. `stopped`: see AllocationStatus."""
 
     phase: Phase
     recall: Recall
@@ -44,6 +44,7 @@ class Turn:
     wake: float = math.inf
     container: ContainerInfo | None = None
     error: str = ""
+    stopped: bool = False
 
 
 def turn(id: str, want: Wanted | None, mine: Sequence[ContainerInfo], recall: Recall, around: Surroundings) -> Turn:
@@ -51,11 +52,13 @@ def turn(id: str, want: Wanted | None, mine: Sequence[ContainerInfo], recall: Re
     ending = want is None or want.allocation.stop
     if recall.acting is not None:
         cancel = Cancel(id) if ending and isinstance(recall.acting, Pull) else None
-        return Turn(_phase_of(recall.acting, recall, ending=ending), recall, cancel, container=_kept(want, mine), error=recall.error)
+        phase, stopped = _phase_of(recall.acting, recall, ending=ending), isinstance(recall.acting, Remove) and _stopped(want, mine)
+        return Turn(phase, recall, cancel, container=_kept(want, mine), error=recall.error, stopped=stopped)
     if around.asked < recall.acted:  # Docker has not been asked since: what was seen says nothing of it
         return Turn(recall.told or Phase.STARTING, recall, container=_kept(want, mine), error=recall.error)
     if want is None or ending:
-        return _leaving(id, mine, recall, around)
+        left = _leaving(id, mine, recall, around)
+        return replace(left, stopped=left.phase is Phase.STOPPING and _stopped(want, mine))
     recall = replace(recall, drain=None)
     kept = _kept(want, mine)
     found = _standing(id, want, kept, recall, around)
@@ -64,6 +67,11 @@ def turn(id: str, want: Wanted | None, mine: Sequence[ContainerInfo], recall: Re
         return found
     away = _ending(id, others, recall, around)  # they are in its way: their name, their ports, their volumes
     return replace(found, action=away.action, wake=min(found.wake, away.wake))
+
+
+def _stopped(want: Wanted | None, mine: Sequence[ContainerInfo]) -> bool:
+    """See AllocationStatus."""
+    return want is not None and want.allocation.stop and all(container.state in IDLE for container in mine)
 
 
 def image_of(service: ServiceSpec, recall: Recall) -> str:
@@ -91,6 +99,8 @@ def _kept(want: Wanted | None, mine: Sequence[ContainerInfo]) -> ContainerInfo |
 def _leaving(id: str, mine: Sequence[ContainerInfo], recall: Recall, around: Surroundings) -> Turn:
     """It shall not run any more, and its stop signal waits until nobody is led to it."""
     if not any(container.state in ALIVE and container.id not in around.stops for container in mine):
+        return _ending(id, mine, recall, around)
+    if not any(container.serves for container in mine):  # nobody is led to it
         return _ending(id, mine, recall, around)
     drain = drained(recall.drain, fit=None if around.fit is None else id in around.fit, now=around.now, margin=around.node.margin)
     recall = replace(recall, drain=drain)

@@ -94,7 +94,9 @@ class Replica:
             return False
         if self.lost:
             return exclusive and not self.fenced
-        return self.allocation.stop or not self.ended
+        if self.allocation.stop:
+            return exclusive or self.status is None or not self.status.stopped
+        return not self.ended
 
 
 @dataclass(frozen=True, slots=True)

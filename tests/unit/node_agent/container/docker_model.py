@@ -41,7 +41,7 @@ def labels_of(id: str, revision: str = "r1") -> dict[str, str]:
 
 @dataclass
 class Made:
-    """A container. `deaf`: SIGTERM does not end it. `starts`: how often it was."""
+    """A container. `deaf`: SIGTERM does not end it. `starts`: how often it was. `serves`: see ContainerInfo."""
 
     id: str
     name: str
@@ -50,6 +50,7 @@ class Made:
     exit_code: int | None = None
     deaf: bool = False
     starts: int = 0
+    serves: bool = True
 
     def info(self, number: int) -> ContainerInfo:
         return ContainerInfo(
@@ -61,6 +62,7 @@ class Made:
             exit_code=self.exit_code,
             started=float(number),
             address="10.1.0.9" if self.state == "running" else "",
+            serves=self.serves,
         )
 
 

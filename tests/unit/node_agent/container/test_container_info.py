@@ -108,7 +108,7 @@ def test_how_long_it_may_take_to_end_is_on_its_label(label: str, grace: float) -
 
 def test_without_a_service_it_is_its_own_and_without_a_name_it_has_its_id() -> None:
     assert containers_of([{"Id": "0123456789abcdef"}, {"Names": ["/nobody"]}, 7]) == {
-        "0123456789abcdef": ContainerInfo("0123456789abcdef", "0123456789ab", "0123456789ab", state="")
+        "0123456789abcdef": ContainerInfo("0123456789abcdef", "0123456789ab", "0123456789ab", state="", serves=False)
     }
 
 
@@ -153,3 +153,19 @@ def test_why_a_health_check_fails(log, words):
 @pytest.mark.parametrize("inspected", [None, [], {}, {"State": None}, {"State": {"Health": []}}])
 def test_nobody_says_why(inspected):
     assert complaint_of(inspected) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "serves"),
+    [
+        ({}, False),
+        ({"Labels": {"hypermesh.port": "80"}}, True),
+        ({"Ports": [{"PrivatePort": 53, "Type": "udp"}]}, True),
+        ({"HostConfig": {"NetworkMode": "host"}}, True),
+        ({"HostConfig": {"NetworkMode": "hm0"}, "Ports": []}, False),
+    ],
+)
+def test_whether_anybody_may_be_led_to_it(said, serves):
+    info = container_of({"Id": "a", **said})
+    assert info is not None
+    assert info.serves is serves

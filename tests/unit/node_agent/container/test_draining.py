@@ -109,6 +109,25 @@ def test_an_orphan_waits_too() -> None:
     assert here.round().actions == (Stop(WEB, "c1", 10.0),)
 
 
+def test_to_what_names_no_port_nobody_is_led() -> None:
+    here = running(WEB)
+    here.docker.containers["c1"].serves = False
+    stop(here)
+    assert here.round().actions == (Stop(WEB, "c1", 10.0),)
+
+
+def test_that_it_runs_no_more_is_told_before_it_is_removed() -> None:
+    here = running(WEB)
+    stop(here)
+    here.round()
+    assert not here.statuses[WEB].stopped
+    here.docker.end("c1", 0)
+    assert here.round().actions == (Remove(WEB, "c1"),)
+    assert (here.statuses[WEB].phase, here.statuses[WEB].stopped) == (Phase.STOPPING, True)
+    here.settle()
+    assert (here.statuses[WEB].phase, here.statuses[WEB].stopped) == (Phase.DONE, False)
+
+
 def test_what_has_ended_meanwhile_is_removed_without_more_ado() -> None:
     here = running(WEB)
     stop(here)

@@ -248,6 +248,28 @@ def test_stop_first_replaces_one_after_the_other():
     assert (scene.images(), scene.app.healthy) == (["v2"] * 3, 2)
 
 
+def test_the_next_one_starts_as_soon_as_the_old_one_has_ended_which_is_forgotten_once_it_is_removed():
+    scene = running(web=spec())
+    scene.deploy(web=spec("v2"))
+    scene.look()
+    scene.tell(ONE, Phase.STOPPING, stopped=True)
+    decision = scene.look()
+    assert (started(decision), decision.forgets) == ([("web", 1)], ())
+    scene.tell(ONE, Phase.DONE)
+    assert scene.look().forgets == (ONE,)
+
+
+def test_what_is_exclusive_starts_once_the_old_one_is_removed():
+    alone = {"replicas": 1, "exclusive": True}
+    scene = running(web=spec(**alone))
+    scene.deploy(web=spec("v2", **alone))
+    assert stopped(scene.look()) == [ONE]
+    scene.tell(ONE, Phase.STOPPING, stopped=True)
+    assert scene.look().starts == ()
+    scene.tell(ONE, Phase.DONE)
+    assert started(scene.look()) == [("web", 1)]
+
+
 def test_start_first_stops_the_old_one_once_the_new_one_is_good():
     scene = running(web=spec(update=START_FIRST))
     scene.deploy(web=spec("v2", update=START_FIRST))

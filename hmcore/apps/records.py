@@ -116,8 +116,9 @@ class Phase(StrEnum):
 
 class AllocationStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an allocation's node says of it. `restarts`: since it was placed here. `exit_code`: of the last end; None: none yet. `error`:
-    why it does not run, or is not fit, in words. `since`: seconds since 1970 of this phase, for people. `stopped`: it is to stop, and
-    does not run; its container is yet to be removed, but another may take its place."""
+    why it does not run, or is not fit, in words. `stuck`: that has kept it from its first start for long; it is tried on. `since`: seconds
+    since 1970 of this phase, for people. `stopped`: it is to stop, and does not run; its container is yet to be removed, but another may
+    take its place."""
 
     id: str
     phase: Phase
@@ -126,6 +127,7 @@ class AllocationStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     restarts: int = 0
     exit_code: int | None = None
     error: str = ""
+    stuck: bool = False
     since: float = 0.0
     stopped: bool = False
 

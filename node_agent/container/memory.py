@@ -14,6 +14,7 @@ from hmcore.apps.records import AllocationStatus, Phase
 from hmcore.errors import ContainerRefused, HyperMeshError, ImageGone, NameTaken, NoSpace, PartGone
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
 from node_agent.container.draining import Drain
+from node_agent.container.hindrance import FREE, Hindrance
 from node_agent.container.restarts import trouble_pause
 
 KILL_AGAIN = 10.0  # seconds after SIGKILL, for a process that did not end by it
@@ -27,7 +28,8 @@ class Recall:
     `restarts`: ends, and refusals to start it, that another try followed or follows, since it was placed here. `streak`: the same in a
     row. `ended`: its last end is counted already. `refused`: Docker refused to start it, which is not counted yet. `not_before`: its
     policy's pause. `troubles`: failures in a row that are not the container's fault; what failed is tried again for ever, not before
-    `hold`, or `stop_hold` where it was to end it. `since`: it has been seen to run since.
+    `hold`, or `stop_hold` where it was to end it. `hindrance`: those of them that kept it from a start; it means something until it is
+    `tried`. `since`: it has been seen to run since.
     `drain`: it is to stop, and since when that waits for others to notice.
     `acting`: the action under way. `acted`: Memory.settled once the last one was over: what was asked for before says nothing of it.
     """
@@ -43,6 +45,7 @@ class Recall:
     troubles: int = 0
     hold: float = -math.inf
     stop_hold: float = -math.inf
+    hindrance: Hindrance = FREE
     since: float | None = None
     image: str = ""  # the id that a pull came to
     pull: bool = False  # whatever is said to be present, Docker does not have it
@@ -53,6 +56,11 @@ class Recall:
     acted: int = 0
     told: Phase | None = None
     told_since: float = 0.0
+
+    @property
+    def tried(self) -> bool:
+        """It ran once, or its policy was asked what follows from a refusal: what comes now is no first start."""
+        return self.ended or self.restarts > 0 or self.since is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +125,10 @@ def _done(memory: Memory, action: Action, value: str, before: Recall, now: float
     calm = replace(before, troubles=0, hold=-math.inf, stop_hold=-math.inf)
     stops = dict(memory.stops)
     match action:
+        case Pull() if before.pull:  # what is gone as soon as it is here is pulled with success each time: that alone is no way out
+            after = replace(calm, image=value, pull=False)
         case Pull():
-            after = replace(calm, image=value, pull=False, error="")
+            after = replace(calm, image=value, error="", hindrance=FREE)
         case Run() | Start():
             after = replace(calm, since=now, ended=False, remake=False, error="")
         case Stop(_, container, grace):
@@ -139,7 +149,7 @@ def _failed(action: Action, error: HyperMeshError, before: Recall, now: float) -
     after = replace(before, troubles=troubles, error=error.with_fix[:MOST_ERROR])
     if isinstance(action, Stop | Kill | Remove):
         return replace(after, stop_hold=again)
-    after = replace(after, hold=again)
+    after = replace(after, hold=again, hindrance=before.hindrance.after(error, now))
     if isinstance(action, Pull):
         return after
     match error:

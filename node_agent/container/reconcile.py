@@ -17,13 +17,14 @@ from msgspec import structs
 from hmcore.apps.records import AllocationStatus, Phase
 from hmcore.apps.spec import Probe
 from hmcore.records import InstanceHealth
-from node_agent.container.actions import Action, rank
+from node_agent.container.actions import Action, Pull, rank
 from node_agent.container.creation import NodeFacts, Wanted
 from node_agent.container.info import CLUSTER, ContainerInfo
 from node_agent.container.memory import Memory, Recall
 from node_agent.container.replica import Surroundings, Turn, image_of, turn
 
 Health = tuple[InstanceHealth, str]  # and why it is not well, in words
+_COMING = (Phase.PULLING, Phase.STARTING, Phase.BACKOFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def images_asked(wanted: Mapping[str, Wanted], memory: Memory) -> frozenset[str]
 def unanswered(statuses: Mapping[str, AllocationStatus]) -> dict[str, AllocationStatus]:
     """As they were told last, while Docker does not answer: they may run on, but nobody can tell. What is over is over."""
     over = (Phase.DONE, Phase.FAILED)
-    unknown = {"health": InstanceHealth.UNKNOWN, "error": "Docker does not answer"}
+    unknown = {"health": InstanceHealth.UNKNOWN, "error": "Docker does not answer", "stuck": False}
     return {id: status if status.phase in over else structs.replace(status, **unknown) for id, status in statuses.items()}
 
 
@@ -126,9 +127,17 @@ def _status(id: str, want: Wanted, found: Turn, recall: Recall, seen: Seen) -> A
         restarts=recall.restarts,
         exit_code=recall.exit_code,
         error=found.error or why,
+        stuck=_stuck(found),
         since=recall.told_since,
         stopped=found.stopped,
     )
+
+
+def _stuck(found: Turn) -> bool:
+    """Whether it does not get to its first start. A pull that is under way may be the one that succeeds."""
+    recall = found.recall
+    coming = found.phase in _COMING and not recall.tried and not isinstance(recall.acting, Pull)
+    return coming and recall.hindrance.lasting
 
 
 def _health(want: Wanted, found: Turn, seen: Seen) -> Health:

@@ -13,6 +13,7 @@ from node_agent.container import restarts
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
 from node_agent.container.creation import NodeFacts, Wanted, container_name, creation, needed_volumes, second_name
 from node_agent.container.draining import drained
+from node_agent.container.hindrance import FREE
 from node_agent.container.info import ContainerInfo
 from node_agent.container.memory import Recall
 
@@ -62,6 +63,8 @@ def turn(id: str, want: Wanted | None, mine: Sequence[ContainerInfo], recall: Re
     recall = replace(recall, drain=None)
     kept = _kept(want, mine)
     found = _standing(id, want, kept, recall, around)
+    if found.phase is Phase.WAITING:  # others keep it from its start, whatever did before
+        found = replace(found, recall=replace(found.recall, hindrance=FREE))
     others = [container for container in mine if container is not kept]
     if not others:
         return found

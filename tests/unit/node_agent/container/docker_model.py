@@ -68,12 +68,13 @@ class Made:
 
 @dataclass
 class Docker:
-    """`containers` by id. `broken`: what every start is refused with. `calls`: what was carried out, in words."""
+    """`containers` by id. `broken`: what every start is refused with, `lacking` every pull. `calls`: what was carried out, in words."""
 
     images: set[str] = field(default_factory=set)
     called: dict[str, str] = field(default_factory=dict)  # images that Docker knows by another id
     containers: dict[str, Made] = field(default_factory=dict)
     broken: HyperMeshError | None = None
+    lacking: HyperMeshError | None = None
     calls: list[str] = field(default_factory=list)
     made: int = 0
 
@@ -112,6 +113,8 @@ class Docker:
         self.calls.append(type(action).__name__)
         match action:
             case Pull(_, image):
+                if self.lacking is not None:
+                    raise self.lacking
                 self.images.add(self.called.get(image, image))
                 return self.called.get(image, image)
             case Run(_, name, body):

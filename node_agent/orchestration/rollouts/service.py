@@ -83,6 +83,8 @@ class Replica:
         if self.seen.forgiven is not None and status.restarts > self.seen.forgiven:
             code = "" if status.exit_code is None else f" with {status.exit_code}"
             return f"it ended{code}, and was started again{because}"
+        if status.stuck:
+            return f"it cannot be started{because}"
         if status.phase is Phase.RUNNING and status.health is InstanceHealth.UNHEALTHY:
             return f"it is unhealthy{because}"
         return ""

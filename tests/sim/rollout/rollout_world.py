@@ -23,12 +23,13 @@ SUSPECT, DOWN = 2.0, 4.0
 LEASE = 6.0
 TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN)
 GOOD = ("good", "better")
+STUCK = 3.0  # seconds of tries that failed, after which a node calls a replica stuck
 STARTING = 0.5  # seconds from seeing an allocation to its container, and again until it is fit or shows what is wrong with it
 
 
 @dataclass
 class Container:
-    """`image` says how it behaves. `until`: when its phase ends."""
+    """`image` says how it behaves. `until`: when its phase ends. `lacking`: since when it is tried in vain to get its image."""
 
     allocation: Allocation
     image: str
@@ -38,6 +39,8 @@ class Container:
     restarts: int = 0
     health: InstanceHealth = InstanceHealth.UNKNOWN
     exit_code: int | None = None
+    lacking: float | None = None
+    stuck: bool = False
 
     @property
     def runs(self) -> bool:
@@ -46,10 +49,13 @@ class Container:
 
 @dataclass
 class Machine:
-    """`cut`: leaders that it does not reach. `heard`: by leader, when that heard it last. `contact`: when a leader last vouched for it."""
+    """`cut`: leaders that it does not reach. `heard`: by leader, when that heard it last. `contact`: when a leader last vouched for it.
+    `images`: those that it has; if it is `full`, it gets no others."""
 
     name: str
     up: bool = True
+    full: bool = False
+    images: set[str] = field(default_factory=set)
     cut: set[str] = field(default_factory=set)
     slow: float = 1.0
     draining: bool = False
@@ -59,6 +65,9 @@ class Machine:
     state: NodeState = NodeState.READY
     containers: dict[str, Container] = field(default_factory=dict)
     ended: dict[str, AllocationStatus] = field(default_factory=dict)
+
+    def gets(self, image: str) -> bool:
+        return image != "lost" and (not self.full or image in self.images)
 
     def reaches(self, leader: str | None) -> bool:
         return self.up and leader is not None and leader not in self.cut
@@ -132,7 +141,8 @@ class World:
         machine = self.machines[name]
         machine.up = False
         for container in machine.containers.values():
-            if container.phase is not Phase.DONE:  # what was given up is tried again: the agent forgets
+            container.lacking, container.stuck = None, False
+            if container.phase not in (Phase.DONE, Phase.PULLING):  # what was given up is tried again: the agent forgets
                 container.phase, container.until, container.health = Phase.BACKOFF, self.now, InstanceHealth.UNKNOWN
         for service in self.counts:  # nobody decided that
             self.counts[service] = max(self.counts[service], self._count(service))
@@ -150,7 +160,7 @@ class World:
 
     def heal(self) -> None:
         for machine in self.machines.values():
-            machine.up, machine.slow, machine.draining = True, 1.0, False
+            machine.up, machine.slow, machine.draining, machine.full = True, 1.0, False, False
             machine.cut.clear()
 
     # -- time
@@ -228,7 +238,12 @@ class World:
         said = {id: status for id, status in machine.ended.items() if id in self.allocations}
         for id, container in machine.containers.items():
             said[id] = AllocationStatus(
-                id=id, phase=container.phase, health=container.health, restarts=container.restarts, exit_code=container.exit_code
+                id=id,
+                phase=container.phase,
+                health=container.health,
+                restarts=container.restarts,
+                exit_code=container.exit_code,
+                stuck=container.stuck,
             )
         return said
 
@@ -291,6 +306,9 @@ class World:
             return
         for id, container in list(machine.containers.items()):
             if container.exclusive and self.now > machine.contact + LEASE and container.phase not in (Phase.DONE, Phase.FAILED):
+                container.lacking, container.stuck = None, False
+                if container.phase is Phase.PULLING:
+                    continue  # it waits for its lease
                 container.phase, container.until, container.health = Phase.BACKOFF, self.now, InstanceHealth.UNKNOWN
             elif self.now >= container.until:
                 self._advance(machine, id, container)
@@ -314,9 +332,9 @@ class World:
                 machine.ended.setdefault(id, AllocationStatus(id=id, phase=Phase.DONE))
             elif id not in machine.ended:
                 spec = self.generations[allocation.generation].spec.services[allocation.service]
-                machine.containers[id] = Container(
-                    allocation, spec.container.image, spec.exclusive, Phase.STARTING, self.now + STARTING * machine.slow
-                )
+                image = spec.container.image
+                phase = Phase.STARTING if machine.gets(image) else Phase.PULLING
+                machine.containers[id] = Container(allocation, image, spec.exclusive, phase, self.now + STARTING * machine.slow)
 
     def _remove(self, machine: Machine, id: str) -> None:
         del machine.containers[id]
@@ -326,7 +344,10 @@ class World:
         match container.phase:
             case Phase.STOPPING:
                 self._remove(machine, id)
+            case Phase.PULLING:
+                self._pull(machine, container)
             case Phase.STARTING:
+                machine.images.add(container.image)
                 container.phase, container.until = Phase.RUNNING, self.now + STARTING * machine.slow
             case Phase.BACKOFF:
                 container.phase, container.until = Phase.STARTING, self.now + STARTING * machine.slow
@@ -335,6 +356,14 @@ class World:
                 self._show(container)
             case _:
                 pass
+
+    def _pull(self, machine: Machine, container: Container) -> None:
+        container.until = self.now + STARTING * machine.slow
+        if machine.gets(container.image):
+            container.phase, container.lacking, container.stuck = Phase.STARTING, None, False
+            return
+        container.lacking = self.now if container.lacking is None else container.lacking
+        container.stuck = self.now - container.lacking >= STUCK
 
     def _show(self, container: Container) -> None:
         match container.image:

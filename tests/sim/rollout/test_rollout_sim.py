@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rollout_world import GOOD, World, service
+from rollout_world import GOOD, TICK, World, service
 
 from hmcore.apps.records import Stage, wanted_revision
 from hmcore.apps.spec import AppSpec, Update
@@ -28,7 +28,7 @@ settled_updates = st.builds(
     failure_action=st.sampled_from(["pause", "continue"]),
     monitor=st.sampled_from([0.0, 1.0]),
 )
-images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "job"])
+images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "lost", "job"])
 
 
 @st.composite
@@ -54,7 +54,7 @@ step = st.one_of(
     st.tuples(st.just("deploy"), specs()),
     st.tuples(
         st.sampled_from(
-            ["crash", "cut", "deafen", "return", "slow", "drain", "strike", "elect", "headless", "kill", "restart", "rollback"]
+            ["crash", "cut", "deafen", "return", "slow", "fill", "drain", "strike", "elect", "headless", "kill", "restart", "rollback"]
         ),
         st.integers(0, 30),
     ),
@@ -82,6 +82,8 @@ def perform(world: World, what: str, which: object) -> None:
             machine.cut.clear()
         case "slow":
             machine.slow = 6.0
+        case "fill":
+            machine.full = not machine.full
         case "drain":
             machine.draining = not machine.draining
         case "strike":
@@ -192,7 +194,7 @@ def test_a_healthy_update_never_has_fewer_fit_than_it_may(seed, replicas, parall
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    image=st.sampled_from(["crash", "sick", "fail"]),
+    image=st.sampled_from(["crash", "sick", "fail", "lost"]),
     order=st.sampled_from(["stop-first", "start-first"]),
     back=st.sampled_from(["stop-first", "start-first"]),
     parallelism=st.integers(0, 2),
@@ -222,3 +224,38 @@ def test_an_automatic_rollback_restores_the_last_healthy_generation_everywhere(s
     assert world.target == world.generations[1].spec
     as_wanted(world)
     assert [event.kind for event in world.events].count("app.rollback") == 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    action=st.sampled_from(["pause", "rollback"]),
+    order=st.sampled_from(["stop-first", "start-first"]),
+    full=st.sets(st.sampled_from(["n0", "n1", "n2"]), min_size=1),
+    elections=st.lists(st.sampled_from([0.5, 1.5, 4.0]), max_size=4),
+)
+def test_an_update_that_nodes_get_no_image_for_ends_and_costs_one_replica_at_most(seed, action, order, full, elections):
+    how = Update(order=order, failure_action=action, monitor=1.0)
+    world = World(seed, 3, AppSpec(services={"web": service("good", 3, update=how)}))
+    world.quiet(calm=6.0)
+    for name in full:
+        world.machines[name].full = True
+    world.deploy(AppSpec(services={"web": service("better", 3, update=how)}))
+    least = 3 if order == "start-first" else 2
+    for number, pause in enumerate(elections):
+        for _ in range(int(pause / TICK)):
+            world.tick()
+            assert world.fit("web") >= least
+        world.elect(f"L{number % 3}")
+    world.quiet()
+    assert world.fit("web") >= least
+    as_wanted(world)
+    failed = [event.kind for event in world.events].count("replica.failed")
+    assert failed or len(full) < 3, "nobody noticed"
+    if not failed:
+        assert (world.app.generation, world.app.healthy, world.fit("web")) == (2, 2, 3)
+    elif action == "pause":
+        assert (world.app.rollouts["web"].stage, world.app.generation, world.app.healthy) == (Stage.PAUSED, 2, 1)
+    else:
+        assert (world.app.generation, world.app.healthy, world.fit("web")) == (3, 3, 3)
+        assert world.target == world.generations[1].spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 from rollout_scene import Scene, kinds, running, spec, started, stopped
 
@@ -417,6 +418,76 @@ def test_while_paused_what_is_missing_starts_as_it_last_was_healthy_and_nothing_
     assert [(start.slot, start.generation) for start in decision.starts] == [(3, 1)]
     scene.settle()
     assert sorted(scene.images()) == ["v1", "v1", "v2"]
+
+
+def stuck(how: Update, **more: object) -> Scene:
+    """An update whose first new replica does not get its image."""
+    scene = running(web=spec(update=how, rollback=Update(monitor=1.0)))
+    scene.deploy(web=spec("v2", update=how, rollback=Update(monitor=1.0)))
+    scene.look()
+    scene.obey()
+    scene.look()
+    scene.tell(newest(scene), Phase.PULLING, InstanceHealth.UNKNOWN, error="nobody has v2")
+    assert not scene.look(after=1000).changes, "as long as its node does not call it stuck it may come"
+    scene.tell(newest(scene), Phase.PULLING, InstanceHealth.UNKNOWN, error="nobody has v2", stuck=True, **more)
+    return scene
+
+
+def newest(scene: Scene) -> str:
+    return next(id for id in scene.live() if scene.allocations[id].generation == scene.app.generation)
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+def test_an_update_whose_image_nobody_gets_is_taken_back(order):
+    scene = stuck(Update(failure_action="rollback", order=order))
+    decision = scene.look()
+    assert kinds(decision) == ["replica.failed", "app.rollback"]
+    assert decision.generation is not None
+    assert "1 of 3 new replicas failed (shop/web.1.4: it cannot be started: nobody has v2)" in decision.generation.note
+    scene.settle()
+    assert (scene.images(), scene.app.healthy) == (["v1"] * 3, 3)
+
+
+def test_an_update_whose_image_nobody_gets_is_paused_and_stays_so_when_it_comes_after_all():
+    scene = stuck(Update())
+    assert kinds(scene.look()) == ["replica.failed", "rollout.paused"]
+    state = scene.app.rollouts["web"]
+    assert state.message == "1 of 3 new replicas failed (shop/web.1.4: it cannot be started: nobody has v2)"
+    scene.tell(newest(scene))
+    scene.settle()
+    assert (scene.app.rollouts["web"], scene.app.healthy) == (state, 1)
+
+
+def test_of_replicas_that_are_stuck_as_many_are_tolerated_as_may_fail():
+    scene = stuck(Update(max_failure_ratio=0.34))
+    assert kinds(scene.look()) == ["replica.failed"]
+    assert scene.app.rollouts["web"].stage is Stage.ROLLING
+
+
+@pytest.mark.parametrize("elected", [False, True])
+def test_a_new_leader_judges_what_is_stuck_too(elected):
+    scene = stuck(Update())
+    if elected:
+        scene.elect()
+        scene.tell("shop/web.1.4", Phase.BACKOFF, InstanceHealth.UNKNOWN, stuck=True)
+    scene.look()
+    assert scene.app.rollouts["web"].stage is Stage.PAUSED
+
+
+def test_what_was_good_or_is_of_an_earlier_generation_is_not_judged_by_being_stuck():
+    scene = running(web=spec(update=Update(monitor=1.0)))
+    scene.deploy(web=spec("v2", update=Update(monitor=1.0)))
+    scene.look()
+    scene.obey()
+    scene.look()
+    new = newest(scene)
+    scene.tell(new)
+    scene.look()
+    assert scene.look(after=1.0).observed.replicas[new].good is not None
+    for id in (new, THREE):
+        scene.tell(id, Phase.BACKOFF, InstanceHealth.UNKNOWN, stuck=True)
+    scene.look()
+    assert (scene.app.rollouts["web"].stage, scene.app.rollouts["web"].failed) == (Stage.ROLLING, ())
 
 
 def test_a_pause_ends_with_the_next_generation():

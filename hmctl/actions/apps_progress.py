@@ -164,6 +164,8 @@ def trouble(allocation: Allocation, status: AllocationStatus | None) -> str:
     if status is None or allocation.stop or ended_well(allocation, status):
         return ""
     because = f": {status.error}" if status.error else "" if status.exit_code is None else f": it ended with {status.exit_code}"
+    if status.stuck:
+        return f"it cannot be started{because}"
     match status.phase:
         case Phase.FAILED:
             return f"given up{because}"

@@ -81,7 +81,8 @@ class AppList(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     """`replica`: as `hmctl app` takes it, `SERVICE.SLOT`, of a global service its name. `phase` null: its node has not said yet.
-    `current`: it is as the app's generation wants it. `since`: unix time by its node's clock; null: not known."""
+    `current`: it is as the app's generation wants it. `stuck`: what `error` says has kept it from its first start for long. `since`: unix
+    time by its node's clock; null: not known."""
 
     id: str
     service: str
@@ -96,6 +97,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     exit_code: int | None
     error: str
+    stuck: bool
     reason: str
     since: float | None
 
@@ -241,6 +243,7 @@ def _replica(seen: Seen, allocation: Allocation, *, current: bool) -> ReplicaVie
         restarts=0 if status is None else status.restarts,
         exit_code=None if status is None else status.exit_code,
         error="" if status is None else status.error,
+        stuck=status is not None and status.stuck,
         reason=allocation.reason,
         since=(status.since or None) if status is not None else None,
     )

@@ -152,7 +152,7 @@ def why_of(replica: ReplicaView) -> list[str]:
     elif not replica.current:
         found.append("to be replaced")
     if replica.error:
-        found.append(replica.error)
+        found.append(f"it cannot be started: {replica.error}" if replica.stuck else replica.error)
     elif replica.exit_code is not None and replica.phase in ("backoff", "failed", "done"):
         found.append(f"it ended with {replica.exit_code}")
     return found

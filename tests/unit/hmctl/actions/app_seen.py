@@ -21,6 +21,7 @@ ILL: dict[str, Any] = {"phase": Phase.RUNNING, "health": InstanceHealth.UNHEALTH
 WEAK: dict[str, Any] = {"phase": Phase.RUNNING, "health": InstanceHealth.DEGRADED}
 LOOPING: dict[str, Any] = {"phase": Phase.BACKOFF, "exit_code": 1, "restarts": 4, "container": "c1"}
 LOST: dict[str, Any] = {"phase": Phase.PULLING, "error": "no such image"}
+STUCK: dict[str, Any] = {"phase": Phase.BACKOFF, "error": "no room", "stuck": True}
 
 
 def seen(*statuses: dict[str, Any] | None, stage: Stage = Stage.ROLLING, waits: str = "", generation: int = 4, **rollout: Any) -> Seen:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from app_seen import FIT, ILL, LOOPING, LOST, SPEC, WEAK, allocation, seen
+from app_seen import FIT, ILL, LOOPING, LOST, SPEC, STUCK, WEAK, allocation, seen
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hmcore.apps.calls import AppsReply
 from hmcore.apps.records import AllocationStatus, App, Generation, Phase, Stage
@@ -16,6 +17,7 @@ from hmcore.records import InstanceHealth
 from hmctl.actions.apps_explaining import explanation, summary
 from hmctl.actions.apps_progress import End, Ending, Goal, ended, out_of_time, progress, trouble, with_dependents
 from hmctl.actions.apps_view import Seen, listing, replicas
+from hmctl.cli.app_show import why_of
 
 
 def web(look: Seen) -> str:
@@ -38,6 +40,10 @@ def web(look: Seen) -> str:
         ),
         ([ILL], "pulled 1/3, started 1/3, healthy 0/3; failing: web.1 on node1: unhealthy: refused"),
         ([LOST], "pulled 0/3, started 0/3, healthy 0/3; failing: web.1 on node1: no such image"),
+        (
+            [FIT, STUCK],
+            "pulled 1/3, started 1/3, healthy 1/3; failing: web.2 on node2: it cannot be started: no room",
+        ),
     ],
 )
 def test_counts_and_failures_of_a_service(statuses: list[dict[str, Any] | None], said: str) -> None:
@@ -157,6 +163,15 @@ def test_what_is_as_it_shall_be_is_explained_so() -> None:
     assert [summary(each) for each in document.services] == ["as it shall be: 1 of 1 healthy", "as it shall be: 3 of 3 healthy"]
 
 
+def test_what_is_stuck_is_said_to_be_so_by_every_command() -> None:
+    look = seen(FIT, STUCK)
+    (found,) = explanation(look, look.app("shop"), "web").services
+    assert [(each.replica, each.phase, each.why) for each in found.replicas] == [("web.2", "backoff", "it cannot be started: no room")]
+    listed = {each.replica: each for each in replicas(look, look.app("shop"), {}).replicas}
+    assert (listed["web.1"].stuck, listed["web.2"].stuck) == (False, True)
+    assert why_of(structs.replace(listed["web.2"], current=True)) == ["it cannot be started: no room"]
+
+
 def test_an_explanation_names_replicas_that_are_silent_and_those_that_should_have_stopped() -> None:
     look = seen(FIT, None)
     old = allocation("web", 7, "node3", "old", stop=True, reason="lost: node3 is down")
@@ -182,6 +197,7 @@ statuses_of_any_kind = st.one_of(
             "restarts": st.integers(0, 3),
             "exit_code": st.sampled_from([None, 0, 1]),
             "error": st.sampled_from(["", "a\nb"]),
+            "stuck": st.booleans(),
         }
     ),
 )

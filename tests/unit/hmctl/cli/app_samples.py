@@ -34,6 +34,7 @@ def app_replicas() -> object:
         restarts=0,
         exit_code=None,
         error="",
+        stuck=False,
         reason="",
         since=1.5,
     )

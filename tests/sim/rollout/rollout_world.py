@@ -410,7 +410,7 @@ class World:
             if allocation.service != service or allocation.id in self.lost:
                 continue
             container = containers.get(allocation.id)
-            over = container is None if allocation.stop else container is not None and container.phase in (Phase.DONE, Phase.FAILED)
+            over = allocation.stop if container is None else container.phase in (Phase.DONE, Phase.FAILED)
             count += not over
         return count
 

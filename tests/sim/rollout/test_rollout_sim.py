@@ -226,6 +226,7 @@ def test_an_automatic_rollback_restores_the_last_healthy_generation_everywhere(s
     assert [event.kind for event in world.events].count("app.rollback") == 1
 
 
+@pytest.mark.long
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -259,3 +260,16 @@ def test_an_update_that_nodes_get_no_image_for_ends_and_costs_one_replica_at_mos
     else:
         assert (world.app.generation, world.app.healthy, world.fit("web")) == (3, 3, 3)
         assert world.target == world.generations[1].spec
+
+
+@pytest.mark.parametrize(("image", "fault"), [("job", "crash"), ("job", "cut"), ("fail", "cut")])
+def test_what_has_ended_on_a_node_that_does_not_hear_that_it_shall_stop_counts_no_more(image, fault):
+    how = Update(parallelism=0, monitor=0.0)
+    world = World(0, 1, AppSpec(services={"db": service(image, 1, update=how)}), 0)
+    world.run(2.5)
+    perform(world, fault, 0)
+    world.deploy(AppSpec(services={"db": service("good", 0, update=how)}))
+    world.run(0.5)
+    world.heal()
+    world.quiet()
+    assert not world.allocations

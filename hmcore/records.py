@@ -333,3 +333,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     mutes: list[Mute] = []  # as this node knows them
     maintenance: list[Maintenance] = []  # likewise
     index: int = 0  # the log index of what it knows of the cluster: members, mutes, maintenance
+    apps: bool = True  # replicas may run there, by its configuration

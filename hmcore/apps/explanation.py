@@ -32,7 +32,7 @@ class Filter(StrEnum):
 class Removal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`filter` removed `removed` of the `of` nodes that had come so far; `nodes` are some of them, by name.
 
-    `what`: the constraint, port (`8080/tcp`) or volume that it is about. `states`: of READY, how many are down, cordoned ... `wanted`, and
+    `what`: the constraint, port (`8080/tcp`) or volume that it is about. `states`: of READY, how many are down, draining ... `wanted`, and
     the `most` that one of those removed has free, `best`: thousandths of a processor, or bytes; of MAX_PER_NODE `wanted` is the limit.
     `owner`: whose the port is (`app/service`), or the node where the volume lives (empty: it is external). `error`: why the constraint
     cannot be understood.

@@ -52,6 +52,7 @@ class AgentConfig(_Document):
     address: str  # IP address (or name) that other nodes reach this one at
     port: Port
     labels: dict[str, str] = {}
+    apps: bool = True  # whether replicas of apps may run here
     voters: Annotated[tuple[Voter, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
     preset: str
     settings: Settings
@@ -112,6 +113,7 @@ def agent_config_for(inventory: Inventory, host: Host, bootstrap: str) -> AgentC
         address=host.address,
         port=host.port,
         labels=dict(host.labels),
+        apps=host.apps,
         voters=voters,
         preset=inventory.preset,
         settings=for_nodes(inventory.settings),

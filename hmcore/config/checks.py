@@ -25,6 +25,8 @@ def check_hosts(drafts: Sequence[Draft], preset: Preset | None, settings: Settin
         wrong += _loopback(drafts)
     if complete and drafts and preset is not None:
         wrong += _control_nodes(drafts, preset)
+    if complete and drafts:
+        wrong += _apps(drafts)
     return wrong
 
 
@@ -146,3 +148,9 @@ def _control_nodes(drafts: Sequence[Draft], preset: Preset) -> Iterator[Mistake]
         survives = "none of them may fail" if count == 1 else f"{count // 2} of them may fail"
         message = f"preset {preset.name} is made for {preset.control_nodes} control nodes, there {'is' if count == 1 else 'are'} {count}"
         yield Mistake(where, f"{message}: {survives}", f"role: control on {preset.control_nodes} hosts", warning=True)
+
+
+def _apps(drafts: Sequence[Draft]) -> Iterator[Mistake]:
+    if not any(draft.host.apps for draft in drafts):
+        message = "no host runs apps: every one has apps: false, and what is deployed waits for ever"
+        yield Mistake(("hosts",), message, "leave apps: false out where replicas may run", warning=True)

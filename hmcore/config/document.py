@@ -130,6 +130,7 @@ class HostDocument(Document):
     role: Annotated[Role, PlainValidator(_role)] | None = None
     port: Port | None = None
     labels: dict[LabelKey, LabelValue] | None = None
+    apps: Flag | None = None
     ssh: Ssh | None = None
 
 

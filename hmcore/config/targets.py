@@ -44,7 +44,7 @@ class SshTarget:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine and the node it becomes. `address` and `port`: where the other nodes reach it (UDP and TCP)."""
+    """A machine and the node it becomes. `address` and `port`: where the other nodes reach it (UDP and TCP). `apps`: it runs any."""
 
     name: str
     ssh: SshTarget
@@ -52,6 +52,7 @@ class Host:
     port: int
     role: Role
     labels: dict[str, str] = field(default_factory=dict, hash=False)
+    apps: bool = True
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -135,6 +136,7 @@ def _host(document: HostDocument, role: Role, defaults: SshDefaults, port: int, 
         port=document.port or port,
         role=role,
         labels=dict(sorted((document.labels or {}).items())),
+        apps=document.apps is not False,
     )
 
 

@@ -1,7 +1,7 @@
 """What the inventory says and the nodes do not run with yet: setting by setting, node by node. Pure.
 
-Settings, labels and the preset's name are configuration: `hmctl config apply` brings them to a running cluster. Everything else that
-agent.yaml holds says who a node is, and is deploy's business: it is named here and left alone.
+Settings, labels, whether a node runs apps, and the preset's name are configuration: `hmctl config apply` brings them to a running cluster.
+Everything else that agent.yaml holds says who a node is, and is deploy's business: it is named here and left alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TIMEOUT = re.compile(rb"^TimeoutStartSec=.*$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`path` as in the inventory: `settings.raft.heartbeat`, `labels.zone`, `preset`. None: there is none."""
+    """`path` as in the inventory: `settings.raft.heartbeat`, `labels.zone`, `apps`, `preset`. None: there is none."""
 
     path: str
     old: Any
@@ -185,7 +185,7 @@ def _node(
     # Who the node is stays as it stands in its file; and so does the port, which no setting can move.
     port = config.settings.transport.port
     settings = meant.settings.model_copy(update={"transport": meant.settings.transport.model_copy(update={"port": port})})
-    wanted = config.model_copy(update={"settings": settings, "preset": meant.preset, "labels": meant.labels})
+    wanted = config.model_copy(update={"settings": settings, "preset": meant.preset, "labels": meant.labels, "apps": meant.apps})
     by_hand = edited(agent.config or b"")
     file = renderer.agent_yaml(wanted) if changes or by_hand else agent.config or b""
     python = facts.python.executable if facts.python else PYTHON
@@ -224,6 +224,8 @@ def _changes(present: AgentConfig, meant: AgentConfig) -> Iterator[Change]:
         was, shall = present.labels.get(key), meant.labels.get(key)
         if was != shall:
             yield Change(f"labels.{key}", was, shall)
+    if present.apps != meant.apps:
+        yield Change("apps", present.apps, meant.apps)
 
 
 def _unmoved(present: AgentConfig, meant: AgentConfig) -> AgentConfig:

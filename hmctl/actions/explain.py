@@ -32,6 +32,7 @@ def inventory_document(inventory: Inventory) -> dict[str, Any]:
                 "port": host.port,
                 "role": str(host.role),
                 "labels": dict(host.labels),
+                "apps": host.apps,
                 "ssh": _ssh_document(host.ssh),
             }
             for host in inventory.hosts

@@ -72,7 +72,8 @@ preset: {preset}  # {", ".join(PRESETS)}: see `hmctl config presets`
 # Single settings over the preset's:
 # settings: {{membership: {{down: 8}}}}
 
-# Control nodes decide together: 1, 3 or 5 of them; of three one may fail, of five two. Every node runs containers.
+# Control nodes decide together: 1, 3 or 5 of them; of three one may fail, of five two. Every node runs apps,
+# but for those with `apps: false`.
 hosts:
 {lines}"""
 

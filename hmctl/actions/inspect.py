@@ -27,6 +27,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     raft: RaftReport
     checks: list[CheckReport] = []
     security: SecurityReport | None = None
+    apps: bool = True
 
 
 def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
@@ -48,4 +49,5 @@ def inspection(node: NodeStatus, report: NodeReport) -> Inspection:
         raft=report.raft,
         checks=node.checks,
         security=report.security,
+        apps=report.apps,
     )

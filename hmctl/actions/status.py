@@ -65,6 +65,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     components: dict[str, ComponentStatus]
     checks: list[CheckReport] = []
     through: str | None = None  # the control node that asked it for us
+    apps: bool | None = None  # whether replicas may run there; None: it did not answer
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +228,7 @@ def _node_status(host: Expected, answer: Answer | Silence | None, view: View) ->
             },
             checks=checks,
             through=answer.through,
+            apps=report.apps,
         )
     state, reasons = _state_of_silent(answer, member)
     return NodeStatus(

@@ -77,11 +77,12 @@ def inspect(
 
 
 def show(output: Output, node: Inspection) -> None:
+    role = str(node.role) if node.apps else f"{node.role} that runs no apps"
     output.paragraph(
         Styled(f"{node.name}: ", "strong"),
         Styled(str(node.state), STATE_STYLE[node.state]),
         "   ",
-        text=Styled(f"{node.role} at {node.address}, up {duration(node.uptime_seconds)}, release {node.release[:12]}", "dim"),
+        text=Styled(f"{role} at {node.address}, up {duration(node.uptime_seconds)}, release {node.release[:12]}", "dim"),
     )
     for reason in node.reasons:
         output.paragraph(Styled("  ! ", "warning"), text=reason)

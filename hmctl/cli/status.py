@@ -186,7 +186,7 @@ def _row(node: NodeStatus, leader: str | None, mixed: bool) -> list[Cell]:
     row: list[Cell] = [
         Styled(node.name, "strong") if node.name == leader else node.name,
         node.address,
-        str(node.role),
+        str(node.role) if node.apps is not False else f"{node.role}, no apps",
         Styled(str(node.state), STATE_STYLE[node.state]),
         score(node.health_score) if answered else unknown,
         unknown if node.containers is None else str(node.containers),

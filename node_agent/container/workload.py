@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from hmcore.apps.records import Allocation, AllocationStatus, Generation, Machine, NodeStatuses
 from hmcore.errors import LayerDown
 from hmcore.records import Cluster, Registration
@@ -72,10 +74,12 @@ class Workload:
         telling: Telling,
         on_change: Callable[[], None],
         fencing: Keeper | None = None,
+        apps: bool = True,
     ) -> None:
         """`facts`: None while the node is not ready for containers. `on_change`: some replica fares otherwise than before, or is wanted no
-        longer. `fencing`: without it nothing exclusive is started here."""
+        longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here."""
         self._me = me
+        self._apps = apps
         self._view = view
         self._layer = layer
         self._telling = telling
@@ -201,7 +205,7 @@ class Workload:
             found = await self._layer.machine(self._me)
             if found is not None:
                 await self._look_at_images()
-            self._telling.machine(Machine(node=self._me) if found is None else found)
+            self._telling.machine(replace(found or Machine(node=self._me), apps=self._apps))
             await asyncio.sleep(BETWEEN)
             try:
                 async with asyncio.timeout(LOOK):

@@ -68,9 +68,10 @@ def steps(
 ) -> dict[str, Step]:
     """By app, of those that there are. `memories`: of their last looks."""
     own, eligible = by_app(view.allocations), _Eligible(cluster)
+    closed = frozenset(each.name for each in cluster.candidates if not each.apps)
     looks: list[_Look] = []
     for name in sorted(set(names) & view.apps.keys()):
-        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible)
+        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible, closed)
         looks.append(_Look(view.apps[name], situation, rollout.decide(situation, memories.get(name, Observed()), now, terms)))
     nodes, explained = _place(view, looks, cluster)
     return {look.app.name: _step(look, nodes, explained) for look in looks}
@@ -90,6 +91,7 @@ def situation_of(
     own: Mapping[str, Allocation],
     heard: Mapping[str, float],
     eligible: Callable[[Generation], dict[str, tuple[str, ...]]],
+    closed: frozenset[str],
 ) -> Situation:
     told = (status for node in sorted({each.node for each in own.values()}) for status in _told(view, node))
     target = view.generations[f"{app.name}@{app.generation}"]
@@ -103,6 +105,7 @@ def situation_of(
         stopped={name for name, node in view.nodes.items() if node.state is NodeState.DOWN and node.state_reason == STOPPED},
         eligible=eligible(target),
         heard=heard,
+        closed=closed,
     )
 
 

@@ -34,6 +34,7 @@ def _candidate(node: Node, machine: Machine | None) -> Candidate:
         images=frozenset(machine.images),
         volumes=frozenset(machine.volumes),
         engine=machine.engine,
+        apps=machine.apps,
     )
 
 

@@ -110,6 +110,7 @@ def _replica(situation: Situation, allocation: Allocation, observed: Observed, n
         seen=observed.replicas.get(allocation.id, UNSEEN),
         lost=lost and not allocation.done,
         fenced=fenced,
+        closed=allocation.node in situation.closed,
     )
 
 

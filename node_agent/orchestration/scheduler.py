@@ -48,8 +48,8 @@ def eligible(candidates: Iterable[Candidate], spec: ServiceSpec, volumes: tuple[
 
 
 def _stays(candidate: Candidate) -> bool:
-    """What is there stays, though nothing new goes there: nobody knows how a node is that is not heard, and a cordon empties nothing."""
-    return bool(candidate.obstacle) and candidate.apps and not candidate.emptied
+    """What is there stays, though nothing new goes there: nobody knows how a node is that is not heard."""
+    return bool(candidate.obstacle) and not candidate.emptied
 
 
 class _Planner:

@@ -122,6 +122,7 @@ class AppSide:
             telling=self.telling,
             fencing=self.fencing,
             on_change=around.instances_changed,
+            apps=config.apps,
         )
         self._streams = streams
         self.calls = Apps(

@@ -312,4 +312,5 @@ class HyperMeshPlatform:
             maintenance=[self.cluster.maintenance[target] for target in sorted(self.cluster.maintenance)],
             security=self._layers.security.report(),
             index=self.cluster.index,
+            apps=self._config.apps,
         )

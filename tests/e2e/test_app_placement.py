@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from clusters import Cluster
 from composing import IMAGE, Apps, serving
 
 CALM = "update_config: {monitor: 0s}"
@@ -34,6 +37,42 @@ def test_a_global_service_runs_once_on_every_node_and_follows_its_constraints(ap
     apps.deploy("agents", compose(each=service(deploy='mode: global, placement: {constraints: ["node.hostname != node2"]}')))
     eventually(lambda: sorted(apps.containers("agents").values()) == ["node1", "node3"], within=15)
     assert apps.containers("agents").items() <= kept.items(), "who may stay is left alone"
+
+
+@contextmanager
+def host(cluster: Cluster, node: str, more: str) -> Iterator[None]:
+    """What the inventory says of a host, and `more`, deployed; afterwards as it was."""
+    before = cluster.inventory.read_text()
+    assert before.count(f"{{name: {node}, ") == 1, before
+    cluster.inventory.write_text(before.replace(f"{{name: {node}, ", f"{{name: {node}, {more}, "))
+    try:
+        cluster.deploy()
+        yield
+    finally:
+        cluster.inventory.write_text(before)
+        cluster.deploy()
+        cluster.until_healthy()
+
+
+def test_a_node_that_is_told_to_run_no_apps_is_emptied_and_runs_some_again_when_told(apps: Apps, eventually: Callable[..., None]) -> None:
+    def where(name: str) -> Counter[str]:
+        return Counter(apps.containers(name).values())
+
+    serves = f"command: {serving('moved')}, ports: ['18083:8080']"
+    apps.deploy("moved", compose(web=service(serves, deploy="replicas: 3"), each=service(deploy="mode: global")))
+    assert where("moved") == {"node1": 2, "node2": 2, "node3": 2}
+    only_there = compose(web=service(deploy='placement: {constraints: ["node.labels.disk == ssd"]}'))
+    with host(apps.cluster, "node3", "apps: false, labels: {disk: ssd}"):
+        eventually(lambda: where("moved").keys() == {"node1", "node2"} and where("moved").total() == 5, within=40)
+        apps.cluster.until(lambda status: [node["apps"] for node in status["nodes"]] == [True, True, False], 5, "status says it of node3")
+        eventually(lambda: apps.get(f"{apps.address('node3')}:18083").startswith("moved"), within=15)
+        apps.deploy("late", only_there, "--no-wait")
+        said = {"role: 1 of 3 nodes runs no apps", "constraint: 2 of 2 nodes do not satisfy node.labels.disk == ssd"}
+        eventually(lambda: said <= set("\n".join(waits(apps, "late")).splitlines()), within=10)
+        apps.cluster.run("deploy", "--dry-run", "--detailed-exitcode")
+    with host(apps.cluster, "node3", "labels: {disk: ssd}"):
+        eventually(lambda: where("late") == {"node3": 1}, within=30)
+        eventually(lambda: (where("moved").total(), where("moved")["node3"]) == (6, 1), within=30)  # only what is to be everywhere
 
 
 @pytest.mark.parametrize(

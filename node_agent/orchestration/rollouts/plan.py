@@ -140,7 +140,7 @@ def _outdated(service: Service, holdings: Iterable[Holding]) -> bool:
 def _stop(service: Service, replica: Replica, *, surplus: bool) -> Stop:
     allocation = replica.allocation
     if replica.misplaced:
-        reason = f"{allocation.node} is to be empty"
+        reason = f"{allocation.node} runs no apps" if replica.closed else f"{allocation.node} is to be empty"
     elif surplus:
         reason = f"{allocation.node} is not for it" if service.is_global else f"{service.spec.replicas} of {service.name} are wanted"
     elif allocation.generation != service.aim.generation:

@@ -18,7 +18,7 @@ _DRAINED = (NodeState.DRAINING, NodeState.DRAINED)
 @dataclass(frozen=True, slots=True)
 class Replica:
     """An allocation, what its node said of it, and how its node is (None: gone). `lost`: its node is given up. `fenced`: even what must
-    not run twice is dead there by now."""
+    not run twice is dead there by now. `closed`: its node runs no apps."""
 
     allocation: Allocation
     status: AllocationStatus | None
@@ -26,6 +26,7 @@ class Replica:
     seen: Seen
     lost: bool = False
     fenced: bool = False
+    closed: bool = False
 
     @property
     def id(self) -> str:
@@ -58,7 +59,7 @@ class Replica:
 
     @property
     def misplaced(self) -> bool:
-        return self.node in _DRAINED and not self.ended
+        return (self.closed or self.node in _DRAINED) and not self.ended
 
     @property
     def fit(self) -> bool:

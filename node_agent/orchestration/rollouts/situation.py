@@ -25,6 +25,7 @@ class Situation:
     )  # by global service: nodes that its constraints allow, in any state
     stopped: Collection[str] = ()  # nodes that are down because their agents were stopped
     heard: Mapping[str, float] = field(default_factory=dict)  # when the leader heard a node last, as far as it knows
+    closed: Collection[str] = ()  # nodes that run no apps: what is there shall leave
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class Candidate:
     """A node that replicas might run on.
 
     `capacity`: all that it has for apps; `images`: ids (`sha256:...`) of those there; `volumes`: Docker's names of those there.
-    `cordoned`: an operator wants nothing new there; `draining`: nor what is there. `engine`: its Docker answers. `apps`: it runs any.
+    `engine`: its Docker answers. `apps`: it runs any, by its configuration.
     """
 
     node: Node
@@ -26,8 +26,6 @@ class Candidate:
     platform: Platform = field(default_factory=Platform)
     images: frozenset[str] = frozenset()
     volumes: frozenset[str] = frozenset()
-    cordoned: bool = False
-    draining: bool = False
     engine: bool = True
     apps: bool = True
 
@@ -40,16 +38,12 @@ class Candidate:
         """Why nothing new goes there, in a word or two; empty: nothing speaks against it."""
         if self.node.state not in _FIT:
             return self.node.state.value
-        if self.draining:
-            return NodeState.DRAINING.value
-        if self.cordoned:
-            return "cordoned"
         return "" if self.engine else "without Docker"
 
     @property
     def emptied(self) -> bool:
         """What is there shall leave."""
-        return self.draining or self.node.state in (NodeState.DRAINING, NodeState.DRAINED)
+        return not self.apps or self.node.state in (NodeState.DRAINING, NodeState.DRAINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +94,7 @@ Outcome = Assignment | Pending
 @dataclass(frozen=True, slots=True)
 class Eligibility:
     """Of a global service. `nodes`: it must run there. `keep`: what is there stays, and nothing new is started (a node that is suspect,
-    down, cordoned or without Docker). Anywhere else it must not run. `explanation`: of all that are not in `nodes`."""
+    down or without Docker). Anywhere else it must not run. `explanation`: of all that are not in `nodes`."""
 
     nodes: tuple[str, ...]
     keep: tuple[str, ...]

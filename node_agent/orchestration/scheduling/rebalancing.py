@@ -29,7 +29,8 @@ def rebalance(
     candidates: Iterable[Candidate], placed: Iterable[Placed], homes: Mapping[str, str], *, limit: int, apps: Set[str] | None = None
 ) -> tuple[Move, ...]:
     """At most `limit` moves, in the order in which they are to be made. `apps`: only theirs (None: of all). What stops, global services and
-    what is bound to its node by a volume stay where they are; so does what is on a node where nothing new goes."""
+    what is bound to its node by a volume stay where they are; so does what is on a node where nothing new goes: what is to leave that
+    does so without being asked."""
     wants, fleet = Wants(), Fleet(candidates)
     known = sorted(placed, key=lambda each: each.allocation.id)
     balance = _Balance(fleet, wants, known, {**homes_of(wants, known), **homes}, apps)
@@ -69,7 +70,7 @@ class _Balance:
 
     def _join(self, placed: Placed, needs: Needs, number: int, apps: Set[str] | None) -> None:
         allocation = placed.allocation
-        if placed.spec.mode == "global" or needs.bound or self._fleet.candidates[number].obstacle:
+        if placed.spec.mode == "global" or needs.bound or number not in self._fleet.open:
             return
         if apps is None or allocation.app in apps:
             service = allocation.app, allocation.service
@@ -138,7 +139,7 @@ class _Balance:
     def even_nodes(self) -> Move | None:
         """The first that helps two nodes and harms no service, the fullest and the emptiest node first."""
         order = sorted(range(len(self._fleet)), key=lambda n: (self._staying.burdens[n], n))
-        targets = [number for number in order if not self._fleet.candidates[number].obstacle][:ENDS]
+        targets = [number for number in order if number in self._fleet.open][:ENDS]
         for source in reversed(order[-ENDS:]):
             groups = [self._groups[key] for key in sorted(self._groups) if self._groups[key].movable.get(source)]
             for target, group in product(targets, groups):

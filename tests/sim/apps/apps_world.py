@@ -63,7 +63,8 @@ class Here(Rounds):
 @dataclass
 class Member:
     """`up`: the machine runs. `cut`: its agent reaches nobody. `lease`: the log index that it began with; 0: it has none, `asks`: for one.
-    `own`: allocations as it knows them. `busy`: it is to look at once."""
+    `own`: allocations as it knows them. `busy`: it is to look at once. `staying`: None while it runs apps; else what it had when it
+    was told to run none, and may have until that has left."""
 
     name: str
     here: Here
@@ -79,6 +80,7 @@ class Member:
     told: tuple[AllocationStatus, ...] = ()
     telling: tuple[AllocationStatus, ...] | None = None
     busy: bool = True
+    staying: frozenset[str] | None = None
 
     @property
     def reached(self) -> bool:
@@ -86,7 +88,8 @@ class Member:
 
 
 class World:
-    def __init__(self, seed: int, nodes: int) -> None:
+    def __init__(self, seed: int, nodes: int, closed: int = 0) -> None:
+        """`closed`: how many run no apps, from the first."""
         self.random = random.Random(seed)
         self.now = 0.0
         self.state = State()
@@ -104,10 +107,9 @@ class World:
         self._counts: Counter[tuple[str, str]] = Counter()
         self.apply([FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST)])
         self.apply([PutNode(node=_node(name, number)) for number, name in enumerate(self.members)])
-        self.apply([
-            PutStatuses(node=name, incarnation=1, allocations=(), machine=Machine(node=name, cpus=CPUS, memory=MEMORY, engine=True))
-            for name in self.members
-        ])  # fmt: skip
+        for name in self.random.sample(sorted(self.members), closed):
+            self.members[name].staying = frozenset()
+        self.apply([self._tells_all(member) for member in self.members.values()])
 
     # -- the log
 
@@ -151,6 +153,18 @@ class World:
         if not member.up:
             member.up = True
             self.restart_agent(name)
+
+    def configure(self, name: str, *, apps: bool) -> None:
+        """Whether it runs apps, by its file; its agent starts anew. A plan that is on its way to the log knows nothing of it."""
+        member = self.members[name]
+        self.restart_agent(name)
+        coming = {start.key for plan in self.pending if isinstance(plan, PlanApp) for start in plan.starts if start.node == name}
+        member.staying = None if apps else frozenset(coming.union(each.key for each in self.own(name).values()))
+        self.do(self._tells_all(member))
+
+    def _tells_all(self, member: Member) -> PutStatuses:
+        machine = Machine(node=member.name, cpus=CPUS, memory=MEMORY, engine=True, apps=member.staying is None)
+        return PutStatuses(node=member.name, incarnation=member.incarnation, allocations=member.fares, machine=machine)
 
     # -- time
 
@@ -287,6 +301,8 @@ class World:
         for each in self.state.allocations.values():
             service = self.spec(each)
             memory[each.node] += service.reservations.memory
+            staying = self.members[each.node].staying
+            assert staying is None or each.key in staying, f"{each.id} was placed on {each.node}, which runs no apps"
             if not each.stop:
                 there[each.app, each.service, each.node] += 1
                 counts[each.app, each.service] += self.state.nodes[each.node].state is not NodeState.DOWN

@@ -12,7 +12,7 @@ from hmcore.apps.records import Stage
 from hmcore.apps.spec import AppSpec, ContainerSpec, Placement, Resources, Restart, ServiceSpec, Update
 from node_agent.consensus.statemachine.commands import PutApp, RestartApp, ScaleApp
 
-NODES, APPS = 300, 40
+NODES, APPS, CLOSED = 300, 40, 20
 
 
 def service(chance: random.Random, replicas: int, image: str = "good:1", *, exclusive: bool = False) -> ServiceSpec:
@@ -61,13 +61,15 @@ def change(world: World, name: str, chance: random.Random) -> None:
 
 
 def strike(world: World, chance: random.Random) -> None:
-    """What nobody does on purpose."""
+    """What nobody does on purpose; and a node that runs apps no longer, or again."""
     away = [name for name, member in world.members.items() if not member.reached]
     names = [name for name, member in world.members.items() if member.reached]
     for name in chance.sample(names, chance.choice([0, 0, 1, 2, 5])):
         if len(away) > NODES // 10:
             break
         chance.choice([world.die, world.restart_agent, lambda name: setattr(world.members[name], "cut", True)])(name)
+    if (name := chance.choice(names)) not in away and world.leader and world.members[name].reached:
+        world.configure(name, apps=world.members[name].staying is not None)
     for name in chance.sample(away, min(len(away), chance.choice([0, 0, 1, 3]))):
         world.back(name)
 
@@ -76,7 +78,7 @@ def strike(world: World, chance: random.Random) -> None:
 @pytest.mark.parametrize("seed", [1])
 def test_hundreds_of_nodes_come_to_what_is_wanted(seed: int) -> None:
     chance = random.Random(seed)
-    world = World(seed, NODES)
+    world = World(seed, NODES, CLOSED)
     for number in range(APPS):
         world.do(PutApp(name=f"app{number:02}", spec=app(chance, number)))
     assert world.quiet(60.0) < 15.0, "nothing was in the way"
@@ -109,6 +111,9 @@ def _check_all(world: World) -> None:
     state = world.state
     assert not [each.id for each in state.allocations.values() if each.stop], "what was to stop is gone and forgotten"
     assert world.running() == {each.id for each in state.allocations.values()}
+    closed = {name for name, member in world.members.items() if member.staying is not None}
+    assert len(closed) > CLOSED / 2
+    assert not [each.id for each in state.allocations.values() if each.node in closed], "what runs no apps is empty"
     for name, made in state.apps.items():
         assert {rollout.stage for rollout in made.rollouts.values()} == {Stage.STEADY}, (name, world.left().get(name))
         for service, spec in world.wanted(name).services.items():

@@ -50,7 +50,7 @@ class Container:
 @dataclass
 class Machine:
     """`cut`: leaders that it does not reach. `heard`: by leader, when that heard it last. `contact`: when a leader last vouched for it.
-    `images`: those that it has; if it is `full`, it gets no others."""
+    `images`: those that it has; if it is `full`, it gets no others. `closed`: it runs no apps."""
 
     name: str
     up: bool = True
@@ -59,6 +59,7 @@ class Machine:
     cut: set[str] = field(default_factory=set)
     slow: float = 1.0
     draining: bool = False
+    closed: bool = False
     member: bool = True
     contact: float = 0.0
     heard: dict[str, float] = field(default_factory=dict)
@@ -160,7 +161,7 @@ class World:
 
     def heal(self) -> None:
         for machine in self.machines.values():
-            machine.up, machine.slow, machine.draining, machine.full = True, 1.0, False, False
+            machine.up, machine.slow, machine.draining, machine.full, machine.closed = True, 1.0, False, False, False
             machine.cut.clear()
 
     # -- time
@@ -208,8 +209,13 @@ class World:
             allocations=dict(self.allocations),
             statuses=dict(self.statuses),
             nodes={machine.name: machine.state for machine in self.machines.values() if machine.member},
-            eligible={name: tuple(self.machines) for name, service in self.target.services.items() if service.mode == "global"},
+            eligible={
+                name: tuple(m.name for m in self.machines.values() if not m.closed)
+                for name, service in self.target.services.items()
+                if service.mode == "global"
+            },
             heard={machine.name: machine.heard[self.leader] for machine in self.machines.values() if self.leader in machine.heard},
+            closed={machine.name for machine in self.machines.values() if machine.closed},
         )
 
     def _lead(self) -> None:
@@ -218,7 +224,7 @@ class World:
         for machine in self.machines.values():
             if machine.reaches(self.leader):
                 self.statuses = {id: s for id, s in self.statuses.items() if id in self.allocations} | self._said(machine)
-        states = tuple((machine.state, machine.member) for machine in self.machines.values())
+        states = tuple((machine.state, machine.member, machine.closed) for machine in self.machines.values())
         seen = (self.index, tuple(sorted(self.statuses.items())), states)
         if seen == self.seen and (self.alarm is None or self.now < self.alarm):
             return
@@ -248,7 +254,7 @@ class World:
         return said
 
     def _place(self, decision: Decision) -> tuple[str, ...]:
-        load = {m.name: 0 for m in self.machines.values() if m.member and m.state is NodeState.READY}
+        load = {m.name: 0 for m in self.machines.values() if m.member and m.state is NodeState.READY and not m.closed}
         for allocation in self.allocations.values():
             if allocation.node in load:
                 load[allocation.node] += 1
@@ -437,7 +443,7 @@ class World:
                 if self.app.rollouts[allocation.service].revision == revision:
                     machine = self.machines[allocation.node]
                     leaves = machine.draining or machine.state in (NodeState.DRAINING, NodeState.DOWN) or stop.reason.startswith("lost")
-                    assert leaves or "empty" in stop.reason, f"{stop} while paused"
+                    assert leaves or "empty" in stop.reason or "no apps" in stop.reason, f"{stop} while paused"
 
     def fit(self, service: str) -> int:
         return sum(

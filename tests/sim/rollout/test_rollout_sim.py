@@ -54,7 +54,22 @@ step = st.one_of(
     st.tuples(st.just("deploy"), specs()),
     st.tuples(
         st.sampled_from(
-            ["crash", "cut", "deafen", "return", "slow", "fill", "drain", "strike", "elect", "headless", "kill", "restart", "rollback"]
+            [
+                "crash",
+                "cut",
+                "deafen",
+                "return",
+                "slow",
+                "fill",
+                "drain",
+                "close",
+                "strike",
+                "elect",
+                "headless",
+                "kill",
+                "restart",
+                "rollback",
+            ]
         ),
         st.integers(0, 30),
     ),
@@ -86,6 +101,8 @@ def perform(world: World, what: str, which: object) -> None:
             machine.full = not machine.full
         case "drain":
             machine.draining = not machine.draining
+        case "close":
+            machine.closed = not machine.closed
         case "strike":
             world.strike(name)
         case "elect":

@@ -29,7 +29,7 @@ def removal(by: Filter, removed: int = 3, of: int = 5, **facts) -> Removal:
             "cpus: 3 of 5 nodes have less than 1.5 processors free; the most is 0.25 on n1",
         ),
         (removal(Filter.CPUS, 1, wanted=1000), "cpus: 1 of 5 nodes has less than 1 processor free; the most is 0"),
-        (removal(Filter.READY, states={"down": 1, "cordoned": 2}), "ready: 3 of 5 nodes are not ready (2 cordoned, 1 down)"),
+        (removal(Filter.READY, states={"down": 1, "draining": 2}), "ready: 3 of 5 nodes are not ready (1 down, 2 draining)"),
         (removal(Filter.ROLE), "role: 3 of 5 nodes run no apps"),
         (removal(Filter.CONSTRAINT, 1, what="node.role==worker"), "constraint: 1 of 5 nodes does not satisfy node.role==worker"),
         (removal(Filter.CONSTRAINT, what="x", error="no"), "constraint: x cannot be understood: no"),

@@ -38,6 +38,7 @@ def test_every_node_is_told_the_same_cluster_and_its_own_place():
     assert (worker.node, worker.role, worker.address, worker.port) == ("d", Role.WORKER, "10.0.0.4", 17443)
     assert (first.cluster_id, first.cluster_name, first.bootstrap, first.preset) == ("hm-abc123defg", "prod", "b00t", "high-performance")
     assert first.settings.raft.heartbeat == 0.1
+    assert (first.apps, config("d", INVENTORY.replace("role: worker", "role: worker, apps: false")).apps) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
@@ -46,6 +47,12 @@ def test_what_is_written_reads_back_the_same(name, tmp_path):
     path.write_text(dump_agent_config(config(name)))
     assert load_agent_config(path) == config(name)
     assert dump_agent_config(load_agent_config(path)) == path.read_text()
+
+
+def test_a_file_that_says_nothing_of_apps_was_written_before_anybody_could():
+    text = dump_agent_config(config())
+    assert "apps: true\n" in text
+    assert parse_agent_config(text.replace("apps: true\n", ""), "f") == config()
 
 
 def test_the_order_of_labels_in_the_inventory_changes_nothing():

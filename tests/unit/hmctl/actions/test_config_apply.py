@@ -578,18 +578,19 @@ async def test_a_file_that_no_agent_reads_is_left_to_deploy(tmp_path: Path) -> N
 async def test_who_a_node_is_is_left_to_deploy_and_so_are_new_hosts(tmp_path: Path) -> None:
     bed = await running(tmp_path, count=4)
     bed.text = bed.text.replace("10.0.0.4, role: worker", "10.0.0.4, port: 9000, role: worker").replace(
-        "10.0.0.2, role: control", "10.0.0.2, role: control, labels: {zone: a}"
+        "10.0.0.2, role: control", "10.0.0.2, role: control, apps: false, labels: {zone: a}"
     )
     bed.text += "  - {name: node5, address: 10.0.0.5, role: worker}\n"
     bed.world.machines["node5"] = type(bed.world.machines["node1"])("node5", "10.0.0.5")
     found = await diff(bed)
     nodes = {node.name: node for node in found.nodes}
     assert nodes["node4"].elsewhere == ("port 7443 -> 9000",)
-    assert [str(change) for change in nodes["node2"].changes][-1] == "labels.zone (none) -> a"
+    assert [str(change) for change in nodes["node2"].changes][-2:] == ["labels.zone (none) -> a", "apps true -> false"]
     assert (nodes["node5"].status, nodes["node5"].fix) == ("new", "hmctl deploy")
     report = await apply(bed)
     assert (report.error, report.nodes[4].status) == (None, "left")
     assert b"port: 7443\n" in bed.world.machines["node4"].files[layout.CONFIG]
+    assert b"\napps: false\n" in bed.world.machines["node2"].files[layout.CONFIG]
     assert b"interval: 7" in bed.world.machines["node4"].files[layout.CONFIG]
 
 

@@ -428,6 +428,6 @@ def test_the_exact_document_of_status_as_the_design_has_it(monkeypatch: pytest.M
     ]  # fmt: skip
     assert list(printed["nodes"][0]) == [
         "name", "address", "role", "state", "health_score", "reasons", "release", "uptime_seconds", "rtt_ms", "containers", "components",
-        "checks", "through",
+        "checks", "through", "apps",
     ]  # fmt: skip
     assert printed["nodes"][0]["components"] == {"container": {"state": "degraded", "init_seconds": 0.2, "error": "Docker does not answer"}}

@@ -97,6 +97,18 @@ def test_inspect_shows_components_start_up_and_peers(cluster: Cluster, capsys: p
     assert "consensus follower, leader node1, term 3" in out
 
 
+def test_a_node_that_runs_no_apps_is_called_so(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.answers["node2"] = Answer(node_report("node2", apps=False), 0.001)
+    cluster.silence(["node3"])
+    main.run(["status"])
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("node")}
+    assert [name for name, row in rows.items() if "control, no apps" in row] == ["node2"]
+    main.run(["node", "ls", "-o", "json"])
+    assert [node["apps"] for node in json.loads(capsys.readouterr().out)["nodes"]] == [True, False, None]
+    main.run(["node", "inspect", "node2"])
+    assert "node2: ready   control that runs no apps at 10.0.0.1" in capsys.readouterr().out
+
+
 def test_inspect_of_a_silent_node_says_why(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.answers["node2"] = Silence("the certificate was signed by another CA", fix="hmctl ca import FILE", reached=True)
     assert main.run(["node", "inspect", "node2"]) == 1

@@ -62,7 +62,7 @@ class Images(FakeImages):
 class Agent:
     """`nobody`: nobody leads who could be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apps: bool = True) -> None:
         self.hands = FakeHands()
         self.docker = self.hands.docker
         self.view = View()
@@ -81,6 +81,7 @@ class Agent:
             files=FakeFiles(),
             telling=self.telling,
             on_change=self._changed,
+            apps=apps,
         )
 
     async def _tell(self, request: TellRequest) -> None:
@@ -126,8 +127,8 @@ class Agent:
 
 
 @asynccontextmanager
-async def at_work() -> AsyncIterator[Agent]:
-    agent = Agent()
+async def at_work(*, apps: bool = True) -> AsyncIterator[Agent]:
+    agent = Agent(apps=apps)
     await agent.workload.initialize()
     task = asyncio.create_task(agent.workload.run())
     try:
@@ -155,6 +156,17 @@ async def test_what_is_wanted_runs_and_is_told() -> None:
         (info,) = agent.workload.containers().values()
         assert (info.health, agent.told[-1].incarnation) == ("healthy", 7)
         assert await agent.workload.check() is None
+
+
+async def test_a_node_tells_that_it_runs_no_apps_whether_docker_answers_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node_agent.container.workload.BETWEEN", 0.01)
+    async with at_work(apps=False) as agent:
+        agent.want()
+        await agent.until(lambda: any(each.machine is not None and each.machine.engine for each in agent.told))
+        agent.hands.away = True
+        agent.workload.containers_changed()
+        await agent.until(lambda: any(each.machine is not None and not each.machine.engine for each in agent.told))
+        assert not any(each.machine.apps for each in agent.told if each.machine is not None)
 
 
 async def test_a_job_that_was_done_before_this_agent_started_is_not_done_again() -> None:

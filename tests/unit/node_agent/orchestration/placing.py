@@ -141,7 +141,7 @@ class PlainWay:
     def _passes(self, each: Candidate, asked: Request) -> bool:
         spec = asked.spec
         here = [other for other in self.there if other.allocation.node == each.name]
-        ready = each.node.state in (NodeState.READY, NodeState.DEGRADED) and not each.cordoned and not each.draining and each.engine
+        ready = each.node.state in (NodeState.READY, NodeState.DEGRADED) and each.engine
         return (
             ready
             and each.apps

@@ -25,6 +25,7 @@ class Scene:
         self.nodes = {f"n{number}": NodeState.READY for number in range(1, nodes + 1)}
         self.heard: dict[str, float] = {}
         self.stopped: set[str] = set()  # nodes whose agents said good-bye
+        self.closed: set[str] = set()  # nodes that run no apps
         self.eligible = {"agent": tuple(self.nodes)}
         self.memory = Observed()
         self.terms = Terms(fence_after=10.0)
@@ -79,9 +80,10 @@ class Scene:
             allocations=self.allocations,
             statuses=self.statuses,
             nodes=self.nodes,
-            eligible=self.eligible,
+            eligible={name: tuple(node for node in nodes if node not in self.closed) for name, nodes in self.eligible.items()},
             heard=self.heard,
             stopped=self.stopped,
+            closed=self.closed,
         )
 
     def tell(self, id: str, phase: Phase = Phase.RUNNING, health: InstanceHealth = InstanceHealth.HEALTHY, **more: object) -> None:

@@ -40,6 +40,7 @@ class Bed:
         self.memory = Observed()
         self.now = 0.0
         self.sick: set[str] = set()
+        self.closed: set[str] = set()  # nodes that run no apps
         self.waits: Mapping[str, str] = {}
         self.do(FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST))
         for name in NAMES:
@@ -56,7 +57,9 @@ class Bed:
         while self.now < end:
             if "shop" not in self.state.apps:
                 return
-            candidates = tuple(Candidate(node=node, capacity=ROOMY) for node in self.state.nodes.values())
+            candidates = tuple(
+                Candidate(node=node, capacity=ROOMY, apps=node.name not in self.closed) for node in self.state.nodes.values()
+            )
             made = steps(self.state, ["shop"], Cluster(candidates), {"shop": self.memory}, self.now, Terms(fence_after=10.0))["shop"]
             self.memory, self.waits = made.observed, made.waits
             if made.command is not None:
@@ -133,6 +136,26 @@ def test_what_a_dead_node_ran_runs_elsewhere():
     bed.do(SetNodeState(name="node1", state=NodeState.DOWN))
     bed.run()
     assert [node for _, _, node in bed.running()] == ["node2"] * 3 + ["node3"] * 3
+
+
+def test_a_node_that_runs_no_apps_gets_none_and_loses_what_it_has():
+    bed = Bed()
+    bed.closed = {"node1"}
+    agents = ServiceSpec(container=ContainerSpec(image="agent:1"), mode="global")
+    bed.do(PutApp(name="shop", spec=AppSpec(services={**web(4).services, "agent": agents})))
+    bed.run()
+    assert [(service, node) for service, _, node in bed.running()] == [
+        *(("agent", node) for node in ("node2", "node3")),
+        *(("web", node) for node in ("node2", "node2", "node3", "node3")),
+    ]
+    bed.closed = {"node2"}
+    bed.run()
+    assert {node for _, _, node in bed.running()} == {"node1", "node3"}
+    assert len(bed.running()) == 6
+    bed.closed = set(NAMES)
+    bed.run()
+    assert bed.waits["web"] == "role: 3 of 3 nodes run no apps"
+    assert sum(service == "web" for service, _, _ in bed.running()) == 3, "no more is taken down at a time than an update would"
 
 
 def test_who_finds_no_room_is_told_why_and_nothing_is_recorded_again_and_again():

@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import msgpack
 
 from hmcore.apps.records import Machine
 from hmcore.apps.spec import Resources
 from hmcore.records import Node, Role
 from node_agent.orchestration.candidates import candidates, homes
+from node_agent.orchestration.scheduling.fleet import Fleet
 
 NAMES = ("node1", "node2", "node3")
 
 
-def view(*machines: Machine, nodes: tuple[str, ...] = NAMES) -> SimpleNamespace:
-    made = {name: Node(name=name, address="198.18.0.9", port=7443, role=Role.WORKER, release="r1") for name in nodes}
+def view(*machines: Machine, nodes: tuple[str, ...] = NAMES, labels: dict[str, str] | None = None) -> SimpleNamespace:
+    made = {name: Node(name=name, address="198.18.0.9", port=7443, role=Role.WORKER, release="r1", labels=labels or {}) for name in nodes}
     return SimpleNamespace(nodes=made, machines={machine.node: machine for machine in machines})
 
 
@@ -40,6 +42,22 @@ def test_what_a_node_told_is_what_it_has() -> None:
 def test_a_node_whose_docker_is_away_gets_nothing_whatever_else_it_told() -> None:
     found, *_ = candidates(view(Machine(node="node1", cpus=4000, memory=8 << 30, engine=False)))
     assert found.obstacle
+
+
+def test_a_node_that_says_so_runs_no_apps_and_one_that_says_nothing_of_it_does() -> None:
+    """Of an earlier release, or recorded by one."""
+    unwilling = Machine(node="node1", engine=True, apps=False)
+    silent = msgpack.decode(msgpack.encode({"node": "node2", "engine": True}), type=Machine)
+    found = candidates(view(unwilling, silent))
+    assert [each.apps for each in found] == [False, True, True]
+    assert b"apps" not in msgpack.encode(silent), "an earlier release reads what it wrote"
+    assert msgpack.decode(msgpack.encode(unwilling), type=Machine) == unwilling
+
+
+def test_labels_that_a_node_told_are_there_for_constraints() -> None:
+    fleet = Fleet(candidates(view(Machine(node="node1", engine=True), nodes=("node1",), labels={"zone": "a"})))
+    assert len(fleet.satisfying("node.labels.zone == a")) == 1
+    assert not fleet.satisfying("node.labels.zone != a")
 
 
 def test_who_is_no_member_is_no_candidate_but_its_data_is_where_it_is() -> None:

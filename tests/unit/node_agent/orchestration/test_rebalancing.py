@@ -14,7 +14,7 @@ from hmcore.apps.constraints import parse_key
 from hmcore.apps.spec import Port, Volume
 from hmcore.records import NodeState
 from node_agent.orchestration.scheduling.model import Placed
-from node_agent.orchestration.scheduling.rebalancing import rebalance
+from node_agent.orchestration.scheduling.rebalancing import ENDS, rebalance
 
 
 def carried_out(there, moves):
@@ -101,6 +101,20 @@ def test_what_stays(stays):
 def test_what_is_on_a_node_that_is_not_heard_stays_there():
     there = [placed("node1", slot=slot) for slot in range(6)]
     assert rebalance([candidate("node1", state=NodeState.SUSPECT), candidate("node2")], there, {}, limit=10) == ()
+
+
+def test_a_node_that_runs_no_apps_is_neither_end_of_a_move():
+    there = [placed("node1", slot=slot) for slot in range(6)]
+    assert rebalance([candidate("node1"), candidate("node2", apps=False)], there, {}, limit=10) == ()
+    assert rebalance([candidate("node1", apps=False), candidate("node2")], there, {}, limit=10) == (), "it is emptied without being asked"
+
+
+def test_many_nodes_that_run_no_apps_do_not_hide_those_that_do():
+    """They are the emptiest."""
+    there = [placed("full", spec=service(cpus=1000), app=f"app{number}") for number in range(4)]
+    fleet = [candidate("full"), candidate("roomy", cpus=100_000), *(candidate(f"closed{number:02}", apps=False) for number in range(ENDS))]
+    there += [placed("roomy", spec=service(cpus=1000), app="other")]
+    assert {move.node for move in rebalance(fleet, there, {}, limit=10)} == {"roomy"}
 
 
 def test_both_must_fit_at_the_same_time():

@@ -214,6 +214,63 @@ def test_draining_starts_the_new_one_first_where_updates_do():
     assert stopped(scene.look(after=5.0)) == [ONE]
 
 
+def test_a_node_that_is_told_to_run_no_apps_is_emptied_as_gently_as_an_update_would():
+    scene = running(web=spec())
+    scene.closed = {"n1", "n2"}
+    scene.homes = {1: "n3", 2: "n3"}
+    assert [(stop.allocation, stop.reason) for stop in scene.look().stops] == [(ONE, "n1 runs no apps")]
+    scene.tell(ONE, Phase.DONE)
+    assert started(scene.look()) == [("web", 1)]
+    assert not scene.look().changes
+    scene.obey()
+    scene.look()
+    assert stopped(scene.look(after=5.0)) == [TWO]
+    scene.settle()
+    assert {scene.allocations[id].node for id in scene.live()} == {"n3"}
+    scene.closed = set()
+    assert not scene.look().changes, "nothing goes back by itself"
+
+
+def test_a_node_that_runs_no_apps_is_emptied_also_while_a_rollout_is_paused():
+    scene = running(web=spec(), agent=spec(mode="global"))
+    scene.deploy(web=spec("v2"), agent=spec("v2", mode="global"))
+    scene.look()
+    (beside,) = (id for id, each in scene.allocations.items() if each.stop and each.service == "web")
+    scene.tell(beside, Phase.DONE)
+    for id in [id for id, each in scene.allocations.items() if each.stop and each.service == "agent"]:
+        scene.tell(id, Phase.DONE)
+    scene.look()
+    for id in [id for id, each in scene.allocations.items() if each.generation == 2]:
+        scene.tell(id, Phase.FAILED)
+    scene.look()
+    assert {rollout.stage for rollout in scene.app.rollouts.values()} == {Stage.PAUSED}
+    scene.settle()
+    scene.closed = {"n3"}
+    scene.homes = {1: "n1", 2: "n1", 3: "n1"}
+    scene.settle()
+    assert "n3" not in {each.node for each in scene.allocations.values()}
+
+
+def test_what_is_silent_on_a_node_that_runs_no_apps_is_waited_for_as_anywhere():
+    """It may run on: a second one comes once its node is given up, and not before."""
+    scene = running(web=spec())
+    scene.closed, scene.homes = {"n1"}, {1: "n3"}
+    scene.nodes["n1"] = NodeState.SUSPECT
+    assert not scene.look().changes
+    scene.nodes["n1"] = NodeState.DOWN
+    assert stopped(scene.look()) == [ONE]
+
+
+def test_a_global_service_does_not_count_a_node_that_runs_no_apps():
+    scene = running(agent=spec(mode="global"))
+    scene.closed = {"n2"}
+    decision = scene.look()
+    assert [(stop.reason, scene.allocations[stop.allocation].node) for stop in decision.stops] == [("n2 runs no apps", "n2")]
+    scene.settle()
+    assert [scene.allocations[id].node for id in scene.live("agent")] == ["n1", "n3"]
+    assert scene.app.rollouts["agent"].stage is Stage.STEADY
+
+
 def test_a_job_that_is_done_is_not_done_again_wherever_its_node_goes():
     scene = Scene(migrate=spec(replicas=1))
     scene.look()

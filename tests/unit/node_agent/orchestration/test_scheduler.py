@@ -58,8 +58,6 @@ def test_what_was_placed_counts_and_stays():
         ({"state": NodeState.DOWN}, "down"),
         ({"state": NodeState.DRAINING}, "draining"),
         ({"state": NodeState.DRAINED}, "drained"),
-        ({"draining": True}, "draining"),
-        ({"cordoned": True}, "cordoned"),
         ({"engine": False}, "without Docker"),
     ],
 )
@@ -346,20 +344,20 @@ def test_a_request_for_one_node_waits_for_that_node():
 def test_where_a_global_service_runs():
     fleet = [
         candidate("control", role=Role.CONTROL),
-        candidate("cordoned", cordoned=True),
         candidate("down", state=NodeState.DOWN),
         candidate("drained", state=NodeState.DRAINED),
-        candidate("draining", draining=True),
+        candidate("draining", state=NodeState.DRAINING),
         candidate("no-docker", engine=False),
         candidate("ready"),
         candidate("suspect", state=NodeState.SUSPECT),
         candidate("suspect-control", role=Role.CONTROL, state=NodeState.SUSPECT),
         candidate("tired", state=NodeState.DEGRADED),
         candidate("unwilling", apps=False),
+        candidate("unwilling-and-down", apps=False, state=NodeState.DOWN),
     ]
     found = eligible(fleet, service(mode="global", constraints=["node.role==worker"]))
     assert found.nodes == ("ready", "tired")
-    assert found.keep == ("cordoned", "down", "no-docker", "suspect")
+    assert found.keep == ("down", "no-docker", "suspect")
     assert (found.explanation.nodes, found.explanation.fit) == (11, 2)
     assert sum(removal.removed for removal in found.explanation.removals) == 9
 

@@ -39,15 +39,13 @@ def fleets(draw):
             cpus=draw(st.sampled_from([0, 1000, 2000, 4000])),
             memory=draw(st.sampled_from([GIB, 4 * GIB])),
             role=draw(st.sampled_from(list(Role))),
-            state=NodeState.DOWN if draw(rarely) else draw(st.sampled_from([NodeState.READY, NodeState.DEGRADED])),
+            state=draw(st.sampled_from([NodeState.DOWN, NodeState.DRAINING] if draw(rarely) else [NodeState.READY, NodeState.DEGRADED])),
             labels={
                 **draw(st.sampled_from([{}, {"zone": "a"}, {"zone": "b"}])),
                 **draw(st.sampled_from([{}, {"rack": "1"}, {"rack": "2"}])),
             },
             images=draw(st.sampled_from([frozenset(), frozenset({"i1"}), frozenset({"i1", "i2"})])),
             volumes=draw(st.frozensets(st.sampled_from([each.name for each in VOLUMES]), max_size=2)),
-            cordoned=draw(rarely),
-            draining=draw(rarely),
             engine=not draw(rarely),
             apps=not draw(rarely),
         )

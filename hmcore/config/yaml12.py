@@ -22,6 +22,7 @@ Value = Any  # None | bool | int | float | str | list[Value] | dict[str, Value]
 MAX_BYTES = 4_194_304
 MAX_PARTS = 200_000  # values in a document, counting an alias as what it stands for
 MAX_DEPTH = 64
+MAX_DOCUMENTS = 100  # in one file, where several are read
 
 _NULL = re.compile(r"null|Null|NULL|~|")
 _TRUE, _FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
@@ -116,6 +117,24 @@ def parse(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: C
 
     `tags` (`!reset`) are no mistakes, but told. `scalar`: what an unquoted scalar without a tag means; it must give a value, never raise.
     """
+    try:
+        roots = _read(_decode(text), _Dialect(tags, scalar), most=1)
+    except _Invalid as error:
+        raise ConfigError((Problem(file, error.line, "", error.message, error.hint),)) from None
+    return _built(roots[0] if roots else _Node(1), file)
+
+
+def parse_all(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: Callable[[str], Value] = scalar) -> tuple[Located, ...]:
+    """Like `parse`, of every document in `text`, at most MAX_DOCUMENTS; none: there is nothing. Anchors are known in what follows them, also
+    in other documents, as Docker Compose's reader has it."""
+    try:
+        roots = _read(_decode(text), _Dialect(tags, scalar), most=MAX_DOCUMENTS)
+    except _Invalid as error:
+        raise ConfigError((Problem(file, error.line, "", error.message, error.hint),)) from None
+    return tuple(_built(root, file) for root in roots)
+
+
+def _built(root: _Node, file: str) -> Located:
     lines: dict[Path, int] = {}
     tagged: dict[Path, str] = {}
     repeats: dict[tuple[str, int], Problem] = {}
@@ -137,10 +156,7 @@ def parse(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: C
             built[key] = build(child, (*path, key))
         return built
 
-    try:
-        value = build(_read(_decode(text), _Dialect(tags, scalar)), ())
-    except _Invalid as error:
-        raise ConfigError((Problem(file, error.line, "", error.message, error.hint),)) from None
+    value = build(root, ())
     return Located(value, file, lines, tuple(repeats.values()), tagged)
 
 
@@ -171,20 +187,26 @@ def _decode(text: str | bytes) -> str:
         raise _Invalid(text[: error.start].count(b"\n") + 1, "the document is not UTF-8 text") from None
 
 
-def _read(text: str, dialect: _Dialect) -> _Node:
-    """The one document in `text`. Raises _Invalid, whatever `text` is."""
+def _read(text: str, dialect: _Dialect, *, most: int) -> list[_Node]:
+    """The documents in `text`, at most `most` of them, and MAX_PARTS parts in all. Raises _Invalid, whatever `text` is."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events from libyaml, ten times faster
     stack: list[_Frame] = []
     anchors: dict[str, _Node] = {}
     root: _Node | None = None
+    roots: list[_Node] = []
     try:
         for event in yaml.parse(text, Loader=loader):
             line = event.start_mark.line + 1 if event.start_mark else 1
             anchor = getattr(event, "anchor", None)
             match event:
                 case yaml.DocumentStartEvent():
-                    if root is not None:
-                        raise _Invalid(line, "a second document begins here", "one file holds one document")
+                    if len(roots) == most:
+                        what = "a second document begins here" if most == 1 else f"more than {most} documents"
+                        raise _Invalid(line, what, "one file holds one document" if most == 1 else None)
+                case yaml.DocumentEndEvent() if root is not None:
+                    roots.append(root)
+                    if sum(each.size for each in roots) > MAX_PARTS:
+                        raise _Invalid(root.line, f"the documents have more than {MAX_PARTS} parts once their aliases are resolved")
                 case yaml.ScalarEvent():
                     root = _ended(_scalar_node(event, line, dialect), anchor, stack, anchors)
                 case yaml.AliasEvent():
@@ -204,7 +226,7 @@ def _read(text: str, dialect: _Dialect) -> _Node:
         raise _Invalid(text[: error.position].count("\n") + 1, "a character that YAML does not allow") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # escapes and directives that the parser itself cannot represent
         raise _Invalid(None, f"cannot be read as YAML: {error}") from None
-    return root or _Node(1)
+    return roots
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> _Invalid:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hmcore.config.yaml12 import MAX_PARTS
+from hmctl.compose.blanks import without_blanks
 from hmctl.compose.dependencies import selected
 from hmctl.compose.environment import resolved, variables, with_files
 from hmctl.compose.extends import Open, extended
@@ -43,29 +44,29 @@ class Assembly:
         """A set of files, merged. `stack`: the files that include it, outermost first."""
         whole: Node | None = None
         for path in files:
-            root = self.one(path, scope, asking or Asking(Place(str(path), 0)))
-            if root is not None:
-                root = self.with_included(root, scope, (*stack, path))
-                root = extended(root, path, scope.folder, self.home, self.opener(scope), self.trouble)
-                whole = settled(merge(whole, root, self.trouble))
+            for root in self.documents(path, scope, asking or Asking(Place(str(path), 0))):
+                wider = self.with_included(root, scope, (*stack, path))
+                wider = extended(wider, path, scope.folder, self.home, self.opener(scope), self.trouble)
+                whole = settled(merge(whole, wider, self.trouble))
         if whole is None:
             return Node({}, Place("compose.yaml", 1))
         whole = with_contexts(whole, self.folders(scope))
         return resolved(whole, scope.environment, self.secrets, self.trouble)
 
-    def one(self, path: Path, scope: Scope, asking: Asking) -> Node | None:
-        """A file by itself: variables put in, in forms that can be merged, its paths absolute."""
+    def documents(self, path: Path, scope: Scope, asking: Asking) -> Iterator[Node]:
+        """Those of a file, each by itself, as if it were a file: variables put in, in forms that can be merged, its paths absolute."""
         self.opened += 1
         if self.opened > MAX_FILES:
             self.trouble.wrong(asking.place, asking.where, f"more than {MAX_FILES} files are to be read")
-            return None
-        written = self.sources.document(path, asking)
-        if written is None:
-            return None
-        self.parts += written.size
-        if self.parts > MAX_READ:
-            self.trouble.wrong(asking.place, asking.where, f"more than {MAX_READ} parts are to be read")
-            return None
+            return
+        for written in self.sources.documents(path, asking):
+            self.parts += written.size
+            if self.parts > MAX_READ:
+                self.trouble.wrong(asking.place, asking.where, f"more than {MAX_READ} parts are to be read")
+                return
+            yield self.prepared(written, scope)
+
+    def prepared(self, written: Node, scope: Scope) -> Node:
         root = shaped(interpolated(written, scope.environment, self.trouble), self.trouble)
         if version := root.entries.get("version"):
             self.trouble.odd(version.place, ("version",), "is obsolete and means nothing", "leave it out")
@@ -80,7 +81,10 @@ class Assembly:
 
         def open_file(path: Path, asking: Asking) -> Node | None:
             if path not in seen:
-                seen[path] = self.one(path, Scope(path.parent, scope.environment), asking)
+                whole: Node | None = None
+                for root in self.documents(path, Scope(path.parent, scope.environment), asking):
+                    whole = merge(settled(whole), root, self.trouble) if whole else root
+                seen[path] = whole
             return seen[path]
 
         return open_file
@@ -120,7 +124,7 @@ class Assembly:
         complete = {
             name: _full(with_files(name, service, scope.environment, self.sources, self.trouble)) for name, service in found.items()
         }
-        return _full(root.having(services=services.holding(complete)))
+        return _full(without_blanks(root.having(services=services.holding(complete))))
 
 
 def _full(node: Node) -> Node:

@@ -12,9 +12,11 @@ MAX_CIRCLES = 10  # that are spoken of
 
 
 def enabled(service: Node, profiles: Collection[str]) -> bool:
-    """One without profiles always is; `*` stands for all of them."""
+    """One without profiles always is; `*` stands for all of them. Without any that are asked for, one without a name is on: that of an
+    empty variable."""
     wanted = service.entries.get("profiles")
-    return not wanted or not wanted.items or "*" in profiles or any(item.text in profiles for item in wanted.items)
+    asked = profiles or ("",)
+    return not wanted or not wanted.items or "*" in asked or any(item.text in asked for item in wanted.items)
 
 
 def selected(services: Mapping[str, Node], profiles: Collection[str], trouble: Trouble) -> dict[str, Node]:

@@ -81,7 +81,9 @@ def with_files(name: str, service: Node, environment: Mapping[str, str], sources
     labels = dotenv.Variables(lambda _: None)
     for index, entry in enumerate(service.entries["label_file"].items if "label_file" in service.entries else ()):
         asking = Asking(entry.place, ("services", name, "label_file", index))
-        if entry.text and (text := sources.text(Path(entry.text), asking)) is not None:
+        if not entry.text:
+            trouble.wrong(entry.place, asking.where, "names no file", "label_file: FILE")
+        elif (text := sources.text(Path(entry.text), asking)) is not None:
             dotenv.read(text, entry.text, labels, trouble)
     return _below(_below(service.without("env_file", "label_file"), "environment", known), "labels", labels)
 

@@ -49,7 +49,7 @@ def _shaped(node: Node, path: Where, forms: Any, trouble: Trouble) -> Node | Non
         node = shaped
     entries = {}
     for key, child in node.entries.items():
-        wanted = forms.get(key) or forms.get("*")
+        wanted = (forms.get(key) if key else None) or forms.get("*")
         part = _shaped(child, (*path, key), wanted, trouble) if wanted else child
         if part is not None:
             entries[key] = part
@@ -199,7 +199,7 @@ def _hosts(node: Node, path: Where, trouble: Trouble) -> Node | None:
 _MAY_BE_EMPTY = {"command", "entrypoint"}  # which says: what the image has, not what was there before
 _VARIABLES, _LABELS = _pairs(None), _pairs("")
 _LISTS = dict.fromkeys(
-    ("ports", "volumes", "secrets", "configs", "cap_add", "cap_drop", "devices", "security_opt", "profiles", "links", "group_add"), _list
+    ("ports", "volumes", "secrets", "configs", "cap_add", "cap_drop", "devices", "security_opt", "profiles", "links", "group_add", "dns_opt"), _list
 )
 _SERVICE = {
     "": _service,
@@ -212,7 +212,6 @@ _SERVICE = {
     "env_file": _list_of(_short("path")),
     "label_file": _texts,
     "dns": _texts,
-    "dns_opt": _texts,
     "dns_search": _texts,
     "tmpfs": _texts,
     "extra_hosts": _hosts,

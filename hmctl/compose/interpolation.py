@@ -100,7 +100,7 @@ class _Walk:
 
 
 def _below(casts: Any, key: str) -> Any:
-    return (casts.get(key) or casts.get("*")) if isinstance(casts, dict) else None
+    return ((casts.get(key) if key else None) or casts.get("*")) if isinstance(casts, dict) else None
 
 
 def _whole(text: str) -> int:

@@ -39,7 +39,7 @@ def load(
     base = folder or first.parent
     given = [*env_files] or [path for path in (base / ".env",) if sources.has(path)]
     known = variables(tuple((path, Asking(Place(str(path), 0))) for path in given), environment, sources, trouble)
-    roots = [root for path in files if (root := sources.document(path, Asking(Place(str(path), 0))))]
+    roots = [root for path in files for root in sources.documents(path, Asking(Place(str(path), 0)))]
     at = Path(os.path.abspath(base))
     called = project_name(name, known, roots, at, Place(str(first), 0), trouble)
     scope = Scope(base, {**known, VARIABLE: called})

@@ -95,8 +95,7 @@ def _volume(node: Node, path: Where, folders: Folders, trouble: Trouble) -> Node
         trouble.wrong(
             node.place, path, f"the short form cannot hold the path {source}: there is a : in it", "type: bind, source: ..., target: ..."
         )
-    whole = ":".join((source, short.target, short.options) if short.options else (source, short.target))
-    return Node(whole, node.place, node.tag, local=not short.source.startswith("/"))
+    return Node(f"{source}:{node.text.partition(':')[2]}", node.place, node.tag, local=not short.source.startswith("/"))
 
 
 def _driver_options(node: Node, path: Where, folders: Folders, trouble: Trouble) -> Node:

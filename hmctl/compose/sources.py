@@ -43,13 +43,13 @@ class Sources:
     def __init__(self, read: Read, trouble: Trouble) -> None:
         self._read, self._trouble = read, trouble
         self._contents: dict[Path, bytes | OSError] = {}
-        self._documents: dict[Path, Node | None] = {}
+        self._documents: dict[Path, tuple[Node, ...]] = {}
 
-    def document(self, path: Path, asking: Asking) -> Node | None:
-        """A compose file as it is written."""
+    def documents(self, path: Path, asking: Asking) -> tuple[Node, ...]:
+        """A compose file as it is written: the documents in it, each over the one before. None, if it cannot be read; then that was said."""
         if path not in self._documents:
             content = self._content(path, asking)
-            self._documents[path] = self._parsed(path, content) if content is not None else None
+            self._documents[path] = self._parsed(path, content) if content is not None else ()
         return self._documents[path]
 
     def text(self, path: Path, asking: Asking, *, required: bool = True) -> str | None:
@@ -86,14 +86,18 @@ class Sources:
                 self._contents[path] = error
         return self._contents[path]
 
-    def _parsed(self, path: Path, content: bytes) -> Node | None:
+    def _parsed(self, path: Path, content: bytes) -> tuple[Node, ...]:
         try:
-            document = yaml12.parse(content, str(path), tags={RESET, OVERRIDE}, scalar=scalar)
+            documents = yaml12.parse_all(content, str(path), tags={RESET, OVERRIDE}, scalar=scalar)
         except ConfigError as error:
             self._trouble.add(*error.problems)
-            return None
-        self._trouble.add(*document.problems)
-        return planted(document)
+            return ()
+        self._trouble.add(*(problem for document in documents for problem in document.problems))
+        roots = tuple(map(planted, documents))
+        for root in roots if len(roots) > 1 else ():
+            if root.value is None:
+                self._trouble.wrong(root.place, (), "this document is empty", "--- separates documents: one of them is too many")
+        return roots or (Node(None, Place(str(path), 1)),)
 
 
 def scalar(text: str) -> yaml12.Value:

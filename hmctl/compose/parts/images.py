@@ -89,9 +89,9 @@ def build_of(part: Part, image: str, folder: str) -> Build | None:
 
 def pull_policy(part: Part) -> PullPolicy | None:
     """None: the file says nothing. Images are looked for when an app is deployed, and then only."""
+    if part.value is None:
+        return None
     match part.text():
-        case "":
-            return None
         case "missing" | "if_not_present":
             return "missing"
         case "always":
@@ -104,7 +104,8 @@ def pull_policy(part: Part) -> PullPolicy | None:
             part.warn("counts as always", "a newer image is looked for at every deploy, and only then")
             return "always"
         case _:
-            part.wrong("must be one of always, missing, never, build")
+            if isinstance(part.value, str):
+                part.wrong("must be one of always, missing, never, build")
             return None
 
 

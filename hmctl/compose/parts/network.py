@@ -52,7 +52,8 @@ def networks_of(service: Fields, mode: Mode, defined: Collection[str], name: str
     found: dict[str, tuple[str, ...]] = {}
     entries = part.mapping().items() if isinstance(part.value, Mapping) else [(entry.text(), entry) for entry in part.entries()]
     for network, entry in entries:
-        if network and network != DEFAULT and network not in defined:
+        named = network or isinstance(part.value, Mapping) or isinstance(entry.value, str)
+        if named and network != DEFAULT and network not in defined:
             entry.wrong(f"there is no network {network} in this file", f"networks: {{{network}: }} at the top level")
         elif network:
             found[network] = entry.of("service.networks")["aliases"].strings(HOST) if isinstance(entry.value, Mapping) else ()
@@ -85,8 +86,8 @@ def links_of(part: Part) -> Links:
     """`SERVICE` or `SERVICE:NAME`."""
     found = []
     for entry in part.entries():
-        service, colon, alias = entry.text().partition(":")
-        if (colon and not HOST.holds(alias)) or not service:
+        service, _, alias = entry.text().partition(":")
+        if (alias and not HOST.holds(alias)) or not service:
             entry.wrong("is no link", "SERVICE or SERVICE:NAME")
         else:
             found.append((service, alias or service))
@@ -114,7 +115,9 @@ def extra_hosts(part: Part) -> tuple[str, ...]:
     found: list[str] = []
     for entry, name, address in _hosts(part):
         plain = address.removeprefix("[").removesuffix("]")
-        if not HOST.holds(name):
+        if not address and HOST.holds(name) and entry.value != name:
+            entry.warn(f"{name} has no address, so it is left out", "perhaps a variable is empty")
+        elif not HOST.holds(name):
             entry.wrong("is for no host name", HOST.says)
         elif plain != _HOST_GATEWAY and not _is_address(plain):
             entry.wrong("has no IP address", f"NAME=ADDRESS, or NAME={_HOST_GATEWAY} for the node's own")

@@ -82,11 +82,11 @@ def clashes(services: Mapping[str, Ports]) -> Iterator[tuple[Part, str]]:
 
 def _short(entry: Part) -> Iterator[Port]:
     """`[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`; ports may be ranges."""
-    text, slash, protocol = entry.scalar().partition("/")
+    text, _, protocol = entry.scalar().partition("/")
     rest, _, target = text.rpartition(":")
     address, _, published = rest.rpartition(":")
     targets, outer = _span(target), _outer(published)
-    if entry.value is None or not targets or outer is None or (slash and not protocol):
+    if entry.value is None or not targets or outer is None:
         if isinstance(entry.value, str | int | float | None):
             entry.wrong("is no port to publish", 'such as "8080:80", "127.0.0.1:8080:80/udp" or "8000-8010:8000-8010"')
         return
@@ -100,6 +100,8 @@ def _long(entry: Part) -> Iterator[Port]:
     mode = fields["mode"].choice(("ingress", "host"), "") if fields.given("mode") else ""
     outer = _published(fields)
     protocol = fields["protocol"].text(None, "tcp")
+    if fields["host_ip"].value == "":
+        fields["host_ip"].wrong("is no IP address", "such as 127.0.0.1, or leave it out")
     if not target or outer is None:
         if not fields.given("target"):
             entry.wrong("has no target", "target: the port in the container")

@@ -66,7 +66,6 @@ def test_an_address_is_that_of_some_nodes_only():
         '["a"]',
         '[":"]',
         '["80:"]',
-        '["80/"]',
         '["80/http"]',
         '["0"]',
         '["65536"]',

@@ -117,13 +117,20 @@ class Problem:
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.path + ': ' if self.path else ''}{self.message}{f' ({self.hint})' if self.hint else ''}"
 
+    @property
+    def marked(self) -> str:
+        """As it reads among mistakes."""
+        return f"warning: {self}" if self.warning else str(self)
+
 
 class ConfigError(UsageError):
-    """A document is invalid. `problems` holds every mistake, in the order of the file."""
+    """A document is invalid. `problems` holds every mistake, in the order of the file, and perhaps warnings among them.
 
-    def __init__(self, problems: tuple[Problem, ...], *, fix: str | None = None) -> None:
-        super().__init__("\n".join(map(str, problems)), fix=fix)
-        self.problems = problems
+    `unfinished`: it was not examined to its end, so there may be more."""
+
+    def __init__(self, problems: tuple[Problem, ...], *, fix: str | None = None, unfinished: bool = False) -> None:
+        super().__init__("\n".join(problem.marked for problem in problems), fix=fix)
+        self.problems, self.unfinished = problems, unfinished
 
 
 class Interrupted(HyperMeshError):

@@ -67,9 +67,11 @@ def _explain_one(error: BaseException) -> Iterator[str]:
         count = sum(not problem.warning for problem in error.problems)
         yield f"{count} mistake{'' if count == 1 else 's'} in the configuration; nothing was done"
         for problem in error.problems[:MOST_PROBLEMS]:
-            yield f"  {problem}"
+            yield f"  {problem.marked}"
         if len(error.problems) > MOST_PROBLEMS:
             yield f"  and {len(error.problems) - MOST_PROBLEMS} more"
+        if error.unfinished:
+            yield "  more may be found once these are mended"
     else:
         said = str(error) if isinstance(error, HyperMeshError) else f"{type(error).__name__}: {error}".rstrip(": ")
         yield said

@@ -125,8 +125,8 @@ def parse(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: C
 
 
 def parse_all(text: str | bytes, file: str, *, tags: Collection[str] = (), scalar: Callable[[str], Value] = scalar) -> tuple[Located, ...]:
-    """Like `parse`, of every document in `text`, at most MAX_DOCUMENTS; none: there is nothing. Anchors are known in what follows them, also
-    in other documents, as Docker Compose's reader has it."""
+    """Like `parse`, of every document in `text`, at most MAX_DOCUMENTS; none: there is nothing. Anchors are known in what follows them,
+    also in other documents, as Docker Compose's reader has it."""
     try:
         roots = _read(_decode(text), _Dialect(tags, scalar), most=MAX_DOCUMENTS)
     except _Invalid as error:

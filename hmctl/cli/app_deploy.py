@@ -122,14 +122,16 @@ def config(
 ) -> None:
     """Show the one file that compose files come to: merged, and with variables filled in. Asks no cluster.
 
-    It can be deployed in their place, here and with Docker Compose. Values of the environment are shown as they are, secrets among them.
+    It can be deployed in their place, here and with Docker Compose. With --ignore-unsupported it is without what is left out. Values of the
+    environment are shown as they are, secrets among them.
     """
     from hmctl.compose.show import as_file
     from hmctl.compose.show import resolved as plain
 
     context = current(ctx)
     found = _resolved(context, files, name, env_files, profiles, ignore_unsupported=ignore_unsupported)
-    context.output.result(plain(found.project), lambda: context.output.raw(as_file(found.project).encode()))
+    counted = found.converted.counted
+    context.output.result(plain(counted), lambda: context.output.raw(as_file(counted).encode()))
 
 
 def _resolved(

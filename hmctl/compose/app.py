@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmcore.errors import ConfigError
 from hmctl.compose.convert import Converted, convert
 from hmctl.compose.load import load
 from hmctl.compose.project import Project
@@ -37,6 +38,10 @@ def app_of(
 ) -> App:
     """The app of these files; for what the arguments mean see `load` and `convert`.
 
-    Raises ConfigError with every mistake found in reading the files; if there is none, with every one of what they say."""
-    project = load(files, name=name, env_files=env_files, environment=environment, profiles=profiles, folder=folder, read=read)
+    Raises ConfigError with every mistake found in reading the files (`unfinished`: what they say was not looked at then); if there is
+    none, with every one of what they say."""
+    try:
+        project = load(files, name=name, env_files=env_files, environment=environment, profiles=profiles, folder=folder, read=read)
+    except ConfigError as error:
+        raise ConfigError(error.problems, fix=error.fix, unfinished=True) from error.__cause__
     return App(project, convert(project, ignore_unsupported=ignore_unsupported))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -15,11 +15,13 @@ from hmctl.compose.parts.files import Content, Kind, Origin, origins_of
 from hmctl.compose.parts.images import Build, PullPolicy
 from hmctl.compose.parts.machine import Machine
 from hmctl.compose.parts.names import APP, SERVICE
-from hmctl.compose.parts.part import Fields, Notes, Part
+from hmctl.compose.parts.part import KEPT, Fields, Notes, Part
 from hmctl.compose.parts.ports import clashes
 from hmctl.compose.parts.service import Service, Surroundings, service_of
 from hmctl.compose.parts.volumes import volumes_of
 from hmctl.compose.project import Project
+from hmctl.compose.reduced import reduced
+from hmctl.compose.renaming import with_names, without_dots
 
 __all__ = ["Build", "Content", "Converted", "PullPolicy", "convert"]
 
@@ -27,9 +29,10 @@ __all__ = ["Build", "Content", "Converted", "PullPolicy", "convert"]
 @dataclass(frozen=True, slots=True)
 class Converted:
     """`builds`, `pulls`: by service. `contents`: by kind and name in the app: what the cluster must be given, and whose digests are to be
-    put into `spec` then. `warnings`: of reading the files, too."""
+    put into `spec` then. `warnings`: of reading the files, too. `counted`: what was read, without what is left out."""
 
     spec: AppSpec
+    counted: Project = field(repr=False)
     builds: Mapping[str, Build] = field(default_factory=dict)
     contents: Mapping[tuple[Kind, str], Content] = field(default_factory=dict)
     pulls: Mapping[str, PullPolicy] = field(default_factory=dict)
@@ -40,21 +43,23 @@ def convert(project: Project, *, ignore_unsupported: bool = False) -> Converted:
     """Raises ConfigError with every mistake, each at its line. What is not supported is one; or, with `ignore_unsupported`, a warning, and
     is left out."""
     notes = Notes(ignore_unsupported=ignore_unsupported)
-    converted = _converted(project, notes)
-    problems = _located(project, notes.mistakes)
+    renamed, names = without_dots(project)
+    converted = _converted(renamed, names, notes)
+    problems = _located(project, names, notes.mistakes)
     if mistakes := tuple(problem for problem in problems if not problem.warning):
         raise ConfigError(mistakes)
     warnings = dict.fromkeys((*project.warnings, *problems))
-    return Converted(converted.spec, converted.builds, converted.contents, converted.pulls, tuple(warnings))
+    return replace(converted, counted=reduced(renamed, notes.left_out), warnings=tuple(warnings))
 
 
-def _converted(project: Project, notes: Notes) -> Converted:
+def _converted(project: Project, names: Mapping[str, str], notes: Notes) -> Converted:
+    """`names`: how services were called in the file, where it was otherwise."""
     root = Part(notes, (), project.value)
     top = root.of("")
     if not APP.holds(project.name):
         (top["name"] if top.given("name") else root).wrong(f"an app cannot be called {project.name[:80]!r}", f"{APP.says}: --name")
-    services = _services(top["services"])
-    machine = Machine(str(project.folder), project.local)
+    services = _services(top["services"], names)
+    machine = Machine(str(project.folder), project.local, project.small_files)
     volumes = volumes_of(top["volumes"], project.name, machine)
     secrets, configs = (origins_of(top[f"{kind}s"], kind, project.name) for kind in ("secret", "config"))
     links = {name: network.links_of(fields["links"]) for name, fields in services.items()}
@@ -81,13 +86,14 @@ def _converted(project: Project, notes: Notes) -> Converted:
     )
     return Converted(
         spec,
+        project,
         {name: each.build for name, each in found.items() if each.build is not None},
         {**_contents(secrets, "secret", specs), **_contents(configs, "config", specs)},
         {name: each.pull for name, each in found.items() if each.pull is not None},
     )
 
 
-def _services(part: Part) -> dict[str, Fields]:
+def _services(part: Part, names: Mapping[str, str]) -> dict[str, Fields]:
     found: dict[str, Fields] = {}
     plain: dict[str, str] = {}
     for name, entry in part.mapping().items():
@@ -99,6 +105,12 @@ def _services(part: Part) -> dict[str, Fields]:
         if entry.value is None:
             entry.wrong("is empty", "image: NAME, or build: FOLDER")
             continue
+        if name in names:
+            old = names[name]
+            hint = f"{name}, with networks: {{default: {{aliases: [{old}]}}}} if others call it {old}"
+            entry.unsupported(
+                hint, "the name of a service cannot have dots", then=f"it is called {name} here, and {old} besides", becomes=KEPT
+            )
         found[name] = entry.of("service")
     if not found and not part.mapping():
         part.wrong("there are no services", "or they have profiles, and none of them is chosen")
@@ -134,12 +146,13 @@ def _contents(origins: Mapping[str, Origin], kind: Kind, specs: Mapping[str, Ser
     return {(kind, name): origin.content for name, origin in _used(origins, kind, specs).items() if origin.content is not None}
 
 
-def _located(project: Project, mistakes: list[Mistake]) -> list[Problem]:
-    """At their lines, in the order of the files and their lines, each once."""
+def _located(project: Project, names: Mapping[str, str], mistakes: list[Mistake]) -> list[Problem]:
+    """At their lines, in the order of the files and their lines, each once, and services as the file calls them."""
     found: dict[Problem, None] = {}
     for mistake in mistakes:
-        place = project.place(mistake.path)
+        path = with_names(mistake.path, names)
+        place = project.place(path)
         file, line = (place.file, place.line) if place else (str(project.folder), None)
-        found[Problem(file, line, spell(mistake.path), mistake.message, mistake.hint, mistake.warning)] = None
+        found[Problem(file, line, spell(path), mistake.message, mistake.hint, mistake.warning)] = None
     files = list(dict.fromkeys(problem.file for problem in found))
     return sorted(found, key=lambda problem: (files.index(problem.file), problem.line or 0))

@@ -199,7 +199,21 @@ def _hosts(node: Node, path: Where, trouble: Trouble) -> Node | None:
 _MAY_BE_EMPTY = {"command", "entrypoint"}  # which says: what the image has, not what was there before
 _VARIABLES, _LABELS = _pairs(None), _pairs("")
 _LISTS = dict.fromkeys(
-    ("ports", "volumes", "secrets", "configs", "cap_add", "cap_drop", "devices", "security_opt", "profiles", "links", "group_add", "dns_opt"), _list
+    (
+        "ports",
+        "volumes",
+        "secrets",
+        "configs",
+        "cap_add",
+        "cap_drop",
+        "devices",
+        "security_opt",
+        "profiles",
+        "links",
+        "group_add",
+        "dns_opt",
+    ),
+    _list,
 )
 _SERVICE = {
     "": _service,

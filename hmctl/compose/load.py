@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hmctl.compose.assembly import Assembly, Scope
 from hmctl.compose.environment import variables
+from hmctl.compose.mounted import Look, is_small_file, mounted
 from hmctl.compose.naming import VARIABLE, project_name
 from hmctl.compose.project import Place, Project
 from hmctl.compose.sources import Asking, Read, Sources, from_disk
@@ -26,9 +27,11 @@ def load(
     profiles: Collection[str],
     folder: Path | None = None,
     read: Read = from_disk,
+    is_small: Look = is_small_file,
 ) -> Project:
     """The files, later ones over earlier ones. `folder`: in which relative paths begin; None: that of the first file. No `env_files`: the
-    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES. `read` gives a file's bytes.
+    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES. `read` gives a file's bytes,
+    `is_small` whether a path is a single file that could be a config.
 
     Raises ConfigError with every mistake found."""
     trouble = Trouble()
@@ -48,4 +51,5 @@ def load(
     root = assembly.running(assembly.whole(tuple(files), scope), scope, wanted)
     warnings = trouble.warnings()
     whole = harvested(root)
-    return Project(called, whole.value, at, whole.places, warnings, whole.local, assembly.secrets)
+    small = frozenset(source for source in mounted(root) if is_small(Path(source)))
+    return Project(called, whole.value, at, whole.places, warnings, whole.local, small, assembly.secrets)

@@ -26,6 +26,9 @@ class Folders:
     home: str | None
 
     def absolute(self, path: str) -> str:
+        """What is absolute stays as it is written, as with Docker Compose."""
+        if path.startswith("/"):
+            return path
         if path == "~" or path.startswith("~/"):
             path = (self.home or "~") + path[1:]
         return os.path.normpath(os.path.join(self.base, path))

@@ -28,6 +28,7 @@ class Project:
     `environment`. `places`: of every part that came from a file. `warnings`: what is odd but can be used.
     `local`: those of the paths in it that were written relative to a file, or with `~`, so that no node has them (a mount in the short form
     is one itself).
+    `small_files`: of the paths that are mounted and `local`, those of single files that could be configs instead.
     `secrets`: the contents of those that come from a variable (`environment: NAME`); never shown, never part of `value`.
     """
 
@@ -37,6 +38,7 @@ class Project:
     places: Mapping[Where, Place] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     local: Collection[Where] = frozenset()
+    small_files: Collection[str] = frozenset()
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def place(self, where: Where) -> Place | None:

@@ -46,7 +46,7 @@ class Sources:
         self._documents: dict[Path, tuple[Node, ...]] = {}
 
     def documents(self, path: Path, asking: Asking) -> tuple[Node, ...]:
-        """A compose file as it is written: the documents in it, each over the one before. None, if it cannot be read; then that was said."""
+        """A compose file as it is written: the documents in it, each over the one before. None where it cannot be read, which was said."""
         if path not in self._documents:
             content = self._content(path, asking)
             self._documents[path] = self._parsed(path, content) if content is not None else ()

@@ -78,7 +78,8 @@ def restart_of(service: Fields, deploy: Fields, *, completes: bool) -> Restart:
     if completes and found.condition == "any":
         part = policy if policy.value is not None else short
         message = "another service waits for this one to end, and it is started again whenever it ends"
-        part.unsupported("on-failure, or no", message, then="it counts as on-failure")
+        instead = "on-failure" if part is short else {"condition": "on-failure"}
+        part.unsupported("on-failure, or no", message, then="it counts as on-failure", becomes=instead)
         return Restart(condition="on-failure")
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hmcore.apps.spec import Mount
 from hmcore.config.problems import Path
 from hmctl.compose.parts import units
-from hmctl.compose.parts.machine import INSTEAD, Machine
+from hmctl.compose.parts.machine import Machine
 from hmctl.compose.parts.names import KEY, PATH
 from hmctl.compose.parts.part import Part
 
@@ -102,7 +102,7 @@ def _long(entry: Part, ground: Ground) -> Mount | None:
             size, mode = tmpfs["size"].size(), tmpfs["mode"].permissions(0)
             return Mount(kind="tmpfs", target=target, size=size, mode=mode, read_only=read_only)
         case "image" | "npipe" | "cluster":
-            fields["type"].unsupported("type: volume, bind or tmpfs", f"there are no mounts of type {kind}")
+            fields["type"].unsupported("type: volume, bind or tmpfs", f"there are no mounts of type {kind}", leaves=entry)
         case _:
             (fields["type"] if fields.given("type") else entry).wrong("must be of a type", "type: volume, bind or tmpfs")
     return None
@@ -124,7 +124,8 @@ def _bind(
 ) -> Mount | None:
     """`where`: what says the source."""
     if ground.machine.has(source, where):
-        entry.unsupported(INSTEAD, "a path of this machine is not on the nodes")
+        hint = ground.machine.instead(source, target, str(entry.path[1]))
+        entry.unsupported(hint, "a path of this machine is not on the nodes")
         return None
     if not PATH.holds(source) or "\\" in source:
         entry.wrong("is of no path on a node", PATH.says)

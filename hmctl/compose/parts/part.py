@@ -20,14 +20,19 @@ _TRUTH = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no"
 OURS = "x-hypermesh"
 _MOST_TEXT = 1 << 20
 _MOST_GUESSES = 100
+GONE = object()  # what counts in the place of a part that is left out: nothing
+KEPT = object()  # it stays as it is, only otherwise than somebody may think
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Notes:
-    """What was found wrong so far. What is not supported is a mistake, or, with `ignore_unsupported`, a warning."""
+    """What was found wrong so far. What is not supported is a mistake, or, with `ignore_unsupported`, a warning.
+
+    `left_out`: by their paths, parts that do not count then, and what counts in their place (GONE: nothing)."""
 
     def __init__(self, *, ignore_unsupported: bool = False) -> None:
         self.mistakes: list[Mistake] = []
+        self.left_out: dict[Path, Any] = {}
         self._ignore_unsupported = ignore_unsupported
 
     @property
@@ -38,8 +43,10 @@ class Notes:
     def add(self, path: Path, message: str, hint: str | None = None, *, warning: bool = False) -> None:
         self.mistakes.append(Mistake(path, message, hint, warning))
 
-    def unsupported(self, path: Path, instead: str, message: str, then: str) -> None:
+    def unsupported(self, path: Path, instead: str, message: str, then: str, leaves: Path, becomes: Any) -> None:
         self.add(path, f"{message}: {then}" if self._ignore_unsupported else message, instead, warning=self._ignore_unsupported)
+        if self._ignore_unsupported and becomes is not KEPT:
+            self.left_out[leaves] = becomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +239,17 @@ class Part:
     def warn(self, message: str, hint: str | None = None) -> None:
         self.notes.add(self.path, message, hint, warning=True)
 
-    def unsupported(self, instead: str, message: str = "not supported", *, then: str = "it is left out") -> None:
-        """`then`: what becomes of it if that is only a warning."""
-        self.notes.unsupported(self.path, instead, message, then)
+    def unsupported(
+        self,
+        instead: str,
+        message: str = "not supported",
+        *,
+        then: str = "it is left out",
+        leaves: Part | None = None,
+        becomes: Any = GONE,
+    ) -> None:
+        """`then`: what becomes of it if that is only a warning; as a value, `becomes`. `leaves`: the part that goes; None: this one."""
+        self.notes.unsupported(self.path, instead, message, then, (leaves or self).path, becomes)
 
     def _named(self, key: str, rule: Rule) -> bool:
         if rule.holds(key) and _printable(key):

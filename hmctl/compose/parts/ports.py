@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from hmcore.apps.spec import Port
 from hmctl.compose.parts.part import Fields, Part
@@ -28,7 +28,7 @@ def ports_of(part: Part) -> Ports:
         for port in _long(entry) if isinstance(entry.value, Mapping) else _short(entry):
             found.setdefault(port, entry)
             if len(found) > MOST:
-                entry.unsupported("network_mode: host", f"more than {MOST} ports of one service are too many to publish")
+                entry.unsupported("network_mode: host", f"more than {MOST} ports of one service are too many to publish", leaves=part)
                 return {}
     return found
 
@@ -122,7 +122,8 @@ def _ports(entry: Part, mode: Mode, address: str, outer: range, targets: range, 
     if (transport := _transport(entry, protocol)) is None or (where := _address(entry, address)) is None:
         return
     if len(outer) > 1 and len(targets) == 1:
-        entry.unsupported(f"{outer[0]}:{targets[0]}", "any one of several ports cannot be published", then="the first is")
+        message = "any one of several ports cannot be published"
+        entry.unsupported(f"{outer[0]}:{targets[0]}", message, then="the first is", becomes=_first(entry, outer[0]))
         outer = outer[:1]
     if outer and len(outer) != len(targets):
         entry.wrong("publishes another number of ports than the container has", "ranges of the same length on both sides")
@@ -135,6 +136,15 @@ def _ports(entry: Part, mode: Mode, address: str, outer: range, targets: range, 
     for published, target in zip(numbers, targets, strict=True):
         host = mode == "host" or where or not published
         yield Port(target=target, published=published, protocol=transport, mode="host" if host else "ingress", address=where)
+
+
+def _first(entry: Part, published: int) -> Any:
+    """The same, publishing one port."""
+    if isinstance(entry.value, Mapping):
+        return {**entry.value, "published": str(published)}
+    rest, _, target = str(entry.value).rpartition(":")
+    address, colon, _ = rest.rpartition(":")
+    return f"{address}{colon}{published}:{target}"
 
 
 def _transport(entry: Part, protocol: str) -> Literal["tcp", "udp"] | None:

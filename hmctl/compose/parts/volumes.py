@@ -32,7 +32,9 @@ def _volume(fields: Fields, name: str, machine: Machine, *, external: bool) -> V
     options = fields["driver_opts"].said(OPTION)
     device = fields["driver_opts"].at("device", options.get("device", ""))
     if "bind" in options.get("o", "").split(",") and device.value and machine.has(device.value, device.path):
-        device.unsupported(INSTEAD, "a path of this machine is not on the nodes", then="the volume is an ordinary one")
+        device.unsupported(
+            INSTEAD, "a path of this machine is not on the nodes", then="the volume is an ordinary one", leaves=fields["driver_opts"]
+        )
         options = {}
     return Volume(
         name=name,

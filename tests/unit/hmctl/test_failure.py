@@ -46,8 +46,10 @@ def test_every_mistake_of_a_document_has_its_line() -> None:
     assert explain(ConfigError(problems)) == [
         "1 mistake in the configuration; nothing was done",
         "  cluster.yaml:3: hosts[0].adress: unknown key (address?)",
-        "  cluster.yaml: an even number of control nodes",
+        "  warning: cluster.yaml: an even number of control nodes",
     ]
+    assert str(ConfigError(problems)).splitlines()[1] == "warning: cluster.yaml: an even number of control nodes"
+    assert explain(ConfigError(problems, unfinished=True))[3:] == ["  more may be found once these are mended"]
 
 
 def test_thousands_of_mistakes_are_not_all_shown() -> None:

@@ -264,3 +264,24 @@ def same(one, other):
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def test_several_documents_where_they_are_wanted():
+    text = "a: &x 1\n---\n- *x\n---\n# nothing\n---\nb: {c: 2, c: 3}\n"
+    documents = yaml12.parse_all(text, "f")
+    assert [document.value for document in documents] == [{"a": 1}, [1], None, {"b": {"c": 3}}]
+    assert documents[3].lines[("b",)] == 7
+    assert [problem.line for document in documents for problem in document.problems] == [7]
+    assert yaml12.parse_all("", "f") == ()
+    with pytest.raises(ConfigError, match="f:2: a second document begins here"):
+        yaml12.parse(text, "f")
+
+
+def test_documents_have_one_bound_together(monkeypatch):
+    monkeypatch.setattr(yaml12, "MAX_PARTS", 20)
+    assert len(yaml12.parse_all("---\n[1, 2]\n" * 6, "f")) == 6
+    with pytest.raises(ConfigError, match="more than 20 parts"):
+        yaml12.parse_all("---\n[1, 2]\n" * 7, "f")
+    monkeypatch.setattr(yaml12, "MAX_DOCUMENTS", 3)
+    with pytest.raises(ConfigError, match="f:4: more than 3 documents"):
+        yaml12.parse_all("--- 1\n" * 4, "f")

@@ -104,6 +104,37 @@ def test_mistakes_are_told_with_their_lines_before_anybody_is_asked(world: World
     assert world.asked == []
 
 
+def test_warnings_are_marked_among_mistakes_and_it_is_said_where_there_may_be_more(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "compose.yaml").write_text('version: "3"\nservices:\n  web:\n    image: ${A\n    imagine: x\n')
+    assert main.run(["app", "config"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: 1 mistake in the configuration; nothing was done"
+    assert [line for line in lines if line.startswith("  warning: compose.yaml:1: version:")]
+    assert "  more may be found once these are mended" in lines
+    (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:1\n    imagine: x\n")
+    assert main.run(["app", "config"]) == 2
+    assert "more may be found" not in capsys.readouterr().err
+
+
+def test_the_shown_file_is_without_what_is_left_out(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "compose.yaml").write_text("services:\n  my.web:\n    image: web:1\n    cgroup_parent: /x\n    volumes: [./a:/a, /b:/b]\n")
+    assert main.run(["app", "config"]) == 2
+    capsys.readouterr()
+    assert main.run(["app", "config", "--ignore-unsupported"]) == 0
+    captured = capsys.readouterr()
+    assert "it is left out" in captured.err
+    assert "my.web besides" in captured.err
+    (folder / "compose.yaml").write_text(captured.out)
+    assert main.run(["app", "config"]) == 0
+    again = capsys.readouterr()
+    assert again.out == captured.out
+    assert "cgroup_parent" not in again.out
+    assert "./a" not in again.out
+    assert again.err == ""
+
+
 def test_what_is_not_supported_is_refused_or_left_out_as_asked(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:1\n    cgroup_parent: /x\n")
     assert main.run(["app", "deploy", "-y"]) == 2

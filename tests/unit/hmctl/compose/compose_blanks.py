@@ -33,16 +33,67 @@ _WAYS: dict[str, Way] = {
     **{f"service.{key}": (key, 0) for key in ("ports", "volumes", "secrets", "configs", "devices")},
     **{f"service.volumes.{key}": ("volumes", 0, key) for key in ("bind", "volume", "tmpfs")},
 }
-_LISTS = """
-    cap_add cap_drop group_add environment labels expose devices security_opt ports volumes secrets configs depends_on networks links env_file
-    label_file dns dns_search dns_opt tmpfs extra_hosts profiles sysctls command entrypoint external_links volumes_from device_cgroup_rules
-    annotations build.cache_from build.cache_to build.platforms build.tags build.extra_hosts build.args build.labels build.additional_contexts
-    deploy.labels deploy.placement.constraints deploy.placement.preferences healthcheck.test networks.default.aliases
-""".split()
-_NAMED = """
-    environment labels annotations sysctls extra_hosts ulimits depends_on networks build.args build.labels build.additional_contexts
-    build.extra_hosts deploy.labels logging.options
-""".split()
+_LISTS = [
+    "cap_add",
+    "cap_drop",
+    "group_add",
+    "environment",
+    "labels",
+    "expose",
+    "devices",
+    "security_opt",
+    "ports",
+    "volumes",
+    "secrets",
+    "configs",
+    "depends_on",
+    "networks",
+    "links",
+    "env_file",
+    "label_file",
+    "dns",
+    "dns_search",
+    "dns_opt",
+    "tmpfs",
+    "extra_hosts",
+    "profiles",
+    "sysctls",
+    "command",
+    "entrypoint",
+    "external_links",
+    "volumes_from",
+    "device_cgroup_rules",
+    "annotations",
+    "build.cache_from",
+    "build.cache_to",
+    "build.platforms",
+    "build.tags",
+    "build.extra_hosts",
+    "build.args",
+    "build.labels",
+    "build.additional_contexts",
+    "deploy.labels",
+    "deploy.placement.constraints",
+    "deploy.placement.preferences",
+    "healthcheck.test",
+    "networks.default.aliases",
+]
+_NAMED = [
+    "environment",
+    "labels",
+    "annotations",
+    "sysctls",
+    "extra_hosts",
+    "ulimits",
+    "depends_on",
+    "networks",
+    "build.args",
+    "build.labels",
+    "build.additional_contexts",
+    "build.extra_hosts",
+    "deploy.labels",
+    "logging.options",
+]
 _PARTLY = {
     "volumes": (f"{BLANK}:/t", f"v:{BLANK}", f"/h:/t:{BLANK}", f"v:/t:{BLANK}"),
     "ports": (f"{BLANK}:80", f"80:{BLANK}", f"{BLANK}:80:80", f"80/{BLANK}", f"{BLANK}:{BLANK}:80"),

@@ -8,6 +8,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 Tree = Any
@@ -44,7 +45,9 @@ def scalar_text(value: object) -> str | None:
     if isinstance(value, float):
         if value in (float("inf"), float("-inf")):
             return "+Inf" if value > 0 else "-Inf"
-        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", repr(value))
+        digits = len(Decimal(repr(value)).normalize().as_tuple().digits)
+        large_or_small = value and not 1e-4 <= abs(value) < 1e6
+        return f"{value:.{digits - 1}e}" if large_or_small else f"{value:.{digits}g}" if digits > 6 else f"{value:g}"
     return str(value)
 
 

@@ -14,6 +14,7 @@ from hmctl.compose.app import app_of
 from hmctl.compose.contents import contents_of
 from hmctl.compose.convert import convert
 from hmctl.compose.project import Project
+from hmctl.compose.show import as_file
 
 CASES = cases(FOLDER)
 
@@ -53,6 +54,54 @@ def test_with_what_is_unsupported_left_out_each_is_an_app(case):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=AppSpec) == spec
     assert all(revision(spec, name) for name in spec.services)
     assert all(problem.warning for problem in app.converted.warnings)
+
+
+@pytest.mark.parametrize("case", POSSIBLE, ids=lambda case: case.name)
+def test_what_is_shown_without_what_is_left_out_is_that_app(case, tmp_path):
+    """`app config --ignore-unsupported`: its output can be deployed, and nothing in it is unsupported."""
+    app = made(case, ignore_unsupported=True)
+    (tmp_path / "shown.yaml").write_text(as_file(app.converted.counted))
+    again = app_of([tmp_path / "shown.yaml"], environment=case.environment, profiles=["*"])
+    assert differences(plain(again.converted.spec), plain(app.converted.spec)) == []
+
+
+LEFT_OUT = """
+name: shop
+models: {m: {model: x}}
+services:
+  web:
+    image: nginx
+    deploy: {mode: replicated-job, resources: {reservations: {devices: [{capabilities: [gpu]}]}}}
+    platform: windows/amd64
+    network_mode: service:db
+    pid: container:x
+    gpus: all
+    volumes: [/a:/a, ./b:/b, {type: image, source: i, target: /i}, c:/c, {type: volume, source: c, target: /d, volume: {subpath: x}}]
+    ports: ["8000-8010:80", {target: 81, published: 8100-8105, mode: host}, "127.0.0.1:8200-8201:82/udp", "83:83/sctp", "84:84"]
+    devices: [vendor.com/gpu=all, /dev/fuse]
+    security_opt: ["seccomp=./p.json", no-new-privileges, systempaths=unconfined]
+    networks: {default: {ipv4_address: 10.0.0.1}}
+  once: {image: a, restart: always}
+  again: {image: a, restart: always, deploy: {restart_policy: {condition: any, delay: 9s}}}
+  many: {image: a, ports: ["1-1001:1-1001", "2000:2000"]}
+  waits: {image: a, depends_on: {once: {condition: service_completed_successfully}, again: {condition: service_completed_successfully}}}
+volumes: {c: {driver: local, driver_opts: {type: none, o: bind, device: ./c}}}
+"""
+
+
+def test_every_way_in_which_something_is_left_out(tmp_path):
+    (tmp_path / "compose.yaml").write_text(LEFT_OUT.replace("    networks: {default: {ipv4_address: 10.0.0.1}}\n", ""))
+    with_mode = app_of([tmp_path / "compose.yaml"], environment={}, ignore_unsupported=True)
+    (tmp_path / "compose.yaml").write_text(LEFT_OUT.replace("    network_mode: service:db\n", ""))
+    for app in (with_mode, app_of([tmp_path / "compose.yaml"], environment={}, ignore_unsupported=True)):
+        (tmp_path / "shown.yaml").write_text(as_file(app.converted.counted))
+        again = app_of([tmp_path / "shown.yaml"], environment={}).converted
+        assert differences(plain(again.spec), plain(app.converted.spec)) == []
+        web = app.converted.counted.value["services"]["web"]
+        assert web["ports"][0] == "8000:80"
+        assert web["devices"] == ["/dev/fuse"]
+        assert (web["volumes"][0], len(web["volumes"])) == ("/a:/a", 3)
+        assert "gpus" not in web
 
 
 def theirs_of(case, project):

@@ -140,7 +140,9 @@ secrets:
     ("text", "words"),
     [
         ("services: {'a b': {image: x}}", "cannot be the name of a service"),
-        ("services: {a.b: {image: x}}", "cannot be the name of a service"),
+        ("services: {a.-: {image: x}}", "cannot be the name of a service"),
+        ("services: {a.b: {image: x}, A-B: {image: x}}", "cannot be the name of a service"),
+        ("services: {a.b-c: {image: x}, a-b.c: {image: x}}", "cannot be the name of a service"),
         ("services: {'$(x)': {image: x}}", "cannot be the name of a service"),
         ("services: {-a: {image: x}}", "cannot be the name of a service"),
         (f"services: {{{'a' * 64}: {{image: x}}}}", "cannot be the name of a service"),

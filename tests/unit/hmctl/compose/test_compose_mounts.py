@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from composing import converted, refused, refused_file, service, warnings
 
+from hmcore.apps.secrets import MOST_SECRET
 from hmcore.apps.spec import Mount, Volume
+from hmcore.config import yaml12
+from hmcore.errors import ConfigError
+from hmctl.compose.app import app_of
 
 DATA = "volumes: {data: , logs: }\n"
 
@@ -102,18 +108,49 @@ def test_mistakes_of_tmpfs(text):
     assert refused(f"tmpfs: {text}")[0].startswith("compose.yaml:4: services.web.tmpfs")
 
 
-@pytest.mark.parametrize("source", ["./conf", "../conf", "~/conf", "/home/me/shop/conf", "/home/me/shop"])
+@pytest.mark.parametrize("source", ["./conf", "../conf", "~/conf", "/home/me/shop/conf", "/home/me/shop", "/home/../home/me//shop/"])
 def test_a_path_of_the_operators_machine_is_not_on_the_nodes(source):
     (problem,) = refused(f"volumes: ['{source}:/etc/conf']")
     assert "a path of this machine is not on the nodes" in problem
-    assert "configs:" in problem
+    assert "volumes:" in problem
     assert mounts(f"volumes: ['{source}:/etc/conf', data:/d]", ignore_unsupported=True) == [
         Mount(kind="volume", source="data", target="/d")
     ]
 
 
+def test_what_to_write_instead_of_a_relative_path_is_said(tmp_path):
+    """And what is said can be written."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "site.conf").write_text("site")
+    (tmp_path / "large").write_bytes(b"x" * (MOST_SECRET + 1))
+    (tmp_path / "my file").write_text("m")
+    written = ["./conf/site.conf:/etc/site.conf:ro", "./conf:/etc/conf", "./large:/large", "./my file:/my-file", "./:/all"]
+    (tmp_path / "compose.yaml").write_text(yaml12.dump({"services": {"web": {"image": "nginx", "volumes": written}}}))
+    with pytest.raises(ConfigError) as caught:
+        app_of([tmp_path / "compose.yaml"], environment={}, name="shop")
+    hints = [problem.hint for problem in caught.value.problems]
+    config = "a config: `configs: [{}]` here, `configs: {}` at the top; it is read-only"
+    volume = (
+        "a volume: {} here, `volumes: {}` at the top; it begins as the image has it, not as the folder; or a path that is on every node"
+    )
+    assert hints[:4] == [
+        config.format("{source: site.conf, target: /etc/site.conf}", "{site.conf: {file: conf/site.conf}}"),
+        volume.format("web-conf:/etc/conf", "{web-conf: }"),
+        volume.format("web-large:/large", "{web-large: }"),
+        config.format("{source: my-file, target: /my-file}", "{my-file: {file: 'my file'}}"),
+    ]
+    parts = [part for hint in (hints[0], hints[3]) for part in re.findall("`(.*?)`", hint)]
+    read = [yaml12.load(part, "hint").value for part in parts]
+    service = {"image": "nginx", "configs": [read[0]["configs"][0], read[2]["configs"][0]], "volumes": ["web-conf:/etc/conf"]}
+    whole = {"services": {"web": service}, "configs": {**read[1]["configs"], **read[3]["configs"]}, "volumes": {"web-conf": None}}
+    (tmp_path / "compose.yaml").write_text(yaml12.dump(whole))
+    app = app_of([tmp_path / "compose.yaml"], environment={}, name="shop")
+    assert [file.target for file in app.converted.spec.services["web"].container.files] == ["/etc/site.conf", "/my-file"]
+
+
 def test_a_neighbour_of_the_folder_is_no_path_of_the_operators_machine():
-    assert mounts("volumes: ['/home/me/shop-data:/d']") == [Mount(kind="bind", source="/home/me/shop-data", target="/d")]
+    for source in ("/home/me/shop-data", "/home/me/shop/../shop-data/"):
+        assert mounts(f"volumes: ['{source}:/d']") == [Mount(kind="bind", source="/home/me/shop-data", target="/d")]
 
 
 @pytest.mark.parametrize("path", ["/var/run/docker.sock", "/run/docker.sock", "/run/./docker.sock", "/"])

@@ -56,7 +56,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How it is found out whether a replica is fit. Times in seconds.
 
     `test`: as Docker takes it (CMD, CMD-SHELL or NONE first), run in the container; or `http` (a path) or `tcp` at `port`, by the agent.
-    Empty: what the image says.
+    Empty: what the image says. `written`: the times that the file says although they are as usual; of a `docker` probe the image's own
+    count otherwise, where it has any.
     """
 
     test: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 3
     start_period: float = 0.0
     start_interval: float = 5.0
+    written: tuple[str, ...] = ()
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,7 +109,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     probe: Probe | None = None
     mounts: tuple[Mount, ...] = ()
     files: tuple[Attachment, ...] = ()
-    expose: tuple[int, ...] = ()
+    expose: tuple[int, ...] = ()  # TCP ports
+    expose_udp: tuple[int, ...] = ()
     networks: dict[str, tuple[str, ...]] = {}  # by its name in the app: further names of the service there
     network_mode: Literal["", "host", "none"] = ""  # empty: the cluster's network
     extra_hosts: tuple[str, ...] = ()  # name:address

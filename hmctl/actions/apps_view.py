@@ -50,13 +50,15 @@ class Seen:
 
 
 class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
-    """`running`, `healthy`: of replicas that shall stay, whatever generation they are of. A job that has done its work counts as both."""
+    """`running`, `healthy`: of replicas that shall stay, whatever generation they are of. A job that has done its work counts as both.
+    `labels`: of the service, as `deploy.labels` has them."""
 
     name: str
     desired: int
     running: int
     healthy: int
     stage: str
+    labels: dict[str, str] = {}
 
 
 class AppCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +209,7 @@ def _service_count(seen: Seen, app: App, name: str, spec: ServiceSpec, stage: St
         running=done + sum(status is not None and status.phase is Phase.RUNNING for _, status in statuses),
         healthy=done + sum(is_fit(status) for _, status in statuses),
         stage=str(stage),
+        labels=spec.labels,
     )
 
 

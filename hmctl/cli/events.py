@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hmcore.errors import HyperMeshError
-from hmctl.actions.events import LOST, EventList, EventView, Happened, Wanted, asked_kinds, local_time, merged
+from hmctl.actions.events import FAMILIES, LOST, NODE_KINDS, EventList, EventView, Happened, Wanted, asked_kinds, local_time, merged
 from hmctl.actions.flows import Problem, exit_code
 from hmctl.cli.completing import event_kinds
 from hmctl.cli.containers import COUNTED, warn_of_unknown
@@ -46,7 +46,7 @@ def command(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="Only exec, tcp, node, node.down, cluster, instance, registry, maintenance, check; several: with commas, or again.",
+            help=f"Only {', '.join([*NODE_KINDS, *FAMILIES])}, or one such as node.down; several: with commas, or again.",
             autocompletion=event_kinds,
         ),
     ] = None,

@@ -152,8 +152,9 @@ def _labels(allocation: Allocation, service: ServiceSpec, facts: NodeFacts) -> d
 
 
 def _exposed(service: ServiceSpec) -> list[str]:
-    ports = {f"{port.target}/{port.protocol}" for port in service.ports} | {f"{port}/tcp" for port in service.container.expose}
-    return sorted(ports)
+    spec = service.container
+    exposed = {f"{port}/tcp" for port in spec.expose} | {f"{port}/udp" for port in spec.expose_udp}
+    return sorted(exposed | {f"{port.target}/{port.protocol}" for port in service.ports})
 
 
 def _host(allocation: Allocation, app: AppSpec, service: ServiceSpec, facts: NodeFacts) -> dict[str, object]:
@@ -225,18 +226,18 @@ def _gate(allocation: Allocation, facts: NodeFacts) -> dict[str, object]:
 def _healthcheck(probe: Probe) -> dict[str, object]:
     if probe.kind != "docker":
         return {"Test": ["NONE"]}  # the agent asks instead
-    check: dict[str, object] = {}  # what is as usual is not said: then the image's own figure counts, if it has one
+    check: dict[str, object] = {}  # what nobody has written is not said: then the image's own figure counts, if it has one
     if probe.test:
         check["Test"] = list(probe.test)
-    if probe.interval != _USUAL.interval:
+    if probe.interval != _USUAL.interval or "interval" in probe.written:
         check["Interval"] = _nanoseconds(probe.interval)
-    if probe.timeout != _USUAL.timeout:
+    if probe.timeout != _USUAL.timeout or "timeout" in probe.written:
         check["Timeout"] = _nanoseconds(probe.timeout)
-    if probe.retries != _USUAL.retries:
+    if probe.retries != _USUAL.retries or "retries" in probe.written:
         check["Retries"] = probe.retries
     if probe.start_period > 0:
         check["StartPeriod"] = _nanoseconds(probe.start_period)
-    if probe.start_interval != _USUAL.start_interval:
+    if probe.start_interval != _USUAL.start_interval or "start_interval" in probe.written:
         check["StartInterval"] = _nanoseconds(probe.start_interval)  # before API 1.44 it is not known, and left out of account
     return check
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from hmcore.apps.spec import Port, Probe
 from hmctl.compose.parts.names import URL_PATH
 from hmctl.compose.parts.part import Fields, Part
@@ -77,14 +79,12 @@ def _timed(fields: Fields, probe: Probe) -> Probe:
     for name in fields.given("interval", "timeout", "start_interval"):
         if 0 < fields[name].duration() < _SHORTEST:
             fields[name].wrong("must be a millisecond or more")
-    return Probe(
-        test=probe.test,
-        kind=probe.kind,
-        port=probe.port,
-        path=probe.path,
-        interval=fields["interval"].duration() or _USUAL.interval,
-        timeout=fields["timeout"].duration() or _USUAL.timeout,
-        retries=fields["retries"].whole(0, 1_000_000) or _USUAL.retries,
-        start_period=fields["start_period"].duration(),
-        start_interval=fields["start_interval"].duration() or _USUAL.start_interval,
-    )
+    said = {
+        "interval": fields["interval"].duration(),
+        "timeout": fields["timeout"].duration(),
+        "retries": fields["retries"].whole(0, 1_000_000),
+        "start_interval": fields["start_interval"].duration(),
+    }
+    given = {name: value for name, value in said.items() if value}
+    written = tuple(name for name, value in given.items() if probe.kind == "docker" and value == getattr(_USUAL, name))
+    return replace(probe, **given, start_period=fields["start_period"].duration(), written=written)

@@ -123,7 +123,13 @@ OBJECTS: Mapping[str, Keys] = {
         dict.fromkeys(("driver_opts", "gw_priority", "interface_name", "priority"), _ONE_NETWORK),
         dict.fromkeys(("ipv4_address", "ipv6_address", "link_local_ips", "mac_address"), "leave it out: " + _ADDRESSES),
     ),
-    "service.ports": _keys("name mode host_ip target published protocol app_protocol"),
+    "service.ports": _keys(
+        "mode host_ip target published protocol",
+        {
+            "name": "nobody here asks for a port by its name",
+            "app_protocol": "connections are passed on as they come, whatever they carry",
+        },
+    ),
     "service.secrets": _keys("source target uid gid mode"),
     "service.configs": _keys("source target uid gid mode"),
     "service.ulimits": _keys("soft hard"),

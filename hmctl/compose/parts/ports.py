@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hmcore.apps.spec import Port
@@ -33,17 +34,27 @@ def ports_of(part: Part) -> Ports:
     return found
 
 
-def exposed(part: Part) -> tuple[int, ...]:
-    """TCP ports. Those of other protocols are told to nobody."""
-    found: set[int] = set()
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    tcp: tuple[int, ...]
+    udp: tuple[int, ...]
+
+
+def exposed(part: Part) -> Exposed:
+    """`PORT[-PORT][/PROTOCOL]` each."""
+    found: dict[str, set[int]] = {"tcp": set(), "udp": set()}
     for entry in part.entries():
-        text, _, protocol = entry.scalar().partition("/")
-        span = _span(text)
-        if entry.value is None or not span or len(span) + len(found) > MOST:
+        text, slash, protocol = entry.scalar().partition("/")
+        span, transport = _span(text), protocol.lower() if slash else "tcp"
+        if entry.value is None or not span or len(span) + sum(map(len, found.values())) > MOST:
             entry.wrong("is no port, nor a range of them", 'such as 8080 or "8080-8085/tcp"')
-        elif protocol in ("", "tcp"):
-            found.update(span)
-    return tuple(sorted(found))
+        elif transport in found:
+            found[transport].update(span)
+        elif transport == "sctp":
+            entry.warn("does nothing here", "containers reach each other at all ports; only tcp and udp are told")
+        else:
+            entry.wrong("is of no protocol that a port can have", "tcp or udp")
+    return Exposed(tuple(sorted(found["tcp"])), tuple(sorted(found["udp"])))
 
 
 def in_own_network(mode: str, ports: Ports) -> tuple[Port, ...]:
@@ -95,7 +106,6 @@ def _short(entry: Part) -> Iterator[Port]:
 
 def _long(entry: Part) -> Iterator[Port]:
     fields = entry.of("service.ports")
-    fields["name"].text(), fields["app_protocol"].text()
     target = fields["target"].whole(1, _HIGHEST)
     mode = fields["mode"].choice(("ingress", "host"), "") if fields.given("mode") else ""
     outer = _published(fields)

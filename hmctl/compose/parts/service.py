@@ -81,6 +81,7 @@ def _container(
     name: str, service: Fields, check: Part, around: Surroundings, ports: Ports, network_mode: network.Mode, limits: Resources
 ) -> ContainerSpec:
     mounts, files = _attached(service, around)
+    expose = exposed(service["expose"])
     return ContainerSpec(
         image=images.image_of(service, around.app, name),
         command=runtime.command(service["command"]),
@@ -96,7 +97,8 @@ def _container(
         probe=health.probe_of(service, check, ports),
         mounts=mounts,
         files=files,
-        expose=exposed(service["expose"]),
+        expose=expose.tcp,
+        expose_udp=expose.udp,
         networks=network.networks_of(service, network_mode, around.networks, name),
         network_mode=network_mode,
         extra_hosts=network.extra_hosts(service["extra_hosts"]),

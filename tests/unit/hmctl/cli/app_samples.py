@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def app_list() -> object:
     from hmctl.actions.apps_view import AppCount, AppList, ServiceCount
 
-    service = ServiceCount(name="web", desired=2, running=1, healthy=1, stage="rolling")
+    service = ServiceCount(name="web", desired=2, running=1, healthy=1, stage="rolling", labels={"team": "shop"})
     app = AppCount(name="shop", generation=2, healthy_generation=1, stage="rolling", message="", services=[service])
     return AppList(told_by="node1", leader=True, index=7, apps=[app])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from memory_fleet import NAMES, Fleet, event, replicated
 from hmcore.records import Instance
 from hmctl import client
 from hmctl.actions import agents, following
+from hmctl.actions.events import FAMILIES, NODE_KINDS
 from hmctl.cli import main
 from hmctl.client import Access
 
@@ -263,6 +265,12 @@ def test_the_leader_is_asked_for_the_state_and_another_when_it_is_gone(fleet: Fl
     wait = [lambda: None] * 4
     followed(fleet, [lambda: None, lose_the_leader, *wait], "-n", "0", "--node", "node1", "--node", "node3")
     assert words(capsys) == ["node3 node.down silent"]
+
+
+def test_help_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["events", "--help"]) == 0
+    words = set(re.findall(r"[a-z]+", capsys.readouterr().out))
+    assert {*NODE_KINDS, *FAMILIES} <= words
 
 
 def test_an_unknown_node_or_time_is_a_usage_error(fleet: Fleet) -> None:

@@ -178,7 +178,7 @@ def test_a_file_of_mistakes_is_told_soon():
 USUAL = """
     stop_grace_period: 10s
     restart: always
-    healthcheck: {interval: 30s, timeout: 30s, retries: 3, start_period: 0s}
+    healthcheck: {disable: false, start_period: 0s}
     privileged: false
     ports: [{target: 80, published: 8080, protocol: tcp, mode: ingress}]
     networks: [default]

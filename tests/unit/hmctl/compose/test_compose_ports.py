@@ -37,7 +37,7 @@ def host(target, published=0, protocol="tcp", address=""):
         ("[22:22]", [Port(target=22, published=22)]),  # text in YAML 1.2
         ("[{target: 80, published: 8080}]", [Port(target=80, published=8080)]),
         (
-            '[{target: "80", published: "8080", protocol: udp, name: web, app_protocol: http}]',
+            '[{target: "80", published: "8080", protocol: udp}]',
             [Port(target=80, published=8080, protocol="udp")],
         ),
         ("[{target: 80, published: 8080, mode: host}]", [host(80, 8080)]),
@@ -129,11 +129,31 @@ def test_one_service_cannot_publish_two_as_one():
     assert "by this service already" in refused("ports: ['80:1', '80:2']")[0]
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[80]", (80,)), ("['80', 81/tcp, 82-84/tcp, 85/udp, 80]", (80, 81, 82, 83, 84))])
-def test_expose(text, expected):
-    assert service(f"expose: {text}").container.expose == expected
+def test_names_of_ports_do_nothing():
+    said = warnings("ports: [{target: 80, published: 8080, name: web, app_protocol: http}]")
+    assert [line.partition(" (")[0] for line in said] == [
+        f"compose.yaml:4: services.web.ports[0].{key}: does nothing here" for key in ("name", "app_protocol")
+    ]
 
 
-@pytest.mark.parametrize("text", ["[a]", "[80:80]", "['0']", "['1-65535']", "[null]", "[[1]]"])
+@pytest.mark.parametrize(
+    ("text", "tcp", "udp"),
+    [
+        ("[80]", (80,), ()),
+        ("['80', 81/tcp, 82-84/TCP, 80]", (80, 81, 82, 83, 84), ()),
+        ("['53', 53/udp, 60-61/UDP]", (53,), (53, 60, 61)),
+        ("[99/sctp]", (), ()),
+    ],
+)
+def test_expose(text, tcp, udp):
+    container = service(f"expose: {text}").container
+    assert (container.expose, container.expose_udp) == (tcp, udp)
+
+
+def test_what_is_exposed_to_nobody():
+    assert "does nothing here" in warnings("expose: [99/sctp]")[0]
+
+
+@pytest.mark.parametrize("text", ["[a]", "[80:80]", "['0']", "['1-65535']", "[null]", "[[1]]", "[99/banana]", "[80/]", "[80/tcp/udp]"])
 def test_what_cannot_be_exposed(text):
     assert refused(f"expose: {text}")[0].startswith("compose.yaml:4: services.web.expose[0]")

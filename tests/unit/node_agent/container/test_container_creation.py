@@ -176,6 +176,11 @@ def test_net_raw_is_for_those_who_ask_for_it(given: dict[str, Any], dropped: lis
         (Probe(interval=5.0), {"Interval": 5 * 10**9}),
         (Probe(start_interval=1.0), {"StartInterval": 10**9}),
         (
+            Probe(written=("interval", "timeout", "retries", "start_interval")),  # then they count, and not the image's
+            {"Interval": 30 * 10**9, "Timeout": 30 * 10**9, "Retries": 3, "StartInterval": 5 * 10**9},
+        ),
+        (Probe(written=("interval",)), {"Interval": 30 * 10**9}),
+        (
             Probe(test=("CMD", "true"), interval=1.5, timeout=0, retries=5, start_period=10),
             {
                 "Test": ["CMD", "true"],

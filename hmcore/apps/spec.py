@@ -6,12 +6,14 @@ are replaced (ServiceSpec) are apart: a change of the first makes new containers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
+
+from hmcore.apps.templates import labels_in
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -263,7 +265,15 @@ def revision(app: AppSpec, service: str) -> str:
         {file.source: _sources(app, file)[file.source] for file in spec.container.files if file.source in _sources(app, file)},
     )
     fenced = ("exclusive",) if spec.exclusive else ()  # such containers are made in a way that lets the fence end them
-    return blake2b(_deterministic.encode(plain(parts + fenced)), digest_size=8).hexdigest()
+    labels = {name: spec.labels.get(name, "") for name in sorted(set(labels_in(templated(spec.container))))}
+    return blake2b(_deterministic.encode(plain(parts + fenced + ((labels,) if labels else ()))), digest_size=8).hexdigest()
+
+
+def templated(spec: ContainerSpec) -> Iterator[str]:
+    """What may have templates of Swarm in it: hostname, environment, and paths on the node."""
+    yield spec.hostname
+    yield from spec.environment.values()
+    yield from (mount.source for mount in spec.mounts if mount.kind == "bind")
 
 
 def spec_digest(app: AppSpec) -> str:

@@ -16,6 +16,7 @@ from hmcore.apps.spec import AppSpec, Attachment, ContainerSpec, Logging, Probe,
 from node_agent.container import info, volumes
 from node_agent.container.fencing.gates import gate_name
 from node_agent.container.info import MOST_GRACE
+from node_agent.container.templating import filled_in
 
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]")
 _LONGEST = 365 * 86_400.0  # seconds; what is longer, or no number, counts as this
@@ -105,6 +106,7 @@ def needed_volumes(app: AppSpec, service: ServiceSpec) -> tuple[str, ...]:
 
 def creation(wanted: Wanted, app: AppSpec, service: ServiceSpec, facts: NodeFacts, image: str) -> Body:
     """The body. `image`: an id, or a name where the id is not known. Whatever is in the spec gives one; Docker judges it."""
+    service = filled_in(service, wanted.allocation)
     spec = service.container
     body: dict[str, object] = {
         "Image": image,

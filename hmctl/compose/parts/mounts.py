@@ -13,6 +13,7 @@ from hmctl.compose.parts import units
 from hmctl.compose.parts.machine import Machine
 from hmctl.compose.parts.names import KEY, PATH
 from hmctl.compose.parts.part import Part
+from hmctl.compose.parts.templating import checked, refused
 
 _ACCESS = ("ro", "rw", "readonly")
 _SELINUX = ("z", "Z")
@@ -110,6 +111,8 @@ def _long(entry: Part, ground: Ground) -> Mount | None:
 
 def _volume(entry: Part, ground: Ground, source: str, target: str, *, read_only: bool, no_copy: bool) -> Mount | None:
     """Without a source, one that has no name and ends with its container."""
+    if refused(entry, source):
+        return None
     if source and not KEY.holds(source):
         entry.wrong("is of no volume", f"a volume's name has {KEY.says}; a path begins with / or .")
         return None
@@ -130,7 +133,7 @@ def _bind(
     if not PATH.holds(source) or "\\" in source:
         entry.wrong("is of no path on a node", PATH.says)
         return None
-    source = posixpath.normpath(source).replace("//", "/")
+    source = posixpath.normpath(checked(entry, source)).replace("//", "/")
     if source in _SOCKETS:
         what = "Docker's socket" if source.endswith(".sock") else "a folder with Docker's socket"
         entry.warn(f"{what} is mounted: whoever is in this container may do anything on its node", "only for images that you trust")

@@ -14,6 +14,7 @@ from hmctl.compose.parts.mounts import Ground, mounts_of, same_targets, tmpfs_of
 from hmctl.compose.parts.names import GROUP, HOST, OPTION, PATH, SIGNAL, USER, VARIABLE
 from hmctl.compose.parts.part import Fields, Part
 from hmctl.compose.parts.ports import Ports, exposed, in_own_network, ports_of
+from hmctl.compose.parts.templating import checked, hostname_of
 
 MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 1_000_000
@@ -90,7 +91,7 @@ def _container(
         user=service["user"].scalar(USER),
         group_add=service["group_add"].strings(GROUP),
         working_dir=service["working_dir"].text(PATH),
-        hostname=service["hostname"].text(HOST),
+        hostname=hostname_of(service["hostname"]),
         labels=runtime.labels(service["labels"]),
         stop_signal=service["stop_signal"].scalar(SIGNAL),
         stop_grace=service["stop_grace_period"].duration(10.0),
@@ -127,7 +128,10 @@ def _container(
 
 def environment(part: Part) -> dict[str, str]:
     """What is only named has no value in the operator's environment either (load.py would have put it here): the container has none."""
-    return {name: value for name, value in part.pairs(VARIABLE).items() if value is not None}
+    found = {name: value for name, value in part.pairs(VARIABLE).items() if value is not None}
+    for name, value in found.items():
+        checked(part.at(name, value) if isinstance(part.value, Mapping) else part, value)
+    return found
 
 
 def _attached(service: Fields, around: Surroundings) -> tuple[tuple[Mount, ...], tuple[Attachment, ...]]:

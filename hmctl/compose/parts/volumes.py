@@ -8,6 +8,7 @@ from hmctl.compose.parts.machine import INSTEAD, Machine
 from hmctl.compose.parts.names import DRIVER, KEY, OPTION, VOLUME
 from hmctl.compose.parts.part import Fields, Part
 from hmctl.compose.parts.runtime import labels
+from hmctl.compose.parts.templating import refused
 
 
 def volumes_of(part: Part, app: str, machine: Machine) -> dict[str, Volume]:
@@ -20,8 +21,9 @@ def volumes_of(part: Part, app: str, machine: Machine) -> dict[str, Volume]:
         fields = entry.of("volume")
         external = external_name(fields, name)
         called = external or fields["name"].text() or f"{app}_{name}"
-        if not VOLUME.holds(called):
-            (fields["name"] if fields.given("name") else entry).wrong("cannot be the name of a volume", VOLUME.says)
+        said = fields["name"] if fields.given("name") else entry
+        if not refused(said, called) and not VOLUME.holds(called):
+            said.wrong("cannot be the name of a volume", VOLUME.says)
         for other in fields.given("driver", "driver_opts", "labels") if external is not None else ():
             fields[other].wrong("what is external is there already", f"either external: or {other}:")
         found[name] = _volume(fields, called, machine, external=external is not None)
@@ -30,6 +32,8 @@ def volumes_of(part: Part, app: str, machine: Machine) -> dict[str, Volume]:
 
 def _volume(fields: Fields, name: str, machine: Machine, *, external: bool) -> Volume:
     options = fields["driver_opts"].said(OPTION)
+    for option, value in options.items():
+        refused(fields["driver_opts"].at(option, value), value)
     device = fields["driver_opts"].at("device", options.get("device", ""))
     if "bind" in options.get("o", "").split(",") and device.value and machine.has(device.value, device.path):
         device.unsupported(

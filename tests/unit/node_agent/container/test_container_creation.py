@@ -199,6 +199,25 @@ def test_health_checks(probe: Probe, check: dict[str, object]) -> None:
     assert body_of(probe=probe)["Healthcheck"] == check
 
 
+def test_templates_are_filled_in_where_swarm_does_it() -> None:
+    spec = ContainerSpec(
+        image="web:1",
+        hostname="{{.Node.Hostname}}-{{.Task.Slot}}",
+        environment={"A": "{{.Service.Name}} {{.Service.Labels.team}}", "{{.Node.ID}}": "{{ .Name }}"},
+        command=("{{.Task.Slot}}",),
+        labels={"a": "{{.Task.Slot}}"},
+        mounts=(Mount(kind="bind", source="/srv/{{.Task.Name}}", target="/{{.Task.Slot}}"),),
+    )
+    body = body_of(ServiceSpec(container=spec, labels={"team": "blue"}))
+    assert body["Hostname"] == "node1-1"
+    assert body["Env"] == ["A=shop_web blue", "{{.Node.ID}}={{ .Name }}"]
+    assert body["HostConfig"]["Binds"] == ["/srv/shop_web.1.7:/{{.Task.Slot}}:rw"]
+    assert body["Cmd"] == ["{{.Task.Slot}}"]
+    assert body["Labels"]["a"] == "{{.Task.Slot}}"
+    many = ServiceSpec(container=ContainerSpec(image="web:1", hostname="{{.Task.Slot}}"), mode="global")
+    assert body_of(many)["Hostname"] == "node1"
+
+
 def test_mounts() -> None:
     mounts = (
         Mount(kind="volume", target="/data", source="data", no_copy=True),

@@ -3,6 +3,8 @@ it is carried out once. What an image is made of travels apart, before it is nam
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from hmcore.api import ChangeReply, Method
@@ -53,8 +55,16 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str = ""
 
 
+Pull = Literal["", "always", "missing", "never"]
+
+
 class ResolveRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`pull`: as pull_policy has it. Empty: the cluster's image, else the registry's, else what the answering node's Docker has. `always`:
+    the registry's, and no other. `never`: any but the registry's. `missing`: what the app `had`, by name, goes before the registry's."""
+
     names: tuple[str, ...]
+    pull: Pull = ""
+    had: dict[str, Pinned] = {}
 
 
 class ResolveReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,10 +24,28 @@ def known(images: Mapping[str, Image], image: str) -> Image | None:
         return None
 
 
-def open_names(spec: AppSpec) -> tuple[str, ...]:
-    """The images of which it is still to be found out what they are; each once."""
+def open_names(spec: AppSpec, *, digests: bool = False) -> tuple[str, ...]:
+    """The images of which it is still to be found out what they are; each once. `digests`: also those with a digest of a registry."""
     containers = (service.container for service in spec.services.values())
-    return tuple(sorted({container.image for container in containers if not container.image_id and "@" not in container.image}))
+    return tuple(sorted({each.image for each in containers if not each.image_id and (digests or "@" not in each.image)}))
+
+
+def had(spec: AppSpec, name: str) -> Pinned | None:
+    """What an image's name was found to be when `spec` was deployed; None: it was not."""
+    wanted = _name(name)
+    for service in spec.services.values():
+        said = service.container
+        if wanted and (said.image_id or "@" in said.image) and _name(said.image.partition("@")[0]) == wanted:
+            return Pinned(image=said.image, id=said.image_id)
+    return None
+
+
+def _name(image: str) -> str:
+    """Empty: an id, or nothing that could be a name."""
+    try:
+        return familiar(image)
+    except UsageError:
+        return ""
 
 
 def pinned(spec: AppSpec, found: Mapping[str, Pinned]) -> AppSpec:

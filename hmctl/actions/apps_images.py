@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from hmcore.apps.spec import AppSpec
 from hmcore.errors import ImageUnavailable, InvalidRequest
-from hmcore.images.calls import RESOLVE, ResolveReply, ResolveRequest
-from hmcore.images.pinning import open_names, pinned
+from hmcore.images.calls import RESOLVE, Pull, ResolveReply, ResolveRequest
+from hmcore.images.pinning import had, open_names, pinned
 from hmctl.actions.change import at_leader
 from hmctl.client import Via
 
@@ -20,27 +22,47 @@ RESOLVING = 20.0  # seconds in all: a registry may be slow, and a leader be miss
 
 
 async def pin(
-    inventory: Inventory, store: OperatorStore, spec: AppSpec, *, via: Via, warn: Callable[[str], None], leader: str | None = None
+    inventory: Inventory,
+    store: OperatorStore,
+    spec: AppSpec,
+    *,
+    pulls: Mapping[str, Pull],
+    present: AppSpec | None,
+    via: Via,
+    warn: Callable[[str], None],
+    leader: str | None = None,
 ) -> AppSpec:
-    """`spec` with its images as the cluster, or a registry, has them now. `warn` is told when the leader cannot say that: each node finds
-    out by itself then. Raises ImageUnavailable, and what at_leader raises."""
-    names = open_names(spec)
-    if not names:
-        return spec
+    """`spec` with its images as the cluster, or a registry, has them now. `pulls`: by service, where the file says how; `present`: what the
+    app is now. `warn` is told when the leader cannot say that: each node finds out by itself then. Raises ImageUnavailable, and what
+    at_leader raises."""
+    services = dict(spec.services)
+    ways: list[Pull] = ["", *pulls.values()]
     try:
-        reply = await at_leader(inventory, store, RESOLVE, ResolveRequest(names=names), via=via, timeout=RESOLVING, leader=leader)
+        for pull in dict.fromkeys(ways):
+            part = AppSpec(services={name: each for name, each in services.items() if pulls.get(name, "") == pull})
+            if request := asked(part, pull, present):
+                reply = await at_leader(inventory, store, RESOLVE, request, via=via, timeout=RESOLVING, leader=leader)
+                check(part, reply, pull)
+                services |= pinned(part, reply.found).services
     except InvalidRequest as error:  # an earlier release
         warn(f"what images are is not found out once for all nodes, but by each node: {error}")
         return spec
-    check(spec, reply)
-    return pinned(spec, reply.found)
+    return replace(spec, services=services)
 
 
-def check(spec: AppSpec, reply: ResolveReply) -> None:
+def asked(spec: AppSpec, pull: Pull, present: AppSpec | None) -> ResolveRequest | None:
+    """None: there is nothing to find out."""
+    names = open_names(spec, digests=pull == "never")
+    before = {name: was for name in names if pull == "missing" and present is not None and (was := had(present, name)) is not None}
+    return ResolveRequest(names=names, pull=pull, had=before) if names else None
+
+
+def check(spec: AppSpec, reply: ResolveReply, pull: Pull = "") -> None:
     """Raises ImageUnavailable, naming every service that has an image which nobody knows."""
     if failed := {name: why for name, why in reply.failed.items() if name not in reply.found}:
         said = "; ".join(f"{name} of {', '.join(_services(spec, name))}: {_why(why)}" for name, why in sorted(failed.items()))
-        raise ImageUnavailable(said, fix=f"hmctl image push {min(failed)}, from where Docker has it")
+        push = f"hmctl image push {min(failed)}, from where Docker has it"
+        raise ImageUnavailable(said, fix=f"without pull_policy: always the cluster's own is taken: {push}" if pull == "always" else push)
 
 
 def _services(spec: AppSpec, image: str) -> list[str]:

@@ -51,19 +51,22 @@ async def prepare(
     store: OperatorStore,
     place: Path,
     *,
+    present: AppSpec | None,
     via: Via,
     rows: Rows,
     warn: Callable[[str], None],
     leader: str | None = None,
 ) -> Prepared:
     """Read contents, build what is built, below `place`, and find out what the other images are, from who led a moment ago if that is
-    known. Raises HyperMeshError."""
+    known. `present`: what the app is now, if it is there. Raises HyperMeshError."""
     contents = contents_of(app.project, app.converted.contents)
     built: dict[str, Built] = {}
     for service, wanted in sorted(app.converted.builds.items()):
         built[wanted.image] = await _build(service, wanted, place, rows)
     spec = await settle(SecretCalls(inventory, store, via=via), app.converted.spec, contents, dry=True)
-    return Prepared(await pin(inventory, store, with_built(spec, built), via=via, warn=warn, leader=leader), built, contents)
+    spec = with_built(spec, built)
+    spec = await pin(inventory, store, spec, pulls=app.converted.pulls, present=present, via=via, warn=warn, leader=leader)
+    return Prepared(spec, built, contents)
 
 
 async def _build(service: str, wanted: Build, place: Path, rows: Rows) -> Built:

@@ -97,9 +97,10 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     inventory, output = context.inventory(warn=False), context.output
     store = context.store(inventory)
     seen = look(context, app.name, via)
-    deployable(seen, app.name)
+    present = None if (before := deployable(seen, app.name)) is None else seen.present(before).spec
     with output.progress() as rows:
-        prepared = context.run(prepare(app, inventory, store, place, via=via, rows=rows, warn=output.warn, leader=seen.led_by))
+        preparing = prepare(app, inventory, store, place, present=present, via=via, rows=rows, warn=output.warn, leader=seen.led_by)
+        prepared = context.run(preparing)
     wanted = plan(seen, app.name, prepared.spec)
     if not wanted.changed:
         return _unchanged(context, seen, wanted)

@@ -28,8 +28,9 @@ __all__ = ["Build", "Content", "Converted", "PullPolicy", "convert"]
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """`builds`, `pulls`: by service. `contents`: by kind and name in the app: what the cluster must be given, and whose digests are to be
-    put into `spec` then. `warnings`: of reading the files, too. `counted`: what was read, without what is left out."""
+    """`builds`, `pulls` (where images are looked for): by service. `contents`: by kind and name in the app: what the cluster must be given,
+    and whose digests are to be put into `spec` then. `warnings`: of reading the files, too. `counted`: what was read, without what is left
+    out."""
 
     spec: AppSpec
     counted: Project = field(repr=False)

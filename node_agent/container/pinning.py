@@ -9,7 +9,7 @@ from typing import Protocol
 from hmcore.apps.records import Image
 from hmcore.digests import is_digest
 from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, UsageError
-from hmcore.images.calls import Pinned
+from hmcore.images.calls import Pinned, Pull
 from hmcore.images.names import ImageName, parse
 from node_agent.container.apart import apart
 from node_agent.container.local_images import LocalImage
@@ -41,24 +41,35 @@ class Pinning:
         self._registries = registries
         self._timeout = timeout
 
-    async def pin(self, image: str) -> Pinned:
+    async def pin(self, image: str, pull: Pull = "", had: Pinned | None = None) -> Pinned:
         """The cluster's image of this name; else the registry's; else the one that this node's Docker has, which others must have, too.
+        `pull`, `had`: see ResolveRequest.
 
         Raises ImageUnavailable.
         """
-        if (record := self._record(image)) is not None:
+        if pull != "always" and (record := self._record(image)) is not None:
             return Pinned(image=image, id=record.id)
+        if pull == "missing" and had is not None:
+            return had
         if is_digest(image):
             return Pinned(image=image, id=image)
         try:
             name = parse(image)
         except UsageError as error:
             raise ImageUnavailable(error.message) from error
+        if pull == "never":
+            if (here := await self._local(name)) is not None:
+                return Pinned(image=image, id=here.id)
+            why = f"neither the cluster has an image {name.familiar} nor the leader's Docker, and pull_policy: never asks nobody else"
+            raise ImageUnavailable(why, fix=f"hmctl image push {name.familiar}")
         if name.digest:
             return Pinned(image=image)
         try:
             return Pinned(image=f"{name.familiar}@{await self._manifest(name)}")
         except HyperMeshError as error:
+            if pull == "always":
+                why = f"no registry gives it, and pull_policy: always takes no other: {error.message}"
+                raise ImageUnavailable(why, fix="without pull_policy the cluster's own is taken") from error
             if (here := await self._local(name)) is not None:
                 return Pinned(image=image, id=here.id)
             why = f"the cluster has no image {name.familiar}, and no registry gives it: {error.message}"

@@ -18,6 +18,7 @@ from hmcore.images.calls import (
     ImagesRequest,
     NameImageRequest,
     Pinned,
+    Pull,
     RemoveImageRequest,
     ResolveReply,
     ResolveRequest,
@@ -44,7 +45,7 @@ class Images:
         state: Callable[[], State | None],
         leader: Callable[[], str | None],
         barrier: Callable[[], Awaitable[None]],
-        pin: Callable[[str], Awaitable[Pinned]],
+        pin: Callable[[str, Pull, Pinned | None], Awaitable[Pinned]],
     ) -> None:
         """`barrier` returns once this node's state has all that was acknowledged before it was called. `pin`: Pinning's."""
         self._me = me
@@ -86,7 +87,7 @@ class Images:
 
         async def one(name: str) -> None:
             try:
-                found[name] = await self._pin(name)
+                found[name] = await self._pin(name, request.pull, request.had.get(name))
             except HyperMeshError as error:
                 failed[name] = error.with_fix
 

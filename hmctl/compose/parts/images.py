@@ -12,7 +12,7 @@ from hmctl.compose.parts.names import IMAGE, KEY, LABEL, PATH, VARIABLE
 from hmctl.compose.parts.network import extra_hosts
 from hmctl.compose.parts.part import Fields, Part
 
-PullPolicy = Literal["always", "missing", "never", "build"]
+PullPolicy = Literal["always", "missing", "never"]
 _EVERY = re.compile(r"daily|weekly|refresh|every_(?:[0-9]{1,9}[wdhms])+", re.ASCII)
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]{0,20}://\S+|git@\S+|github\.com/\S+", re.ASCII)
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,2000}")
@@ -87,8 +87,16 @@ def build_of(part: Part, image: str, folder: str) -> Build | None:
     )
 
 
-def pull_policy(part: Part) -> PullPolicy | None:
-    """None: the file says nothing. Images are looked for when an app is deployed, and then only."""
+def pull_policy(part: Part, *, built: bool) -> PullPolicy | None:
+    """None: the file says nothing. Images are looked for when an app is deployed, and then only. `built`: the service has build:."""
+    policy = _policy(part, built=built)
+    if policy is not None and built:
+        part.warn("does nothing here", "what has build: is built at every deploy, and looked for nowhere")
+        return None
+    return policy
+
+
+def _policy(part: Part, *, built: bool) -> PullPolicy | None:
     if part.value is None:
         return None
     match part.text():
@@ -99,9 +107,12 @@ def pull_policy(part: Part) -> PullPolicy | None:
         case "never":
             return "never"
         case "build":
-            return "build"
+            if not built:
+                part.wrong("there is nothing to build", "build: FOLDER")
+            return None
         case text if _EVERY.fullmatch(text):
-            part.warn("counts as always", "a newer image is looked for at every deploy, and only then")
+            if not built:
+                part.warn("counts as always", "a newer image is looked for at every deploy, and only then")
             return "always"
         case _:
             if isinstance(part.value, str):

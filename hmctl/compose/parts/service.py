@@ -74,7 +74,7 @@ def service_of(name: str, service: Fields, around: Surroundings) -> Service:
         spec,
         ports,
         images.build_of(service["build"], container.image, around.machine.folder),
-        images.pull_policy(service["pull_policy"]),
+        images.pull_policy(service["pull_policy"], built=bool(service.given("build"))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hmcore.apps.records import Image
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.images.calls import Pinned
-from hmcore.images.pinning import known, open_names, pinned
+from hmcore.images.pinning import had, known, open_names, pinned
 
 ID, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
@@ -17,6 +17,14 @@ def spec(**images: tuple[str, str]) -> AppSpec:
 def test_names_are_asked_for_once_and_only_where_they_are_open() -> None:
     made = spec(a=("web:1", ""), b=("web:1", ""), c=("nginx", ""), d=("db:1", ID), e=(f"nginx@{ID}", ""))
     assert open_names(made) == ("nginx", "web:1")
+    assert open_names(made, digests=True) == ("nginx", f"nginx@{ID}", "web:1")
+
+
+def test_what_a_name_was_found_to_be() -> None:
+    made = spec(a=("nginx", ""), b=(f"nginx:latest@{OTHER}", ""), c=(ID, ID), d=("web:1", ID))
+    assert had(made, "docker.io/library/nginx") == Pinned(image=f"nginx:latest@{OTHER}")
+    assert had(made, "web:1") == Pinned(image="web:1", id=ID)
+    assert [had(made, name) for name in ("nginx:1", "web", "x", "No Name", ID)] == [None] * 5
 
 
 def test_a_spec_is_pinned() -> None:

@@ -24,7 +24,7 @@ from hmcore.apps.secrets import (
 from hmcore.apps.spec import AppSpec, ContainerSpec, Resources, ServiceSpec
 from hmcore.config.inventory import Host
 from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, PeerUnreachable
-from hmcore.images.calls import NAME_IMAGE, RESOLVE, Pinned, ResolveReply
+from hmcore.images.calls import NAME_IMAGE, RESOLVE, Pinned, ResolveReply, ResolveRequest
 from hmcore.pki import Identity, Kind
 from hmcore.records import InstanceHealth, Node, NodeState, Role
 from hmcore.stoq.faults import error_of, fault_of
@@ -93,6 +93,7 @@ class World:
         self.lagging: dict[str, AppsReply] = {}  # what a node still has, until somebody waits for it
         self.is_old = False  # the agents are of a release that does not resolve images
         self.gone: set[str] = set()  # names that mean nothing
+        self.resolved: list[ResolveRequest] = []
         self.now = 0.0
         self._memory: dict[str, Observed] = {}
         self._age: dict[str, int] = {}
@@ -254,6 +255,7 @@ class Agent:
             if self.world.is_old:
                 raise InvalidRequest(f"unknown method {method.name}")
             known = self.world.images
+            self.world.resolved.append(request)
             found = {name: Pinned(image=name, id=known.get(name, "")) for name in request.names if name not in self.world.gone}
             failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name in self.world.gone}
             return ResolveReply(found=found, failed=failed)

@@ -11,6 +11,7 @@ from docker_archives import Made, layer, oci
 
 from hmcore.apps.records import Image
 from hmcore.images.archive import read
+from hmcore.images.calls import Pinned
 from hmcore.images.names import familiar
 from hmctl.actions import images
 from hmctl.cli import main
@@ -130,6 +131,33 @@ def test_an_image_that_nobody_has_is_told_with_the_services_that_want_it(
         "  fix: hmctl image push web:1, from where Docker has it",
     ]
     assert world.state.apps == {}
+
+
+def test_images_are_looked_for_as_the_file_says(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    id, other = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    world.images = {"web:1": id}
+    (folder / "compose.yaml").write_text(f"""
+services:
+  plain: {{image: "web:1"}}
+  kept: {{image: "web:1", pull_policy: missing}}
+  fresh: {{image: "db:1", pull_policy: always}}
+  own: {{image: "db:1@{other}", pull_policy: never}}
+""")
+    assert main.run(["app", "deploy", "-y"]) == 0
+    asked = {each.pull: each for each in world.resolved}
+    assert {pull: each.names for pull, each in asked.items()} == {
+        "": ("web:1",),
+        "missing": ("web:1",),
+        "always": ("db:1",),
+        "never": (f"db:1@{other}",),
+    }
+    assert asked["missing"].had == {}
+    assert main.run(["app", "deploy", "-y"]) == 0
+    assert {each.pull: each for each in world.resolved}["missing"].had == {"web:1": Pinned(image="web:1", id=id)}
+    assert "nothing was changed" in capsys.readouterr().out
+    world.gone = {"db:1"}
+    assert main.run(["app", "deploy", "-y"]) == 1
+    assert "fix: without pull_policy: always the cluster's own is taken" in capsys.readouterr().err
 
 
 def test_agents_that_cannot_say_what_an_image_is_do_not_keep_anybody_from_deploying(

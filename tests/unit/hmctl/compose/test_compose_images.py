@@ -66,8 +66,18 @@ def test_when_it_is_looked_for():
     def pull(text):
         return converted(f"services: {{web: {{image: x, pull_policy: {text}}}}}").pulls.get("web")
 
-    assert [pull(text) for text in ("", "always", "missing", "if_not_present", "never", "build", "daily", "every_12h")] == [
-        None, "always", "missing", "missing", "never", "build", "always", "always",
+    assert [pull(text) for text in ("", "always", "missing", "if_not_present", "never", "daily", "every_12h")] == [
+        None, "always", "missing", "missing", "never", "always", "always",
     ]  # fmt: skip
     assert "counts as always" in warnings("pull_policy: every_12h")[0]
     assert "must be one of" in refused("pull_policy: sometimes")[0]
+    assert "build: FOLDER" in refused("pull_policy: build")[0]
+
+
+def test_what_is_built_is_looked_for_nowhere():
+    built = "build: .\nimage: x\npull_policy: {0}"
+    assert not warnings(built.format("build"))
+    for policy in ("always", "missing", "never", "weekly"):
+        (said,) = warnings(built.format(policy))
+        assert "services.web.pull_policy: does nothing here" in said
+        assert converted(f"services: {{web: {{build: ., image: x, pull_policy: {policy}}}}}").pulls == {}

@@ -76,6 +76,36 @@ async def test_what_no_registry_has_may_be_here() -> None:
     assert docker.found == ["nginx:latest"]
 
 
+async def test_always_is_the_registrys_and_no_other() -> None:
+    docker = Docker(here=ID, manifest=OTHER)
+    assert await pinning(docker).pin("web:1", "always") == Pinned(image=f"web:1@{OTHER}")
+    docker = Docker(here=OTHER, error=ImageUnavailable("Docker refuses: pull access denied"))
+    with pytest.raises(ImageUnavailable, match=r"always takes no other: .*access denied"):
+        await pinning(docker).pin("web:1", "always")
+    assert docker.found == []
+
+
+async def test_never_is_any_but_the_registrys() -> None:
+    docker = Docker(here=OTHER, manifest=OTHER)
+    assert await pinning(docker).pin("web:1", "never") == Pinned(image="web:1", id=ID)
+    assert await pinning(docker).pin("nginx", "never") == Pinned(image="nginx", id=OTHER)
+    assert await pinning(docker).pin(f"nginx:1@{ID}", "never") == Pinned(image=f"nginx:1@{ID}", id=OTHER)
+    assert docker.found == ["nginx:latest", f"nginx@{ID}"]
+    for nowhere in (Docker(manifest=OTHER), None):
+        with pytest.raises(ImageUnavailable, match="pull_policy: never asks nobody else"):
+            await pinning(nowhere).pin("nginx", "never")
+    assert docker.asked == []
+
+
+async def test_missing_is_what_the_app_had_unless_the_cluster_has_its_own() -> None:
+    docker, had = Docker(manifest=OTHER), Pinned(image=f"nginx:latest@{ID}")
+    assert await pinning(docker).pin("nginx", "missing", had) == had
+    assert docker.asked == []
+    assert await pinning(docker).pin("web:1", "missing", had) == Pinned(image="web:1", id=ID)
+    assert await pinning(docker).pin("nginx", "missing") == Pinned(image=f"nginx:latest@{OTHER}")
+    assert await pinning(docker).pin("nginx", "", had) == Pinned(image=f"nginx:latest@{OTHER}")
+
+
 async def test_what_nobody_has_says_why_and_what_helps() -> None:
     docker = Docker(error=ImageUnavailable("Docker refuses: pull access denied"))
     with pytest.raises(ImageUnavailable, match=r"no image nginx:latest.*access denied") as error:

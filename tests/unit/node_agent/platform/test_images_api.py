@@ -18,7 +18,9 @@ ID, LAYER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 IMAGE = Image(name="web:1", id=ID, config_size=10, layers=(ImageLayer(digest=LAYER, diff_id=LAYER, size=100),), holders=("node1",))
 
 
-async def pin(name: str) -> Pinned:
+async def pin(name: str, pull: str = "", had: Pinned | None = None) -> Pinned:
+    if had is not None or pull:
+        return Pinned(image=f"{pull} {had.image if had else ''}")
     if name == "no:1":
         raise ImageUnavailable("nobody has it", fix="hmctl image push no:1")
     return Pinned(image=name, id=ID)
@@ -60,6 +62,8 @@ async def test_names_are_resolved_all_at_once_and_one_that_means_nothing_spoils_
     reply = await images.resolve(ResolveRequest(names=("web:1", "no:1", "web:1")))
     assert reply.found == {"web:1": Pinned(image="web:1", id=ID)}
     assert reply.failed == {"no:1": "nobody has it; fix: hmctl image push no:1"}
+    asked = ResolveRequest(names=("a", "b"), pull="missing", had={"a": Pinned(image="a@1")})
+    assert (await images.resolve(asked)).found == {"a": Pinned(image="missing a@1"), "b": Pinned(image="missing ")}
     with pytest.raises(InvalidRequest):
         await images.resolve(ResolveRequest(names=("x",) * (MOST_NAMES + 1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -114,11 +115,20 @@ class Phase(StrEnum):
     FAILED = "failed"  # it ended, or cannot be started, and its restart policy gives it up
 
 
+class GivenPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A port that an allocation's node gave out, where any would do: there `published` (on `address`, if given) leads to its `target`."""
+
+    target: int
+    published: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str = ""
+
+
 class AllocationStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an allocation's node says of it. `restarts`: since it was placed here. `exit_code`: of the last end; None: none yet. `error`:
     why it does not run, or is not fit, in words. `stuck`: that has kept it from its first start for long; it is tried on. `since`: seconds
     since 1970 of this phase, for people. `stopped`: it is to stop, and does not run; its container is yet to be removed, but another may
-    take its place."""
+    take its place. `ports`: only those that its node gave out."""
 
     id: str
     phase: Phase
@@ -130,6 +140,7 @@ class AllocationStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     stuck: bool = False
     since: float = 0.0
     stopped: bool = False
+    ports: tuple[GivenPort, ...] = ()
 
 
 class NodeStatuses(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, P
 from hmcore.apps.spec import ServiceSpec
 from hmcore.errors import HyperMeshError, UsageError
 from hmcore.records import InstanceHealth
+from hmctl.actions.apps_ports import PortView, ports_of
 
 FIT = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED)
 
@@ -102,6 +103,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     stuck: bool
     reason: str
     since: float | None
+    ports: list[PortView] = []
 
 
 class AppReplicas(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,12 +228,13 @@ def replicas(seen: Seen, app: App, revisions: dict[str, str], service: str = "")
         leader=seen.leader,
         index=seen.reply.index,
         generation=app.generation,
-        replicas=[_replica(seen, each, current=each.revision == revisions.get(each.service)) for each in chosen],
+        replicas=[_replica(seen, app, each, current=each.revision == revisions.get(each.service)) for each in chosen],
     )
 
 
-def _replica(seen: Seen, allocation: Allocation, *, current: bool) -> ReplicaView:
+def _replica(seen: Seen, app: App, allocation: Allocation, *, current: bool) -> ReplicaView:
     status = seen.status(allocation)
+    made = next((each for each in seen.generations(app.name) if each.number == allocation.generation and not current), seen.present(app))
     return ReplicaView(
         id=allocation.id,
         service=allocation.service,
@@ -249,6 +252,7 @@ def _replica(seen: Seen, allocation: Allocation, *, current: bool) -> ReplicaVie
         stuck=status is not None and status.stuck,
         reason=allocation.reason,
         since=(status.since or None) if status is not None else None,
+        ports=ports_of(made.spec.services.get(allocation.service), status),
     )
 
 

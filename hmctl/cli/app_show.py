@@ -124,12 +124,15 @@ def _show_replicas(output: Output, document: AppReplicas, now: float) -> None:
         Column("RESTARTS", right=True, spared=1),
         Column("GENERATION", right=True, spared=3),
         Column("CONTAINER", spared=4),
+        Column("PORTS", spared=5),
         Column("WHY", wraps=True),
     ]
     output.table(columns, [replica_row(each, now) for each in document.replicas])
 
 
 def replica_row(replica: ReplicaView, now: float) -> list[Cell]:
+    from hmctl.actions.apps_ports import port_words
+
     phase = replica.phase or "not heard of"
     return [
         replica.replica,
@@ -140,6 +143,7 @@ def replica_row(replica: ReplicaView, now: float) -> list[Cell]:
         str(replica.restarts),
         str(replica.generation),
         replica.container[:12] or "-",
+        port_words(replica.ports),
         "; ".join(why_of(replica)),
     ]
 

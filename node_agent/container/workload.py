@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from hmcore.apps.records import Allocation, AllocationStatus, Generation, Machine, NodeStatuses
+from hmcore.apps.records import Allocation, AllocationStatus, Generation, GivenPort, Machine, NodeStatuses
 from hmcore.errors import LayerDown
 from hmcore.records import Cluster, Registration
 from node_agent.container.creation import NodeFacts, Wanted
@@ -75,9 +75,11 @@ class Workload:
         on_change: Callable[[], None],
         fencing: Keeper | None = None,
         apps: bool = True,
+        ports: Callable[[], Mapping[str, tuple[GivenPort, ...]] | None] = dict,
     ) -> None:
         """`facts`: None while the node is not ready for containers. `on_change`: some replica fares otherwise than before, or is wanted no
-        longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here."""
+        longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here. `ports`:
+        see NetworkLayer.given."""
         self._me = me
         self._apps = apps
         self._view = view
@@ -85,6 +87,8 @@ class Workload:
         self._telling = telling
         self._on_change = on_change
         self._images = images
+        self._ports = ports
+        self._has_told = False
         self._keeper = fencing
         self._fencing: Keeper | NoFence = fencing or NoFence()
         self._known: tuple[object, ...] = ()
@@ -171,6 +175,11 @@ class Workload:
         self._rounds.poke()
         self._look.set()
 
+    def ports_changed(self) -> None:
+        """Other ports were given out for replicas here."""
+        if self._has_told:
+            self._telling.statuses(self._with_ports())
+
     def poke(self) -> None:
         """What containers here have in common is known, or is another."""
         self._rounds.poke()
@@ -196,8 +205,17 @@ class Workload:
 
     def _tell(self, statuses: Mapping[str, AllocationStatus]) -> None:
         self.statuses = statuses
-        self._telling.statuses(statuses.values())
+        self._has_told = True
+        self._telling.statuses(self._with_ports())
         self._on_change()
+
+    def _with_ports(self) -> list[AllocationStatus]:
+        """While nobody knows which ports were given out, they are as they were told last: the agent has just started."""
+        given = self._ports()
+        if given is None:
+            before = self._view.statuses
+            given = {} if before is None else {status.id: status.ports for status in before.allocations}
+        return [replace(status, ports=given.get(id, ())) for id, status in self.statuses.items()]
 
     async def _take_stock(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from hmcore.apps.subnets import gateway
@@ -20,10 +20,12 @@ from node_agent.network.dns import PORT, NameServer
 from node_agent.network.names import Directory
 from node_agent.network.nft import Filter
 from node_agent.network.notices import Notices
+from node_agent.network.ruleset import port_words
 from node_agent.network.upstream import Upstream
 from node_agent.network.wanted import Wanted
 
 if TYPE_CHECKING:
+    from hmcore.apps.records import GivenPort
     from node_agent.network.bridge import Bridge, Networks
     from node_agent.network.links import Links
     from node_agent.network.plan import Place
@@ -40,7 +42,8 @@ log = logging.getLogger(__name__)
 
 
 class NetworkLayer:
-    """See node_agent.platform.lifecycle.Component."""
+    """See node_agent.platform.lifecycle.Component. `given`: by the id of an allocation here, the ports that were given out for it, and that
+    this node answers on; None: nobody knows yet."""
 
     name = "network"
 
@@ -52,18 +55,20 @@ class NetworkLayer:
         wanted: Callable[[], Wanted | None],
         networks: Callable[[], Networks | None],
         on_bridge: Callable[[], None] = lambda: None,
+        on_ports: Callable[[], None] = lambda: None,
         packets: Filter | None = None,
         upstream: Callable[[str], Upstream] = Upstream,
         port: int = PORT,
     ) -> None:
         """`cluster`: its id. `wanted` says what shall be, None while this node does not know the cluster: then nothing is touched. It is
         asked after each `poke`, a moment later. `networks`: Docker; None while it does not answer. `on_bridge`: containers can be attached
-        now."""
+        now. `on_ports`: `given` is another."""
         self._network = network
         self._cluster = cluster
         self._wanted = wanted
         self._networks = networks
         self._on_bridge = on_bridge
+        self._on_ports = on_ports
         self._packets = packets or Filter()
         self._upstream = upstream
         self._port = port
@@ -77,6 +82,8 @@ class NetworkLayer:
         self._asked_at = self._looked_at = float("-inf")
         self._now = Wanted(None)
         self._done: Wanted | None = None  # what was brought about last
+        self._refused: Collection[str] = ()  # published ports that this node does not answer on, as Outcome has them
+        self.given: Mapping[str, tuple[GivenPort, ...]] | None = None
         self._directory = Directory(network.cidr, (), {})
         self._server: asyncio.Task[None] | None = None
         self._served: Place | None = None
@@ -216,8 +223,10 @@ class NetworkLayer:
         elif done is None or done.published != now.published:
             outcome = await self._upkeep.ports(now.published)
         else:
+            self._give(now)
             return
-        self._done = now
+        self._done, self._refused = now, outcome.refused
+        self._give(now)
         self._tell("ports", [f"{port} is not published here: {why}" for port, why in outcome.refused.items()], fix="ss -lntup")
 
     def _tell(self, part: str, found: list[str], fix: str | None = None) -> None:
@@ -225,6 +234,16 @@ class NetworkLayer:
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             self._troubles[part] = LayerDown(f"{found[0]}{more}", fix=fix)
+
+    def _give(self, now: Wanted) -> None:
+        """Ports that were given out, and that this node answers on."""
+        answered = {
+            id: tuple(port for port in ports if port_words(port.protocol, port.published, port.address) not in self._refused)
+            for id, ports in now.given.items()
+        }
+        if answered != self.given:
+            self.given = answered
+            self._on_ports()
 
     async def _nap(self, seconds: float) -> None:
         """Until something has changed; after a look at everything a little longer, for our own changes are told, too."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from hmcore.apps.records import GivenPort
 from hmcore.apps.spec import Port, ServiceSpec
 from node_agent.network.ruleset import Endpoint, Published
 
@@ -53,8 +54,18 @@ class _Claim:
 _Key = tuple[str, int, str]  # protocol, port, address
 
 
-def published(node: str, offers: Sequence[Offer]) -> tuple[tuple[Published, ...], tuple[str, ...]]:
-    """What `node` answers on, in order; and what cannot be, in words."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a node answers on: `published`, in order. `given`: by the id of an allocation here, the ports among them that were given out for
+    it. `problems`: what cannot be, in words."""
+
+    published: tuple[Published, ...] = ()
+    given: Mapping[str, tuple[GivenPort, ...]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def answers(node: str, offers: Sequence[Offer]) -> Answers:
+    """Of `node`."""
     claims: dict[_Key, list[_Claim]] = {}
     problems: list[str] = []
     for offer in offers:
@@ -62,10 +73,12 @@ def published(node: str, offers: Sequence[Offer]) -> tuple[tuple[Published, ...]
             claims.setdefault(key, []).append(_Claim(offer.service, tuple(sorted(endpoints))))
     chosen = {key: _choose(key, rivals, problems) for key, rivals in claims.items()}
     taken = {(protocol, port) for protocol, port, _ in chosen}
-    for (protocol, port, address), endpoint in _anywhere(node, offers, taken):
-        chosen[protocol, port, address] = (endpoint,)
+    given: dict[str, tuple[GivenPort, ...]] = {}
+    for id, port, endpoint in _anywhere(node, offers, taken):
+        chosen[port.protocol, port.published, port.address] = (endpoint,)
+        given[id] = (*given.get(id, ()), port)
     found = (Published(protocol, port, endpoints, address) for (protocol, port, address), endpoints in sorted(chosen.items()))  # type: ignore[arg-type]
-    return tuple(found), tuple(dict.fromkeys(problems))
+    return Answers(tuple(found), given, tuple(dict.fromkeys(problems)))
 
 
 def _everywhere(offer: Offer) -> Mapping[_Key, set[Endpoint]]:
@@ -96,9 +109,9 @@ def _here(node: str, offer: Offer, problems: list[str]) -> Mapping[_Key, set[End
     return found
 
 
-def _anywhere(node: str, offers: Iterable[Offer], taken: set[tuple[str, int]]) -> Iterator[tuple[_Key, Endpoint]]:
-    """Ports of the mode `host` for which any number will do: the same one for a replica as long as nobody else has it, whenever this is
-    worked out. Older replicas come first."""
+def _anywhere(node: str, offers: Iterable[Offer], taken: set[tuple[str, int]]) -> Iterator[tuple[str, GivenPort, Endpoint]]:
+    """Ports of the mode `host` for which any number will do, each with its allocation's id: the same one for a replica as long
+    as nobody else has it, whenever this is worked out. Older replicas come first."""
     own = [(replica.serial, offer.service, replica) for offer in offers for replica in offer.replicas if replica.node == node]
     for serial, service, replica in sorted(own, key=lambda each: each[:2]):
         for port in replica.spec.ports:
@@ -109,7 +122,9 @@ def _anywhere(node: str, offers: Iterable[Offer], taken: set[tuple[str, int]]) -
             number = given_out(seed, {number for protocol, number in taken if protocol == port.protocol})
             if number:
                 taken.add((port.protocol, number))
-                yield (port.protocol, number, address), Endpoint(replica.address, port.target)
+                id = f"{service}.{replica.slot}.{serial}"
+                made = GivenPort(target=port.target, published=number, protocol=port.protocol, address=address)
+                yield id, made, Endpoint(replica.address, port.target)
 
 
 def given_out(seed: bytes, taken: set[int]) -> int:

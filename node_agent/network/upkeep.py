@@ -93,7 +93,7 @@ class Upkeep:
         refused: dict[str, str] = {}
         taken: Collection[Listener] | None = None
         for each in published:
-            name = f"{each.protocol} port {each.port}{f' of {each.address}' if each.address else ''}"
+            name = ruleset.port_words(each.protocol, each.port, each.address)
             try:
                 found = ruleset.service(base, each)
             except UsageError as error:

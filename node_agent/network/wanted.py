@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hmcore.apps.records import Generation, Subnet
+from hmcore.apps.records import Generation, GivenPort, Subnet
 from hmcore.apps.spec import AppSpec, ServiceSpec, revision
 from hmcore.pool import Candidate
 from hmcore.records import ALLOCATION, GENERATION, InstanceHealth, Node
@@ -42,12 +42,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`own` None: this node has no subnet yet. `services`, `askers`: see names.Directory. `problems`: what cannot be as it was asked for,
-    in words."""
+    """`own` None: this node has no subnet yet. `given`: see publishing.Answers. `services`, `askers`: see names.Directory. `problems`:
+    what cannot be as it was asked for, in words."""
 
     own: Place | None
     others: tuple[Place, ...] = ()
     published: tuple[Published, ...] = ()
+    given: Mapping[str, tuple[GivenPort, ...]] = field(default_factory=dict)
     services: tuple[names.Service, ...] = ()
     askers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -96,14 +97,15 @@ def wanted(node: str, cidr: str, known: Known) -> Wanted:
             services.append(names.Service(app.name, service, spec.container.networks, tuple(replicas)))
             within = [each for each in found if _within(whole, each.address)]
             offers.append(publishing.Offer(f"{app.name}/{service}", app.current.services.get(service), tuple(within)))
-    published, problems = publishing.published(node, offers)
+    answers = publishing.answers(node, offers)
     return Wanted(
         own=next((place for place in places if place.node == node), None),
         others=tuple(place for place in places if place.node != node),
-        published=published,
+        published=answers.published,
+        given=answers.given,
         services=tuple(services),
         askers=dict(_askers(known.containers)),
-        problems=problems,
+        problems=answers.problems,
     )
 
 

@@ -92,6 +92,7 @@ class AppSide:
             wanted=self._network_wanted,
             networks=lambda: around.container.engine,
             on_bridge=lambda: self.workload.poke(),  # made later
+            on_ports=lambda: self.workload.ports_changed(),
         )
         self.images = Supply(
             self._me,
@@ -121,6 +122,7 @@ class AppSide:
             files=self.files,
             telling=self.telling,
             fencing=self.fencing,
+            ports=lambda: self.network.given if self.network.managed else {},
             on_change=around.instances_changed,
             apps=config.apps,
         )

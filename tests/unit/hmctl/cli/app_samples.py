@@ -18,6 +18,7 @@ def app_list() -> object:
 
 
 def app_replicas() -> object:
+    from hmctl.actions.apps_ports import PortView
     from hmctl.actions.apps_view import AppReplicas, ReplicaView
 
     replica = ReplicaView(
@@ -37,6 +38,7 @@ def app_replicas() -> object:
         stuck=False,
         reason="",
         since=1.5,
+        ports=[PortView(target=80, published=30001, protocol="tcp", mode="host", address="")],
     )
     return AppReplicas(name="shop", told_by="node1", leader=True, index=7, generation=2, replicas=[replica])
 

@@ -12,7 +12,7 @@ from docker_model import NODE, allocation, labels_of, wanted
 from fake_hands import FakeFiles, FakeHands, FakeImages
 
 from hmcore.apps.calls import TellRequest
-from hmcore.apps.records import Allocation, AllocationStatus, Generation, Machine, NodeStatuses, Phase
+from hmcore.apps.records import Allocation, AllocationStatus, Generation, GivenPort, Machine, NodeStatuses, Phase
 from hmcore.errors import LayerDown, NotLeader
 from hmcore.records import ALLOCATION, Cluster, Instance, InstanceHealth, Registration
 from node_agent.container.creation import NodeFacts
@@ -71,6 +71,7 @@ class Agent:
         self.nobody = False
         self.changes = 0
         self.facts: NodeFacts | None = NODE
+        self.ports: Mapping[str, tuple[GivenPort, ...]] | None = {}
         self.telling = Telling(self._tell, incarnation=lambda: 7)
         self.workload = Workload(
             "node1",
@@ -82,6 +83,7 @@ class Agent:
             telling=self.telling,
             on_change=self._changed,
             apps=apps,
+            ports=lambda: self.ports,
         )
 
     async def _tell(self, request: TellRequest) -> None:
@@ -167,6 +169,24 @@ async def test_a_node_tells_that_it_runs_no_apps_whether_docker_answers_or_not(m
         agent.workload.containers_changed()
         await agent.until(lambda: any(each.machine is not None and not each.machine.engine for each in agent.told))
         assert not any(each.machine.apps for each in agent.told if each.machine is not None)
+
+
+async def test_ports_that_were_given_out_are_told() -> None:
+    port, other = GivenPort(target=80, published=30001), GivenPort(target=80, published=30002)
+    async with at_work() as agent:
+        agent.ports = None  # the network has not come so far: what was told before holds
+        agent.workload.ports_changed()
+        assert not agent.told
+        agent.view.statuses = NodeStatuses(incarnation=3, allocations=(AllocationStatus(id=WEB, phase=Phase.RUNNING, ports=(port,)),))
+        agent.want(WEB)
+        await agent.until(lambda: agent.phases == {WEB: Phase.RUNNING})
+        assert {status.ports for each in agent.told for status in each.allocations} == {(port,)}
+        agent.ports = {WEB: (other,)}
+        agent.workload.ports_changed()
+        await agent.until(lambda: [status.ports for status in agent.told[-1].allocations] == [(other,)])
+        agent.ports = {}
+        agent.workload.ports_changed()
+        await agent.until(lambda: [status.ports for status in agent.told[-1].allocations] == [()])
 
 
 async def test_a_job_that_was_done_before_this_agent_started_is_not_done_again() -> None:

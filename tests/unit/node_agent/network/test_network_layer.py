@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hmcore.apps.records import GivenPort
 from hmcore.config.settings import Network
 from hmcore.errors import LayerDown, LayerMissing
 from node_agent.network import layer as under_test
@@ -75,11 +76,13 @@ class Bench:
         self.parts = Parts()
         self.wanted: Wanted | None = WANTED
         self.docker: object | None = object()
+        self.given: list[object] = []
         self.layer = NetworkLayer(
             Network(cidr="10.77.0.0/16", mode=mode),  # type: ignore[arg-type]
             "hm-1",
             wanted=lambda: self.wanted,
             networks=lambda: self.docker,  # type: ignore[arg-type,return-value]
+            on_ports=lambda: self.given.append(self.layer.given),
             packets=Filter(),  # type: ignore[arg-type]
             port=0,
         )
@@ -213,6 +216,28 @@ async def test_what_cannot_be_reached_or_published_or_had_is_told():
         bench.wanted = replace(WANTED, problems=("two want it",))
         bench.layer._changed()
         await bench.until_said("two want it")
+
+
+async def test_ports_that_were_given_out_are_told_once_the_node_answers_on_them():
+    one, two = GivenPort(target=80, published=30001), GivenPort(target=53, published=30002, protocol="udp")
+    bench = Bench()
+    bench.wanted = replace(WANTED, given={"shop/web.1.1": (one, two)})
+    bench.parts.rules_fail = LayerDown("nft: no")
+    async with running(bench):
+        await bench.until_said("nft: no")
+        assert (bench.layer.given, bench.given) == (None, [])
+        bench.parts.outcome = Outcome(refused={"udp port 30002": "a program of this node listens on it"}, bridged=True)
+        bench.parts.rules_fail = None
+        await bench.until(lambda: bench.given == [{"shop/web.1.1": (one,)}])
+        bench.parts.outcome = Outcome(bridged=True)
+        bench.layer._changed()
+        await bench.until(lambda: bench.given[1:] == [{"shop/web.1.1": (one, two)}])
+        bench.layer._changed()
+        await bench.until(lambda: len(bench.parts.rounds) == 3)
+        assert len(bench.given) == 2
+        bench.wanted = replace(WANTED, given={"shop/web.1.2": (one, two)})  # the same ports, of another
+        bench.layer.poke()
+        await bench.until(lambda: bench.given[2:] == [{"shop/web.1.2": (one, two)}])
 
 
 async def test_with_the_mode_off_nothing_is_touched_nor_asked_for():

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmcore.apps.records import GivenPort
 from hmcore.apps.spec import ContainerSpec, Port, ServiceSpec
-from node_agent.network.publishing import FIRST, LAST, Offer, Replica, given_out, published
+from node_agent.network.publishing import FIRST, LAST, Offer, Replica, answers, given_out
 from node_agent.network.ruleset import Endpoint, Published
 
 
@@ -24,6 +25,11 @@ WEB = spec(Port(target=8080, published=80))
 NEWER = spec(Port(target=9090, published=80), Port(target=9091, published=81))
 HERE = spec(Port(target=8080, published=80, mode="host"))
 ANYWHERE = spec(Port(target=8080, mode="host"))
+
+
+def published(node, offers):
+    found = answers(node, offers)
+    return found.published, found.problems
 
 
 def test_a_published_port_leads_to_all_fit_replicas_by_weight_from_every_node():
@@ -102,6 +108,23 @@ def test_where_any_port_will_do_a_replica_keeps_its_own():
     (alone,), _ = published("node1", [Offer("shop/web", ANYWHERE, both[0].replicas[1:])])
     assert alone in (one, two)
     assert published("node2", both) == ((), ())
+
+
+def test_which_port_was_given_out_is_told_of_each_replica():
+    made_of = spec(Port(target=8080, mode="host"), Port(target=53, protocol="udp", mode="host", address="192.0.2.1"), *HERE.ports)
+    both = [Offer("shop/web", made_of, (replica(1, made_of), replica(2, made_of))), Offer("shop/b", HERE, (replica(1, HERE, well=False),))]
+    found = answers("node1", both)
+    (tcp, udp) = found.given["shop/web.1.1"]
+    assert (tcp, udp) == (
+        GivenPort(target=8080, published=tcp.published),
+        GivenPort(target=53, published=udp.published, protocol="udp", address="192.0.2.1"),
+    )
+    assert {(each.protocol, each.port, each.address) for each in found.published} == {
+        ("tcp", tcp.published, ""),
+        ("udp", udp.published, "192.0.2.1"),
+        ("tcp", 80, ""),
+    }
+    assert found.given.keys() == {"shop/web.1.1"}
 
 
 @given(st.binary(max_size=8), st.sets(st.integers(FIRST, LAST), max_size=50))

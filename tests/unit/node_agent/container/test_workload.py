@@ -176,7 +176,8 @@ async def test_ports_that_were_given_out_are_told() -> None:
     async with at_work() as agent:
         agent.ports = None  # the network has not come so far: what was told before holds
         agent.workload.ports_changed()
-        assert not agent.told
+        await agent.looked(3)
+        assert not agent.told, "that nothing is here was never known"
         agent.view.statuses = NodeStatuses(incarnation=3, allocations=(AllocationStatus(id=WEB, phase=Phase.RUNNING, ports=(port,)),))
         agent.want(WEB)
         await agent.until(lambda: agent.phases == {WEB: Phase.RUNNING})

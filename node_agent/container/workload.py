@@ -78,8 +78,8 @@ class Workload:
         ports: Callable[[], Mapping[str, tuple[GivenPort, ...]] | None] = dict,
     ) -> None:
         """`facts`: None while the node is not ready for containers. `on_change`: some replica fares otherwise than before, or is wanted no
-        longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here. `ports`:
-        see NetworkLayer.given."""
+        longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here.
+        `ports`: see NetworkLayer.given."""
         self._me = me
         self._apps = apps
         self._view = view

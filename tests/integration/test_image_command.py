@@ -17,7 +17,7 @@ from image_log import Log
 from hmcore import api, pki
 from hmcore.config.inventory import Host
 from hmcore.errors import HyperMeshError, PeerUnreachable
-from hmcore.images.calls import IMAGES, NAME_IMAGE, REMOVE_IMAGE, Pinned
+from hmcore.images.calls import IMAGES, NAME_IMAGE, REMOVE_IMAGE, Pinned, Pull
 from hmcore.pki import Identity, Kind
 from hmcore.stoq.bulk.client import connect
 from hmcore.stoq.bulk.server import BulkListener
@@ -79,7 +79,7 @@ class Cluster:
         return Agent(self)
 
 
-async def no_pin(name: str) -> Pinned:
+async def no_pin(name: str, pull: Pull, had: Pinned | None) -> Pinned:
     raise AssertionError("nothing is to be resolved")
 
 

@@ -22,7 +22,7 @@ from node_agent.network.facts import Seen
 from node_agent.network.netlink_messages import LENGTH, Answer, Question, framed, named
 
 TIMEOUT = 10.0  # seconds, the start of the process included
-IDLE = 20.0  # seconds without a question after which it ends
+IDLE = 5.0  # seconds without a question after which it ends: it is as large as half an agent
 PROGRAM = (sys.executable, "-P", "-m", "node_agent.network.netlink")
 
 _answers = msgspec.msgpack.Decoder(Answer)

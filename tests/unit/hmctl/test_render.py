@@ -61,6 +61,12 @@ def test_the_fence_is_a_unit_of_its_own_that_systemd_accepts(tmp_path: Path) -> 
     assert [line for line in done.stderr.splitlines() if layout.FENCE in line] == []
 
 
+def test_a_fence_that_hangs_is_replaced_soon_also_in_its_start() -> None:
+    said = dict(line.split("=", 1) for line in Renderer().fence("/x", "node1").decode().splitlines() if "=" in line)
+    assert (said["Type"], said["Restart"]) == ("notify", "always")
+    assert {int(said[limit]) <= 15 for limit in ("WatchdogSec", "TimeoutStartSec", "TimeoutStopSec")} == {True}
+
+
 @pytest.mark.parametrize("both", [Renderer().unit(CONFIG, "/x").decode(), Renderer().fence("/x", "node1").decode()], ids=["agent", "fence"])
 def test_what_the_fence_reads_outlives_the_agent(both: str) -> None:
     assert "RuntimeDirectory=hypermesh\n" in both

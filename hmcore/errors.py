@@ -63,6 +63,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 ├── ImageError                 images of containers
 │   ├── ArchiveError           a file that is no archive of an image, or not a whole one
 │   ├── ImageUnavailable       neither Docker nor a node nor a registry has it
+│   │   └── RegistryDenied     its registry gives it, if at all, to somebody else
 │   └── DockerMissing          this machine has no docker command
 ├── InitializationFailed       a required phase did not come up
 ├── ReleaseError               a release cannot be built, sent or run
@@ -406,6 +407,10 @@ class ArchiveError(ImageError):
 
 
 class ImageUnavailable(ImageError):
+    pass
+
+
+class RegistryDenied(ImageUnavailable):
     pass
 
 

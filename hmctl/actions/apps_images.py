@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hmcore.config.inventory import Inventory
     from hmctl.state import OperatorStore
 
+_FIX = "; fix: "  # see HyperMeshError.with_fix
 RESOLVING = 20.0  # seconds in all: a registry may be slow, and a leader be missing for a while
 
 
@@ -42,7 +43,7 @@ async def pin(
             part = AppSpec(services={name: each for name, each in services.items() if pulls.get(name, "") == pull})
             if request := asked(part, pull, present):
                 reply = await at_leader(inventory, store, RESOLVE, request, via=via, timeout=RESOLVING, leader=leader)
-                check(part, reply, pull)
+                check(part, reply)
                 services |= pinned(part, reply.found).services
     except InvalidRequest as error:  # an earlier release
         warn(f"what images are is not found out once for all nodes, but by each node: {error}")
@@ -57,18 +58,14 @@ def asked(spec: AppSpec, pull: Pull, present: AppSpec | None) -> ResolveRequest 
     return ResolveRequest(names=names, pull=pull, had=before) if names else None
 
 
-def check(spec: AppSpec, reply: ResolveReply, pull: Pull = "") -> None:
+def check(spec: AppSpec, reply: ResolveReply) -> None:
     """Raises ImageUnavailable, naming every service that has an image which nobody knows."""
     if failed := {name: why for name, why in reply.failed.items() if name not in reply.found}:
-        said = "; ".join(f"{name} of {', '.join(_services(spec, name))}: {_why(why)}" for name, why in sorted(failed.items()))
-        push = f"hmctl image push {min(failed)}, from where Docker has it"
-        raise ImageUnavailable(said, fix=f"without pull_policy: always the cluster's own is taken: {push}" if pull == "always" else push)
+        told = {name: why.partition(_FIX) for name, why in sorted(failed.items())}
+        said = "; ".join(f"{name} of {', '.join(_services(spec, name))}: {why}" for name, (why, _, _) in told.items())
+        fixes = [fix for _, _, fix in told.values() if fix]
+        raise ImageUnavailable(said, fix=fixes[0] if fixes else f"hmctl image push {min(failed)}, from where Docker has it")
 
 
 def _services(spec: AppSpec, image: str) -> list[str]:
     return sorted(name for name, each in spec.services.items() if each.container.image == image)
-
-
-def _why(said: str) -> str:
-    """Without the fix that the agent adds: ours is said once, for all."""
-    return said.partition("; fix: ")[0]

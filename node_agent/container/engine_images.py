@@ -21,10 +21,10 @@ import requests
 import urllib3.exceptions
 
 from hmcore.digests import is_digest
-from hmcore.errors import ImageUnavailable, LayerDown, NoSpace
+from hmcore.errors import ImageUnavailable, LayerDown, NoSpace, RegistryDenied
 from node_agent.container.engine import FIX, knock
 from node_agent.container.local_images import LocalImage, image_of, images_of, keeps_in_containerd
-from node_agent.container.refusals import refusal
+from node_agent.container.refusals import refusal, wants_login
 
 SILENCE = 120.0  # seconds in which Docker says nothing about an image that it loads or pulls
 KNOCK = 5.0
@@ -160,4 +160,6 @@ def _refuse(said: object) -> None:
 
 def _refusal(said: str) -> ImageUnavailable | NoSpace:
     refused = refusal(0, said)
-    return refused if isinstance(refused, NoSpace) else ImageUnavailable(f"Docker refuses: {refused.message}")
+    if isinstance(refused, NoSpace):
+        return refused
+    return (RegistryDenied if wants_login(said) else ImageUnavailable)(f"Docker refuses: {refused.message}")

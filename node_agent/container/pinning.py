@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hmcore.apps.records import Image
 from hmcore.digests import is_digest
-from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, UsageError
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied, UsageError
 from hmcore.images.calls import Pinned, Pull
 from hmcore.images.names import ImageName, parse
 from node_agent.container.apart import apart
@@ -57,23 +57,25 @@ class Pinning:
             name = parse(image)
         except UsageError as error:
             raise ImageUnavailable(error.message) from error
+        push = f"hmctl image push {name.familiar}, from where Docker has it"
         if pull == "never":
             if (here := await self._local(name)) is not None:
                 return Pinned(image=image, id=here.id)
             why = f"neither the cluster has an image {name.familiar} nor the leader's Docker, and pull_policy: never asks nobody else"
-            raise ImageUnavailable(why, fix=f"hmctl image push {name.familiar}")
+            raise ImageUnavailable(why, fix=push)
         if name.digest:
             return Pinned(image=image)
         try:
             return Pinned(image=f"{name.familiar}@{await self._manifest(name)}")
         except HyperMeshError as error:
+            allowed = f"{error.fix}; or " if isinstance(error, RegistryDenied) else ""
             if pull == "always":
                 why = f"no registry gives it, and pull_policy: always takes no other: {error.message}"
-                raise ImageUnavailable(why, fix="without pull_policy the cluster's own is taken") from error
+                raise ImageUnavailable(why, fix=f"{allowed}without pull_policy: always the cluster's own is taken: {push}") from error
             if (here := await self._local(name)) is not None:
                 return Pinned(image=image, id=here.id)
             why = f"the cluster has no image {name.familiar}, and no registry gives it: {error.message}"
-            raise ImageUnavailable(why, fix=f"hmctl image push {name.familiar}") from error
+            raise ImageUnavailable(why, fix=allowed + push) from error
 
     async def _manifest(self, name: ImageName) -> str:
         docker = self._docker()

@@ -9,6 +9,7 @@ MOST_WORDS = 300  # of what Docker says: it ends up in statuses, which every con
 _FULL = ("no space left on device", "disk quota exceeded")
 _PORT = ("port is already allocated", "address already in use", "ports are not available")
 _NAME = ("is already in use by container", "name is already in use")
+_LOGIN = ("unauthorized", "authentication required", "no basic auth credentials", "access denied", "access to the resource is denied")
 _IMAGE = ("no such image", "image not found", "unable to find image")
 
 
@@ -25,3 +26,9 @@ def refusal(status: int, explanation: str) -> ContainerRefused:
     if status == 404:
         return ImageGone(said) if any(part in words for part in _IMAGE) else PartGone(said)
     return ContainerRefused(said)
+
+
+def wants_login(explanation: str) -> bool:
+    """Whether Docker passes on that a registry does not let in who asks. Many say so of what they do not have, too."""
+    words = explanation.lower()
+    return any(part in words for part in _LOGIN)

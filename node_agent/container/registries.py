@@ -8,23 +8,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hmcore.apps.secrets import Credentials, registry_host
-from hmcore.errors import HyperMeshError, ImageUnavailable
+from hmcore.errors import HyperMeshError, ImageUnavailable, RegistryDenied
 
 Registries = Callable[[str], Awaitable[Credentials | None]]  # by host, as registry_host writes it; raises HyperMeshError
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """`trouble`: why the credentials could not be had."""
+    """To `registry`, a host. `trouble`: why the credentials could not be had."""
 
+    registry: str
     credentials: tuple[str, str] | None = None
     trouble: str = ""
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Around what asks the registry: a refusal says that it was asked by nobody, where that was not meant."""
+        """Around what asks the registry: a refusal says as whom it was asked, and what helps; another failure, that it was asked by nobody
+        where that was not meant."""
         try:
             yield
+        except RegistryDenied as error:
+            asked = f"as {self.credentials[0]}" if self.credentials else "without credentials"
+            said = f"{error.message}; and the registry was asked {asked}{f': {self.trouble}' if self.trouble else ''}"
+            raise RegistryDenied(said, fix=f"hmctl secret set --registry {self.registry} --username USER") from error
         except ImageUnavailable as error:
             if not self.trouble:
                 raise
@@ -39,8 +45,9 @@ async def nobody(host: str) -> Credentials | None:
 
 
 async def login(registries: Registries, registry: str) -> Login:
+    host = registry_host(registry)
     try:
-        found = await registries(registry_host(registry))
+        found = await registries(host)
     except HyperMeshError as error:
-        return Login(trouble=error.message)
-    return Login(None if found is None else (found.username, found.password))
+        return Login(host, trouble=error.message)
+    return Login(host, None if found is None else (found.username, found.password))

@@ -128,7 +128,7 @@ def test_an_image_that_nobody_has_is_told_with_the_services_that_want_it(
     assert main.run(["app", "deploy", "-y"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "error: web:1 of web: no registry gives it",
-        "  fix: hmctl image push web:1, from where Docker has it",
+        "  fix: look elsewhere",
     ]
     assert world.state.apps == {}
 
@@ -157,7 +157,7 @@ services:
     assert "nothing was changed" in capsys.readouterr().out
     world.gone = {"db:1"}
     assert main.run(["app", "deploy", "-y"]) == 1
-    assert "fix: without pull_policy: always the cluster's own is taken" in capsys.readouterr().err
+    assert "error: db:1 of fresh: no registry gives it" in capsys.readouterr().err
 
 
 def test_agents_that_cannot_say_what_an_image_is_do_not_keep_anybody_from_deploying(

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from hmcore.errors import BlobMissing, ImageUnavailable, LayerDown, NoSpace
+from hmcore.errors import BlobMissing, ImageUnavailable, LayerDown, NoSpace, RegistryDenied
 from node_agent.container import engine_images
 from node_agent.container.engine_images import DockerImages
 from node_agent.container.local_images import LocalImage
@@ -146,7 +146,7 @@ def test_a_registry_is_asked_what_a_tag_is(server: Server, docker: DockerImages)
         with pytest.raises(ImageUnavailable, match="does not say"):
             docker.manifest("web", "2", None)
     server.says, server.status = [{"message": "pull access denied"}], 403
-    with pytest.raises(ImageUnavailable, match="denied"):
+    with pytest.raises(RegistryDenied, match="denied"):
         docker.manifest("web", "2", None)
 
 
@@ -207,7 +207,7 @@ def test_a_pull_sends_credentials_and_tells_how_far_it_is(server: Server, docker
     docker.pull("web", "2", None, lambda said: True)
     assert "X-Registry-Auth" not in server.asked[1][2]
     server.says = [{"error": "pull access denied"}]
-    with pytest.raises(ImageUnavailable, match="denied"):
+    with pytest.raises(RegistryDenied, match="denied"):
         docker.pull("web", "2", None, lambda said: True)
     server.status = 404
     with pytest.raises(ImageUnavailable):

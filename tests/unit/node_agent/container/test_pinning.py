@@ -8,7 +8,7 @@ import pytest
 
 from hmcore.apps.records import Image, ImageLayer
 from hmcore.apps.secrets import Credentials
-from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied
 from hmcore.images.calls import Pinned
 from hmcore.images.pinning import known
 from node_agent.container.local_images import LocalImage
@@ -80,8 +80,9 @@ async def test_always_is_the_registrys_and_no_other() -> None:
     docker = Docker(here=ID, manifest=OTHER)
     assert await pinning(docker).pin("web:1", "always") == Pinned(image=f"web:1@{OTHER}")
     docker = Docker(here=OTHER, error=ImageUnavailable("Docker refuses: pull access denied"))
-    with pytest.raises(ImageUnavailable, match=r"always takes no other: .*access denied"):
+    with pytest.raises(ImageUnavailable, match=r"always takes no other: .*access denied") as error:
         await pinning(docker).pin("web:1", "always")
+    assert str(error.value.fix).startswith("without pull_policy: always the cluster's own is taken: hmctl image push web:1")
     assert docker.found == []
 
 
@@ -110,13 +111,28 @@ async def test_what_nobody_has_says_why_and_what_helps() -> None:
     docker = Docker(error=ImageUnavailable("Docker refuses: pull access denied"))
     with pytest.raises(ImageUnavailable, match=r"no image nginx:latest.*access denied") as error:
         await pinning(docker).pin("nginx")
-    assert error.value.fix == "hmctl image push nginx:latest"
+    assert error.value.fix == "hmctl image push nginx:latest, from where Docker has it"
     with pytest.raises(ImageUnavailable, match="Docker does not answer"):
         await pinning(None).pin("nginx")
     with pytest.raises(ImageUnavailable, match="Docker does not answer"):
         await pinning(Docker(error=LayerDown("Docker does not answer"))).pin("nginx")
     with pytest.raises(ImageUnavailable, match="no name"):
         await pinning(docker).pin("No Name")
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "asked"),
+    [
+        ("example.org:5000/web:1", "example.org:5000", "asked without credentials"),
+        ("example.org/web:1", "example.org", "asked as anna"),
+        ("web", "docker.io", "asked without credentials"),
+    ],
+)
+async def test_a_registry_that_does_not_let_in_who_asks_is_told_with_what_helps(name: str, registry: str, asked: str) -> None:
+    docker = Docker(error=RegistryDenied("Docker refuses: unauthorized"))
+    with pytest.raises(ImageUnavailable, match=f"gives it: Docker refuses: unauthorized; and the registry was {asked}$") as error:
+        await pinning(docker).pin(name)
+    assert str(error.value.fix).startswith(f"hmctl secret set --registry {registry} --username USER; or hmctl image push {name}")
 
 
 async def test_a_registry_that_does_not_answer_is_not_waited_for_for_ever() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import ContainerRefused, ImageGone, NameTaken, NoSpace, PartGone, PortTaken
-from node_agent.container.refusals import MOST_WORDS, refusal
+from node_agent.container.refusals import MOST_WORDS, refusal, wants_login
 
 ID = "3f2a9c" * 10
 
@@ -47,3 +47,19 @@ def test_any_words_are_a_refusal_of_one_line(status: int, words: str) -> None:
     said = refusal(status, words).message
     assert 0 < len(said) <= MOST_WORDS
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "wants"),
+    [
+        ("Get http://10.0.0.1:5000/v2/web/manifests/1: no basic auth credentials", True),
+        ("errors:\nunauthorized: authentication required\n", True),
+        ("pull access denied for web, repository does not exist or may require 'docker login'", True),
+        ("denied: requested access to the resource is denied", True),
+        ("manifest for web:9 not found: manifest unknown: manifest unknown", False),
+        ("dial tcp 10.0.0.1:5000: connect: connection refused", False),
+        ("", False),
+    ],
+)
+def test_a_registry_that_wants_to_know_who_asks(words: str, wants: bool) -> None:
+    assert wants_login(words) is wants

@@ -55,6 +55,13 @@ apt_install() {
   as_root "$@" >/dev/null
 }
 
+# A package as a file, in this folder.
+fetch() {
+  apt-get download -qq "$1" >/dev/null 2>&1 && return
+  as_root apt-get update -qq
+  apt-get download -qq "$1" >/dev/null
+}
+
 lacking=$(missing_for_lab | tr '\n' ' ')
 if has apt-get; then
   [ -n "$(find_python)" ] || lacking="$lacking$(python_packages)"
@@ -71,6 +78,13 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   say "making .venv with $("$python" --version)"
   rm -rf .venv
   "$python" -m venv .venv
+fi
+# For the end-to-end tests. Unpacked only: a package that is installed would start a registry on this machine.
+if has apt-get && [ ! -x .venv/registry/usr/bin/docker-registry ]; then
+  say "unpacking docker-registry into .venv"
+  mkdir -p .venv/registry
+  (cd .venv/registry && fetch docker-registry && dpkg-deb -x docker-registry_*.deb . && rm docker-registry_*.deb) ||
+    say "it could not be had: the end-to-end test of registries will be left out"
 fi
 say "installing hypermesh and its libraries into .venv"
 log=.venv/install.log # pip warns at length about what is of no consequence here

@@ -64,6 +64,15 @@ def containers(cluster: Cluster, chosen: str, nodes: Iterable[str] | None = None
     return found
 
 
+def image_ids(cluster: Cluster, app: str) -> dict[str, set[str]]:
+    """Of which images, by Docker's word, the running containers of an app are, by node."""
+    found: dict[str, set[str]] = {}
+    for each in containers(cluster, OURS).values():
+        if each.running and each.allocation.startswith(f"{app}/"):
+            found.setdefault(each.node, set()).add(each.image)
+    return found
+
+
 @dataclass(frozen=True)
 class App:
     """One app with one service, `web`."""

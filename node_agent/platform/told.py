@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from hmcore.api import ChangeReply, InstancesReply
 from hmcore.apps.calls import TellRequest
+from hmcore.apps.records import Machine
 from hmcore.errors import InvalidRequest, NotLeader
 from node_agent.consensus.statemachine.commands import Command, PutStatuses, Refused, decode_result, encode
 from node_agent.consensus.statemachine.state import State
@@ -30,13 +33,19 @@ class Told:
             raise NotLeader("this node does not lead", leader=self._proposer.leader)
         if node not in self._state().nodes:
             raise InvalidRequest(f"there is no node {node}")
+        machine = None if request.machine is None else self._as_known(node, request.machine)
         commands: list[Command] = [
-            PutStatuses(node=node, incarnation=request.incarnation, allocations=request.allocations, machine=request.machine)
+            PutStatuses(node=node, incarnation=request.incarnation, allocations=request.allocations, machine=machine)
         ]
         if (instances := request.instances) is not None and self._differ(node, instances):
             commands.append(put_instances(node, instances))
         replies = await asyncio.gather(*(self._write(node, command) for command in commands))
         return ChangeReply(index=max(reply.index for reply in replies), changed=any(reply.changed for reply in replies))
+
+    def _as_known(self, node: str, told: Machine) -> Machine:
+        """While its Docker does not answer a node cannot tell what it has, and has it all the same: volumes have their home there."""
+        known = self._state().machines.get(node)
+        return told if told.engine or known is None else replace(known, engine=False, apps=told.apps)
 
     def _differ(self, node: str, told: InstancesReply) -> bool:
         known = self._state().registrations.get(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from hmcore.api import InstancesReply
 from hmcore.apps.calls import TellRequest
@@ -13,6 +14,7 @@ from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.commands import FormCluster, PutInstances, PutNode, PutStatuses, decode, encode
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State
+from node_agent.orchestration.candidates import homes
 from node_agent.platform.told import Told
 
 RUNS = AllocationStatus(id="shop/web.1.1", phase=Phase.RUNNING)
@@ -58,6 +60,19 @@ async def test_all_of_it_is_recorded_at_once():
     assert log.state.statuses["node2/"].allocations == (RUNS,)
     assert log.state.machines["node2"].cpus == 1000
     assert (log.state.registrations["node2"].revision, len(log.state.registrations["node2"].instances)) == (5, 1)
+
+
+async def test_what_a_node_has_is_not_forgotten_while_its_docker_does_not_answer():
+    """Else a volume would have no home while its node boots, and begin anew elsewhere."""
+    log = Log()
+    has = Machine(node="node2", cpus=1000, engine=True, volumes=("shop_data",))
+    await log.told.tell(request(machine=has), "node2")
+    await log.told.tell(request(incarnation=4, machine=Machine(node="node2", apps=False)), "node2")
+    known = log.state.machines["node2"]
+    assert known == replace(has, engine=False, apps=False, index=known.index)
+    assert homes(log.state) == {"shop_data": "node2"}
+    await log.told.tell(request(incarnation=4, machine=Machine(node="node2", engine=True)), "node2")
+    assert homes(log.state) == {}
 
 
 async def test_instances_that_are_known_already_are_not_written_again():

@@ -15,6 +15,7 @@ from outages import App, Strangers, image
 
 IMAGE = "e2e-scarce:1"
 BLOBS = "/var/lib/hypermesh/blobs"
+UNPACKING = "/var/lib/docker/tmp"  # where Docker puts an archive that it loads
 SMALL, LARGE = "size=16m", "size=2g"  # the agent leaves half a gigabyte of that disk free; a tmpfs takes what is written to it
 
 
@@ -117,6 +118,35 @@ def test_an_update_whose_image_a_node_has_no_room_for_is_taken_back(cluster: Clu
             assert {each.image for each in thin.containers().values()} == {old}
     cluster.until_healthy()
     assert store.containers() == before
+
+
+def test_a_node_on_whose_disk_docker_has_no_room_says_so_and_goes_on_when_there_is_room(
+    cluster: Cluster, store: App, tmp_path: Path
+) -> None:
+    victim = cluster.names[1]
+    call = App(cluster, tmp_path, "unpacked", "e2e-unpacked:1", "{mode: global}")
+    with small(cluster, victim, UNPACKING), gone_afterwards(call):
+        image(cluster, tmp_path, call.image, ballast=os.urandom(4 << 20))
+        call.roll_out(1, "--no-wait")
+        call.until(lambda: {each["node"] for each in call.fit()} == {*cluster.names} - {victim}, 30, "the others run it")
+
+        def complaint() -> str:
+            return next((each["error"] for each in call.replicas() if each["node"] == victim), "")
+
+        call.until(lambda: "no space left on device" in complaint(), 20, f"the replica on {victim} says what is wrong")
+        cluster.inside(victim, "mount", "-o", "remount,size=64m", UNPACKING)
+        took = call.until(lambda: {each["node"] for each in call.fit()} == set(cluster.names), 60, "all run it")
+        print(f"room for Docker again: {took:.1f} s until the replica runs")
+
+
+@contextmanager
+def small(cluster: Cluster, node: str, folder: str) -> Iterator[None]:
+    """There is room for 1 MiB in it."""
+    cluster.inside(node, "mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder)
+    try:
+        yield
+    finally:
+        cluster.inside(node, "umount", folder)
 
 
 @contextmanager

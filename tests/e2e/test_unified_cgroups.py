@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import AGENT, Cluster, Hmctl
+from composing import IMAGE as WEB
+from composing import Apps, archive, serving
 from kernels import HOOKS, attached, check, exec_links, pinned, restart, running, shell
 
 from hmcore.errors import UsageError
@@ -17,6 +20,8 @@ from hmctl.lab.plan import Cgroups
 NODE = "node1"
 SLICE = "/sys/fs/cgroup/hypermesh.slice"
 SIZE = 5_000_000
+# By controller: in a compose file, and as the kernel has it.
+LIMITS = {"memory": ("memory: 24M", str(24 << 20)), "cpu": ("cpus: '0.5'", "50000 100000"), "pids": ("pids: 50", "50")}
 IMAGE = """
 set -e
 mkdir -p /tmp/i/bin
@@ -162,6 +167,30 @@ def test_the_slice_is_kept_without_members_and_its_programs_come_back_if_it_is_s
     before = flow(unified, "cli", "web")["bytes_out"]
     send(unified)
     assert SIZE < flow(unified, "cli", "web")["bytes_out"] - before < 1.08 * SIZE
+
+
+def test_an_app_runs_within_its_limits_answers_and_is_updated(unified: Cluster, tmp_path: Path, eventually: Callable[..., None]) -> None:
+    (tmp_path / "web.tar").write_bytes(archive(unified.lab.exec(NODE, ["cat", "/bin/busybox"]).stdout))
+    unified.run("image", "push", tmp_path / "web.tar")
+    apps = Apps(unified, tmp_path)
+    # On a machine that has its controllers in version 1 hierarchies, as some build servers, there are few in this tree, and Docker can
+    # only refuse such a limit, or leave it out.
+    there = unified.inside(NODE, "cat", "/sys/fs/cgroup/cgroup.controllers").split()
+    limits = {name: limit for name, limit in LIMITS.items() if name in there}
+    resources = f"resources: {{limits: {{{', '.join(limit for limit, _ in limits.values())}}}}}"
+    where = f"{apps.address(NODE)}:18110"
+    try:
+        for words in ("one", "two"):
+            deploy = f"deploy: {{update_config: {{order: start-first, monitor: 0s}}, {resources}}}"
+            serves = f"image: {WEB}, init: true, command: {serving(words)}, ports: ['18110:8080']"
+            assert apps.deploy("bounded", f"services: {{web: {{{serves}, {deploy}}}}}")["ending"] == "healthy"
+            (web,) = apps.replicas("bounded")
+            eventually(lambda words=words, web=web: apps.get(where) == f"{words} {web['container'][:12]}", within=10)  # type: ignore[misc]
+            scope = f"{SLICE}/docker-{web['container']}.scope"
+            said = {name: unified.inside(NODE, "cat", f"{scope}/{name}.max").strip() for name in limits}
+            assert said == {name: kernels for name, (_, kernels) in limits.items()}
+    finally:
+        apps.remove_all()
 
 
 def test_reset_takes_the_slice_and_its_programs_away(unified: Cluster) -> None:

@@ -14,8 +14,8 @@ PORT = 18090
 # Its first word names the replica. A second web server is what the tcp check is about.
 SERVING = """["sh", "-c", "echo $$(hostname) > /www/index.html; httpd -f -p 9000 & echo $$! > /www/pid; exec httpd -f -p 8080 -h /www"]"""
 CHECKS = {
-    "http": "{type: http, port: 8080, path: /alive, interval: 300ms, timeout: 2s, retries: 2}",
-    "tcp": "{type: tcp, port: 9000, interval: 300ms, timeout: 2s, retries: 2}",
+    "http": "{type: http, port: 8080, path: /alive, interval: 300ms, timeout: 5s, start_period: 20s, retries: 2}",
+    "tcp": "{type: tcp, port: 9000, interval: 300ms, timeout: 5s, start_period: 20s, retries: 2}",
 }
 BREAK = {"http": "busybox rm /www/alive", "tcp": "kill $(cat /www/pid)"}
 MEND = {"http": "echo yes > /www/alive", "tcp": "httpd -p 9000"}

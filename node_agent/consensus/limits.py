@@ -11,11 +11,12 @@ MAX_COMMAND = 1 << 20  # bytes
 class Limits:
     """When the log is compacted, and in which portions things travel, in bytes. Simulations use tiny ones.
 
-    An entry (one batch) must stay well below `append`, or pysyncobj takes a path that breaks it.
+    An entry (one batch) must stay well below `append`, or pysyncobj takes a path that breaks it. The log is in memory until it is
+    compacted: `compact_bytes` hold for a small state; a larger one is stored once as many bytes have come as it has itself.
     """
 
     compact_entries: int = 5000
-    compact_bytes: int = 64 << 20
+    compact_bytes: int = 8 << 20
     journal_slack: int = 4 << 20
     chunk: int = 256 << 10
     portion: int = 1 << 20  # of a snapshot, encoded or stored at a time: some milliseconds

@@ -326,7 +326,7 @@ class Member:
         self.full = self.transport.full = full
         engine = self.engine
         if engine is not None and self.failure is None:
-            if self.journal.command_bytes > self._limits.compact_bytes:
+            if self.journal.command_bytes > max(self._limits.compact_bytes, self.store.size):
                 engine.compact()
             if self.full is None and engine.leads and self._alone and engine.commit_index < self.journal[-1].index:
                 self.wake()  # nobody's answer will

@@ -139,6 +139,7 @@ class SnapshotStore:
         self._finished: int | None = None  # SERIALIZER_STATE of a snapshot that pysyncobj has not asked about yet
         self._covers = 0
         self._exists = False
+        self.size = 0  # bytes of the latest snapshot that was read, made or taken
         self._sending: dict[str, _Sending] = {}
         self.failure: ConsensusError | None = None
         self.full: StorageFull | None = None
@@ -157,7 +158,7 @@ class SnapshotStore:
             raise storage_error(error, self.path) from error
         if data is None:
             return None
-        self._exists = True
+        self._exists, self.size = True, len(data)
         try:
             return unpack(data)
         except ValueError as error:
@@ -227,7 +228,9 @@ class SnapshotStore:
         )
 
         def whole(state: list[bytes]) -> list[bytes]:
-            return assemble(snapshot, [self._machine.seal(state), *state])
+            pieces = assemble(snapshot, [self._machine.seal(state), *state])
+            self.size = sum(map(len, pieces))
+            return pieces
 
         self._writing = Writing(self._disk, SNAPSHOT, self._machine.capture(), whole, portion=self._portion, covers=covers)
         self._write()
@@ -294,6 +297,7 @@ class SnapshotStore:
             return False
         self.close()  # this one is newer than any of ours
         content = data[0]
+        self.size = len(content)
 
         def stored() -> bool:
             replace(self._disk, SNAPSHOT, content)

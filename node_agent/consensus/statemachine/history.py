@@ -17,18 +17,33 @@ from hmcore.watch import PORTION, Change, Entry
 from node_agent.consensus.statemachine.state import TABLES
 
 MOST_CHANGES = 10_000  # of a table: ten seconds of a very busy one, hours of those that tell of nodes and instances
-MOST_BYTES = 8 << 20  # of a table, as kept: a follower that is further behind is served sooner by the table itself
+MOST_BYTES = 8 << 20  # of a table, as kept
+LEAST_BYTES = 512 << 10  # the same, where the table itself has less: a follower that is further behind is served sooner by the table
 OVERHEAD = 300  # bytes that a change takes in memory beside its key and record
 
 
 @dataclass(slots=True)
 class _Track:
-    """One table's changes, the oldest first. Those at log indexes up to `lost` may be missing."""
+    """One table's changes, the oldest first. Those at log indexes up to `lost` may be missing. `there`: bytes of what is known to be in the
+    table, by key; None: more than is counted."""
 
     changes: deque[tuple[int, Change]] = field(default_factory=deque)
     size: int = 0
+    there: dict[str, int] | None = field(default_factory=dict)
+    worth: int = 0  # the sum of that
     lost: int = 0
     last: int = 0  # the latest index at which something changed, or may have
+
+    def note(self, change: Change, most: int) -> None:
+        """What the table holds by now; counted up to `most` bytes."""
+        if self.there is None:
+            return
+        self.worth -= self.there.pop(change.key, 0)
+        if change.record is not None:
+            self.there[change.key] = _cost(change)
+            self.worth += _cost(change)
+        if self.worth > most:
+            self.there = None
 
     def behind(self, since: int) -> Iterator[tuple[int, Change]]:
         low, high = 0, len(self.changes)
@@ -57,11 +72,13 @@ class Lost:
 
 
 class History:
-    def __init__(self, *, changes: int = MOST_CHANGES, size: int = MOST_BYTES) -> None:
-        """At most so many `changes` and so many bytes (`size`) of each table are kept."""
+    def __init__(self, *, changes: int = MOST_CHANGES, size: int = MOST_BYTES, least: int = LEAST_BYTES) -> None:
+        """At most so many `changes` and so many bytes (`size`) of each table are kept; and no more than `least` bytes beyond what the table
+        itself has."""
         self.index = 0  # what was applied last
         self._most = changes
         self._size = size
+        self._least = least
         self._tracks: dict[str, _Track] = {table: _Track() for table in TABLES}
 
     def restart(self, index: int) -> None:
@@ -77,7 +94,9 @@ class History:
             track.changes.append((index, change))
             track.size += _cost(change)
             track.last = index
-            while len(track.changes) > self._most or track.size > self._size:
+            track.note(change, self._size)
+            limit = self._size if track.there is None else min(self._size, self._least + track.worth)
+            while len(track.changes) > self._most or track.size > limit:
                 track.lost, dropped = track.changes.popleft()
                 track.size -= _cost(dropped)
 

@@ -96,6 +96,26 @@ def test_bytes_are_bounded_as_well():
     assert history.oldest(("keys",)) == 89
 
 
+def test_what_is_kept_of_a_small_table_that_changes_often_is_little():
+    """A node tells its whole list each time."""
+    history = History(size=1 << 20, least=10_000)
+    for index in range(1, 200):
+        history.add(index, [Change("nodes", "n1", bytes(1000))])
+    kept = history.since(history.oldest(["nodes"]), ["nodes"], size=1 << 30)
+    assert isinstance(kept, Portion)
+    assert len(kept.entries) == (10_000 + 1000 + OVERHEAD) // (1000 + OVERHEAD + 2)
+
+
+def test_of_a_table_that_is_large_itself_as_much_is_kept_beside():
+    history = History(size=1 << 20, least=10_000)
+    for index in range(1, 200):
+        history.add(index, [Change("nodes", f"n{index}", bytes(1000))])
+    assert history.oldest(["nodes"]) == 0
+    for index in range(200, 400):
+        history.add(index, [Change("nodes", f"n{index - 199}", None)])
+    assert history.oldest(["nodes"]) > 0
+
+
 def test_one_entry_is_never_told_in_parts():
     history = History()
     history.add(1, [Change("keys", "a", bytes(100)), Change("nodes", "a", bytes(100))])

@@ -305,6 +305,19 @@ def test_a_log_of_many_bytes_is_compacted_however_few_its_entries(converse):
     assert n0.log[0][0] > 1
 
 
+def test_a_large_state_is_not_stored_for_every_few_bytes(converse):
+    n0 = converse(limits=Limits(compact_bytes=1000)).open()
+    n0.member.store.size = 10_000
+    term = n0.lead()
+    for number in range(4):
+        n0.member.propose(Proposal(f"c{number}", bytes(400)), lambda outcome: None)
+        n0.member.tick()
+        n0.say("n1", NextIndex(n0.log[-1][0] + 1, reset=False, success=True), term=term)
+        n0.pass_time(0.01)
+    n0.pass_time(0.3)
+    assert not n0.member.store.exists
+
+
 # --- a leader's own copy
 
 

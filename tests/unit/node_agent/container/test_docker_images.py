@@ -84,11 +84,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status != 200:
             self._json({"message": "no"}, self.server.status)
             return
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
         self.close_connection = True
         try:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")  # or who asks again may do so on what is being closed
+            self.end_headers()
             for said in self.server.says:
                 line = json.dumps(said).encode() + b"\r\n"
                 self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")

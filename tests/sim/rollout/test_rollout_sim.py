@@ -253,12 +253,12 @@ def test_an_automatic_rollback_restores_the_last_healthy_generation_everywhere(s
     elections=st.lists(st.sampled_from([0.5, 1.5, 4.0]), max_size=4),
 )
 def test_an_update_that_nodes_get_no_image_for_ends_and_costs_one_replica_at_most(seed, action, order, full, elections):
-    how = Update(order=order, failure_action=action, monitor=1.0)
-    world = World(seed, 3, AppSpec(services={"web": service("good", 3, update=how)}))
+    how, back = Update(order=order, failure_action=action, monitor=1.0), Update(order=order, monitor=1.0)
+    world = World(seed, 3, AppSpec(services={"web": service("good", 3, update=how, rollback=back)}))
     world.quiet(calm=6.0)
     for name in full:
         world.machines[name].full = True
-    world.deploy(AppSpec(services={"web": service("better", 3, update=how)}))
+    world.deploy(AppSpec(services={"web": service("better", 3, update=how, rollback=back)}))
     least = 3 if order == "start-first" else 2
     for number, pause in enumerate(elections):
         for _ in range(int(pause / TICK)):

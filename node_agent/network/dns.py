@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hmcore.errors import LayerDown
 from node_agent.network import message
@@ -22,7 +23,8 @@ from node_agent.network.names import TTL, Called, Directory, Elsewhere, Empty, F
 from node_agent.network.upstream import Upstream
 
 PORT = 53
-WAITING = 256  # questions at once that others are asked
+WAITING = 256  # questions at once that others are asked, or that are held
+HOLD = 3.0  # seconds for which a container that has just been started is waited for to be known; resolvers give up after five
 CONNECTIONS = 32
 BACKLOG = 64
 IDLE = 10.0  # seconds for which a connection may say nothing
@@ -33,6 +35,13 @@ log = logging.getLogger(__name__)
 
 _FREEBIND = 15  # IP_FREEBIND: the address may come later (Docker makes the bridge), and come again
 _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EAGAIN, errno.EINTR, errno.EPROTO, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A question of somebody who is not known yet."""
+
+    query: Query
 
 
 class NameServer:
@@ -51,6 +60,7 @@ class NameServer:
         self._streams: socket.socket | None = None
         self._waiting = 0
         self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._news = asyncio.Event()
         self.asked = 0  # questions since the start
         self.failed = 0  # of them, those that nobody could answer
 
@@ -141,12 +151,18 @@ class NameServer:
                 client.close()
             self._slots.release()
 
-    def at_once(self, data: bytes, asker: str, *, tcp: bool) -> Query | bytes | None:
-        """The answer, if it is known here; None if there shall be none; or the question, if others are to be asked."""
+    def renewed(self) -> None:
+        """The directory is another."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def at_once(self, data: bytes, asker: str, *, tcp: bool) -> Query | Held | bytes | None:
+        """The answer, if it is known here; None if there shall be none; or the question, if others are to be asked, or it has to wait."""
         self.asked += 1
         query = message.parse(data)
-        if not isinstance(query, Query):
-            return query
+        return self._known(query, asker, tcp=tcp) if isinstance(query, Query) else query
+
+    def _known(self, query: Query, asker: str, *, tcp: bool) -> Query | Held | bytes:
         if ipaddress.IPv4Address(asker) not in self._subnet:
             return message.nothing(query, Rcode.REFUSED)
         if not query.internet:
@@ -161,28 +177,42 @@ class NameServer:
             case Unknown():
                 return message.nothing(query, Rcode.NXDOMAIN, TTL)
             case NotYet():
-                return message.nothing(query, Rcode.SERVFAIL)
+                return Held(query)
             case Elsewhere():
                 return query
 
     async def answer(self, data: bytes, asker: str, *, tcp: bool) -> bytes | None:
         """Also what others know."""
         known = self.at_once(data, asker, tcp=tcp)
-        return await self.pass_on(known, data, tcp=tcp) if isinstance(known, Query) else known
+        return known if known is None or isinstance(known, bytes) else await self.later(known, data, asker, tcp=tcp)
 
-    async def pass_on(self, query: Query, data: bytes, *, tcp: bool) -> bytes:
-        """The answer of the node's resolvers, or that there is none."""
-        answer = None
-        if self._waiting < WAITING:
+    async def later(self, known: Query | Held, data: bytes, asker: str, *, tcp: bool) -> bytes:
+        """The answer of the node's resolvers, or ours once it is known who asks; or that there is none."""
+        answer: bytes | None = None
+        query = known.query if isinstance(known, Held) else known
+        if not self.busy:
             self._waiting += 1
             try:
-                answer = await self._upstream.ask(query, data, tcp=tcp)
+                found = await self._held(known, asker, tcp=tcp) if isinstance(known, Held) else known
+                answer = await self._upstream.ask(found, data, tcp=tcp) if isinstance(found, Query) else found
             finally:
                 self._waiting -= 1
         if answer is None:
             self.failed += 1
             return message.nothing(query, Rcode.SERVFAIL)
         return answer
+
+    async def _held(self, held: Held, asker: str, *, tcp: bool) -> Query | bytes | None:
+        """Who asks has just been started, and Docker's word of it is on its way."""
+        try:
+            async with asyncio.timeout(HOLD):
+                while True:
+                    await self._news.wait()
+                    known = self._known(held.query, asker, tcp=tcp)
+                    if not isinstance(known, Held):
+                        return known
+        except TimeoutError:
+            return None
 
     @property
     def busy(self) -> bool:
@@ -215,12 +245,12 @@ class _Datagrams(asyncio.DatagramProtocol):
         if isinstance(known, bytes):
             self._send(known, addr)
         elif known is not None and self._server.busy:
-            self._send(message.nothing(known, Rcode.SERVFAIL), addr)
+            self._send(message.nothing(known.query if isinstance(known, Held) else known, Rcode.SERVFAIL), addr)
         elif known is not None:
-            self._tasks.create_task(self._pass_on(known, data, addr), name="dns question")
+            self._tasks.create_task(self._later(known, data, addr), name="dns question")
 
-    async def _pass_on(self, query: Query, data: bytes, addr: tuple[str, int]) -> None:
-        self._send(await self._server.pass_on(query, data, tcp=False), addr)
+    async def _later(self, known: Query | Held, data: bytes, addr: tuple[str, int]) -> None:
+        self._send(await self._server.later(known, data, addr[0], tcp=False), addr)
 
     def _send(self, answer: bytes, addr: tuple[str, int]) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -86,6 +86,7 @@ class NetworkLayer:
         self.given: Mapping[str, tuple[GivenPort, ...]] | None = None
         self._directory = Directory(network.cidr, (), {})
         self._server: asyncio.Task[None] | None = None
+        self._names: NameServer | None = None
         self._served: Place | None = None
         self._troubles: dict[str, HyperMeshError] = {}  # by the part that fails
         self._failures = 0
@@ -163,6 +164,8 @@ class NetworkLayer:
             return
         if (wanted.services, wanted.askers) != (self._now.services, self._now.askers):
             self._directory = Directory(self._network.cidr, wanted.services, wanted.askers)
+            if self._names is not None:
+                self._names.renewed()
         self._now = wanted
 
     async def _round(self) -> float:
@@ -270,7 +273,7 @@ class NetworkLayer:
     async def _answer(self, own: Place) -> None:
         address = gateway(own.subnet)
         while True:
-            server = NameServer(address, own.subnet, lambda: self._directory, self._upstream(address), port=self._port)
+            self._names = server = NameServer(address, own.subnet, lambda: self._directory, self._upstream(address), port=self._port)
             try:
                 server.open()
             except LayerDown as error:

@@ -54,11 +54,11 @@ async def resolver(behave, host="127.0.0.9", port=0) -> AsyncIterator[tuple[Reso
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path, port=9, servers=("127.0.0.9",), subnet="127.0.0.0/8", directory=None) -> AsyncIterator[NameServer]:
+async def serving(tmp_path, port=9, servers=("127.0.0.9",), subnet="127.0.0.0/8", directory=None, known=None) -> AsyncIterator[NameServer]:
     path = tmp_path / "resolv.conf"
     path.write_text("".join(f"nameserver {each}\n" for each in servers))
-    known = directory or Directory("127.0.1.0/24", [WEB], {OWN: ASKER})
-    server = NameServer(OWN, subnet, lambda: known, Upstream("127.0.0.53", path=path, port=port), port=0)
+    fixed = directory or Directory("127.0.1.0/24", [WEB], {OWN: ASKER})
+    server = NameServer(OWN, subnet, known or (lambda: fixed), Upstream("127.0.0.53", path=path, port=port), port=0)
     server.open()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(server.serve(), name="serve")
@@ -185,7 +185,31 @@ async def test_strangers_are_refused(tmp_path):
         assert read(await ask(server, question("example.org"))).code == 5
 
 
-async def test_who_is_not_known_yet_is_to_ask_again(tmp_path):
+async def test_who_is_not_known_yet_has_the_answer_once_it_is_known_who_asks(tmp_path):
+    """A container asks as soon as it runs, and a job that cannot find its database has failed."""
+    directories, looked = [Directory("127.0.1.0/24", [WEB], {})], asyncio.Semaphore(0)
+
+    def known() -> Directory:
+        looked.release()
+        return directories[0]
+
+    async with serving(tmp_path, known=known) as server, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(ask(server, question("web", number=7)))
+        large = tasks.create_task(server.answer(question("web"), OWN, tcp=True))
+        for _ in range(2):
+            await looked.acquire()
+        server.renewed()  # of something else
+        for _ in range(2):
+            await looked.acquire()
+        assert not first.done()
+        directories[0] = Directory("127.0.1.0/24", [WEB], {OWN: ASKER})
+        server.renewed()
+        assert read(await first).addresses
+        assert len(read(await large).addresses) == 100
+
+
+async def test_who_comes_to_be_known_to_nobody_is_told_to_ask_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(dns, "HOLD", 0.05)
     async with serving(tmp_path, directory=Directory("127.0.1.0/24", [WEB], {})) as server:
         assert read(await ask(server, question("web"))).code == 2
 

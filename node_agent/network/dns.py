@@ -39,9 +39,10 @@ _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EAGAIN, errno.EINTR, errno.EPR
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A question of somebody who is not known yet."""
+    """A question of somebody who was not known when it was looked up; `news`: more is known since."""
 
     query: Query
+    news: asyncio.Event
 
 
 class NameServer:
@@ -177,7 +178,7 @@ class NameServer:
             case Unknown():
                 return message.nothing(query, Rcode.NXDOMAIN, TTL)
             case NotYet():
-                return Held(query)
+                return Held(query, self._news)
             case Elsewhere():
                 return query
 
@@ -207,10 +208,11 @@ class NameServer:
         try:
             async with asyncio.timeout(HOLD):
                 while True:
-                    await self._news.wait()
+                    await held.news.wait()
                     known = self._known(held.query, asker, tcp=tcp)
                     if not isinstance(known, Held):
                         return known
+                    held = known
         except TimeoutError:
             return None
 

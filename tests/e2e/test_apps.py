@@ -160,3 +160,45 @@ def test_what_is_removed_leaves_no_container(apps: Apps, eventually: Callable[..
     assert apps.containers("shop") == {}
     assert {apps.get(f"{apps.address(node)}:{PORT}") for node in apps.cluster.names} == {""}
     assert apps.run("ps", "shop", check=False).returncode == 1
+
+
+SLOTS = """
+services:
+  web:
+    image: %(image)s
+    command: ["sleep", "3600"]
+    init: true
+    environment: {SLOT: "{{.Task.Slot}}"}
+    healthcheck: {test: "test $$SLOT -le 2", interval: 1s, timeout: 10s, retries: 1}
+    deploy: {replicas: 2, update_config: {monitor: 1s, failure_action: pause}}
+  migrate:
+    image: %(image)s
+    command: ["sh", "-c", "nc -z web 1; wget -q -O /dev/null http://web:1/ 2>&1 | grep -v 'bad address'; exit $$CODE"]
+    environment: {CODE: "%(code)d"}
+    restart: "no"
+    depends_on: {web: {condition: service_healthy}}
+"""
+
+
+def test_too_many_replicas_that_are_ill_can_be_taken_back_and_a_job_that_failed_is_tried_again(
+    apps: Apps, eventually: Callable[..., None]
+) -> None:
+    failed = apps.deploy("slots", SLOTS % {"image": IMAGE, "code": 3}, check=False)
+    assert (failed["code"], failed["ending"]) == (1, "paused")
+    assert "migrate" in failed["error"]
+    again = apps.deploy("slots", SLOTS % {"image": IMAGE, "code": 0})
+    assert (again["ending"], again["generation"]) == ("healthy", 2)
+    job = (
+        json.loads(apps.run("logs", "slots/migrate", "-o", "json").stdout.splitlines()[-1])
+        if apps.run("logs", "slots/migrate").stdout
+        else {}
+    )
+    assert "bad address" not in json.dumps(job), "its first word is a name"
+
+    up = apps.run("scale", "slots/web=4", "--timeout", "60", check=False)
+    assert up.returncode == 1
+    assert "paused" in up.stderr
+    down = apps.change("scale", "slots/web=2")
+    assert down["ending"] == "healthy"
+    assert {each["replica"] for each in apps.replicas("slots/web")} == {"web.1", "web.2"}
+    eventually(lambda: len(apps.containers("slots")) == 3, within=15)

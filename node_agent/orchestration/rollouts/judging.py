@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from hmcore.apps.records import Rollout, Stage
+from node_agent.orchestration.rollouts.plan import surplus_slots
 from node_agent.orchestration.rollouts.service import Service, by_slot
 from node_agent.orchestration.rollouts.situation import Happening
 
@@ -26,11 +27,13 @@ def judge(service: Service, subject: str, *, can_revert: bool) -> Judgement:
     rollout = service.rollout
     if rollout.stage is not Stage.ROLLING:
         return Judgement(rollout)
+    surplus = surplus_slots(service, by_slot(service, (replica for replica in service.replicas if replica.live)))
     trouble = {
         replica.id: replica.trouble
         for replica in sorted(service.replicas, key=lambda replica: replica.id)
         if replica.live and service.new(replica) and not service.failed(replica) and replica.trouble
         if replica.seen.good is None or replica.ended  # what was good is not watched, but what is over is over
+        if service.slot(replica) not in surplus  # it is to go: else no way back leads out of too many that are ill
     }
     events = tuple(Happening("replica.failed", id, why) for id, why in trouble.items())
     rollout = replace(rollout, failed=(*rollout.failed, *trouble))

@@ -39,7 +39,7 @@ def plan(service: Service, gate: str, now: float) -> Moves:
     """`gate`: what the service waits for before replicas of this generation are started; empty: for nothing."""
     live = by_slot(service, (replica for replica in service.replicas if replica.live))
     leaving = {service.slot(r) for r in service.replicas if not r.live and r.may_run(service.exclusive)}
-    surplus = _surplus(service, live)
+    surplus = surplus_slots(service, live)
     held = service.paused or bool(gate)
     holdings = [_hold(service, slot, there, slot in leaving, held) for slot, there in live.items() if slot not in surplus]
     missing = _missing(service, live, len(holdings))
@@ -61,7 +61,7 @@ def plan(service: Service, gate: str, now: float) -> Moves:
     return Moves(tuple(starts.made), tuple(stops), starts.wait or (gate if missing or _outdated(service, holdings) else ""))
 
 
-def _surplus(service: Service, live: Mapping[Slot, tuple[Replica, ...]]) -> tuple[Slot, ...]:
+def surplus_slots(service: Service, live: Mapping[Slot, tuple[Replica, ...]]) -> tuple[Slot, ...]:
     """Slots that shall be no more. The worst first: what is not fit, then the newest. While paused, only what must leave its node."""
     if service.is_global:
         strange = (slot for slot in live if slot[1] not in service.places)

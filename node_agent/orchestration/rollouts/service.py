@@ -153,7 +153,11 @@ class Service:
         return (0, replica.allocation.node) if self.is_global else (replica.allocation.slot, "")
 
     def current(self, replica: Replica) -> bool:
-        return replica.allocation.revision == self.aim.revision
+        return replica.allocation.revision == self.aim.revision and not self.spent(replica)
+
+    def spent(self, replica: Replica) -> bool:
+        """It has failed for good under an earlier generation: whoever deploys again wants it tried again."""
+        return replica.ended and not replica.ended_well and replica.allocation.generation < self.aim.generation
 
     def new(self, replica: Replica) -> bool:
         """It is of this rollout, or of one that came to nothing: it is to be watched."""

@@ -777,3 +777,64 @@ def test_revisions_say_what_needs_other_containers():
     again = replace(app, restarts={"web": 2})
     assert wanted_revision(app, one, "web") == wanted_revision(app, scaled, "web")
     assert len({wanted_revision(app, one, "web"), wanted_revision(app, other, "web"), wanted_revision(again, one, "web")}) == 3
+
+
+# -- ways out of too many that fail
+
+
+def too_many(how: Update) -> Scene:
+    """Of two replicas four were wanted; those beyond two are ill, and always were."""
+    scene = running(4, web=spec(replicas=2, update=how))
+    scene.deploy(web=spec(replicas=4, update=how))
+    scene.look()
+    scene.obey()
+    for id in scene.live()[2:]:
+        scene.tell(id, health=InstanceHealth.UNHEALTHY)
+    return scene
+
+
+def test_scaled_back_those_that_are_ill_go_and_do_not_count_as_failed():
+    scene = too_many(Update())
+    assert kinds(scene.look()) == ["replica.failed", "replica.failed", "rollout.paused"]
+    scene.deploy(web=spec(replicas=2))
+    decision = scene.look()
+    assert (sorted(stopped(decision)), decision.events) == (scene.live()[2:] or ["shop/web.3.3", "shop/web.4.4"], ())
+    scene.settle()
+    assert (scene.app.rollouts["web"].stage, scene.app.healthy, len(scene.live())) == (Stage.STEADY, 3, 2)
+
+
+def test_a_way_back_from_too_many_is_not_stopped_by_those_that_it_removes():
+    scene = too_many(BACK)
+    assert kinds(scene.look())[-1] == "app.rollback"
+    assert scene.app.generation == 3
+    scene.settle()
+    assert (scene.app.rollouts["web"].stage, scene.app.healthy, len(scene.live())) == (Stage.STEADY, 3, 2)
+
+
+@pytest.mark.parametrize(("phase", "more"), [(Phase.DONE, {"exit_code": 1}), (Phase.FAILED, {"error": "no such program"})])
+def test_what_failed_for_good_is_tried_again_by_the_next_generation(phase, more):
+    scene = Scene(job=spec(replicas=1), web=spec(replicas=1))
+    scene.look()
+    scene.obey()
+    (job,) = scene.live("job")
+    scene.tell(job, phase, **more)
+    assert "rollout.paused" in kinds(scene.look())
+    scene.deploy(job=spec(replicas=1), web=spec("v2", replicas=1))
+    first = scene.look()
+    assert job in stopped(first)
+    assert "replica.failed" not in kinds(first)
+    scene.settle()
+    assert scene.live("job") != [job]
+    assert scene.app.healthy == 2
+
+
+def test_a_job_that_is_done_is_not_done_again_by_the_next_generation():
+    scene = Scene(job=spec(replicas=1), web=spec(replicas=1))
+    scene.look()
+    scene.obey()
+    (job,) = scene.live("job")
+    scene.tell(job, Phase.DONE, exit_code=0)
+    scene.settle()
+    scene.deploy(job=spec(replicas=1), web=spec("v2", replicas=1))
+    scene.settle()
+    assert scene.live("job") == [job]

@@ -11,4 +11,5 @@ echo "node_uptime_seconds $uptime"
 awk '/^Mem(Total|Available):/ { sub(":", "", $1); printf "node_memory_%s_bytes %.0f\n", $1, $2 * 1024 }' /host/proc/meminfo
 CGI
 chmod 755 /www/cgi-bin/index.cgi
+echo "telling on port 9101"
 exec httpd -f -p 9101 -h /www

@@ -12,4 +12,5 @@ else
 fi
 CGI
 chmod 755 /www/cgi-bin/index.cgi
+echo "answering on port 80"
 exec httpd -f -p 80 -h /www

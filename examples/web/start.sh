@@ -7,4 +7,5 @@ printf 'Content-Type: text/plain\r\n\r\n'
 echo "$GREETING from $(cat /etc/node), container $(hostname)"
 CGI
 chmod 755 /www/cgi-bin/index.cgi
+echo "answering on port 80"
 exec httpd -f -p 80 -h /www

@@ -176,7 +176,7 @@ def trouble(allocation: Allocation, status: AllocationStatus | None) -> str:
             return f"it is to be started again{because}{again}"
         case Phase.RUNNING if status.health is InstanceHealth.UNHEALTHY:
             return f"unhealthy{f': {status.error}' if status.error else ''}"
-        case Phase.PULLING | Phase.STARTING:
+        case Phase.PULLING | Phase.STARTING | Phase.RUNNING:
             return status.error
     return ""
 
@@ -216,7 +216,7 @@ def _overtaken(seen: Seen, app: App, goal: Goal) -> End:
     history = f"hmctl app history {app.name}"
     if first is not None and first.number == goal.generation + 1 and first.origin and not first.author:
         why = f"{app.name}: {first.note}; generation {first.number} brings back what generation {first.origin} was"
-        return End(Ending.ROLLED_BACK, why, f"hmctl app explain {app.name}")
+        return End(Ending.ROLLED_BACK, why, f"hmctl app logs {app.name}; {history}")
     by = f" by {first.author}" if first is not None and first.author else ""
     return End(Ending.REPLACED, f"{app.name} is at generation {app.generation} by now{by}, not {goal.generation}", history)
 

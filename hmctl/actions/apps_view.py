@@ -191,6 +191,8 @@ def _count(seen: Seen, app: App) -> AppCount:
     stages = {name: stage_of(app, name) for name in sorted(spec.services)}
     worst = next((stage for stage in (Stage.PAUSED, Stage.ROLLING) if stage in stages.values()), Stage.STEADY)
     messages = [f"{name}: {app.rollouts[name].message}" for name, stage in stages.items() if stage is Stage.PAUSED]
+    waits = {name: seen.reply.waits.get(f"{app.name}/{name}", "").strip() for name in stages}
+    messages += [f"{name} waits: {' '.join(why.split())}" for name, why in waits.items() if why and stages[name] is not Stage.PAUSED]
     return AppCount(
         name=app.name,
         generation=app.generation,

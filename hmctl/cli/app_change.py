@@ -147,7 +147,8 @@ def remove(
     services = seen.present(app).spec.services
     count = len(seen.allocations(name))
     context.output.note(f"{name}: {plural(count, 'replica')} of {', '.join(sorted(services))} will be stopped and removed")
-    context.output.note(f"its {plural(len(seen.generations(name)), 'generation')} will be forgotten; named volumes stay on their nodes")
+    context.output.note(f"its {plural(len(seen.generations(name)), 'generation')} will be forgotten")
+    context.output.note("named volumes stay on their nodes: docker volume ls there")
     context.output.confirm(f"Remove {name}?", yes=yes or app.stopping)  # it was wanted already
     reply = carry_out(context, REMOVE, RemoveRequest(id=new_request(), name=name), name, via, seen)
     return settle(context, Goal(name, 0), reply, via, wait=wait, timeout=timeout)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from hmcore.errors import HyperMeshError
-from hmctl.cli.app_options import TargetArgument
+from hmcore.errors import HyperMeshError, UsageError
+from hmctl.cli.completing import app_targets
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import TimeoutOption, ViaOption
 from hmctl.client import Via
@@ -41,7 +41,10 @@ class LogView(msgspec.Struct, frozen=True, kw_only=True):
 
 def logs(
     ctx: typer.Context,
-    target: TargetArgument,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="APP[/SERVICE[.INDEX]]", help="An app, a service of it, or one replica.", autocompletion=app_targets),
+    ],
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on, with replicas that come too, until Ctrl-C.")] = False,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only from then on: 10m, 2h, yesterday, 08:00, 2026-11-22 08:00.")
@@ -55,7 +58,7 @@ def logs(
     via: ViaOption = Via.AUTO,
     timeout: TimeoutOption = None,
 ) -> int:
-    """Show what an app's replicas write, or one service's, merged by time and marked with the replica.
+    """Show what an app's replicas write, one service's, or one of them, merged by time and marked with the replica.
 
     A replica is SERVICE.INDEX; of a global service, SERVICE@NODE. Ones that ended are read as long as their node keeps them.
     Exit code 3: some of it could not be read; 1: none.
@@ -64,23 +67,27 @@ def logs(
     from hmctl.actions.node_logs import Wanted
 
     context = current(ctx)
-    name, service = split(target)
+    name, whose = split(target)
+    service, dot, index = whose.partition(".")  # which no service's name has
+    if dot and not index.isdecimal():
+        raise UsageError(f"{whose!r} names no replica", fix=f"hmctl app logs {name}/{service}.1")
     begin = None
     if since is not None:
         begin = since_time(since, datetime.now())  # of no zone: every date has this machine's offset of its own day
     elif tail is None:
         tail = FOLLOW_TAIL if following else DEFAULT_TAIL
-    reading = _logs(context, Wanted(name, service, begin, tail), following=following, via=via, timeout=timeout)
+    replica = whose if dot else ""
+    reading = _logs(context, Wanted(name, service, begin, tail), replica, following=following, via=via, timeout=timeout)
     return context.run_until_interrupted(reading) if following else context.run(reading)
 
 
-async def _logs(context: Context, wanted: Wanted, *, following: bool, via: Via, timeout: float | None) -> int:
+async def _logs(context: Context, wanted: Wanted, replica: str, *, following: bool, via: Via, timeout: float | None) -> int:
     from hmctl.actions.agents import Agents
     from hmctl.actions.apps_logs import logs as read
     from hmctl.client import Access
 
     inventory = context.inventory(warn=False)
-    lines = _Lines(context.output, wanted.app)
+    lines = _Lines(context.output, wanted.app, replica)
 
     def tell(node: str, said: HyperMeshError | str) -> None:
         where = f"{node}: " if node else ""
@@ -96,9 +103,10 @@ async def _logs(context: Context, wanted: Wanted, *, following: bool, via: Via, 
 
 
 class _Lines:
-    """Lines marked with their replica, each in a colour of its own."""
+    """Lines marked with their replica, each in a colour of its own; of one `replica` alone, if it is named."""
 
-    def __init__(self, output: Output, app: str) -> None:
+    def __init__(self, output: Output, app: str, only: str) -> None:
+        self._only = only
         self._output = output
         self._app = app
         self._width = 0
@@ -106,7 +114,8 @@ class _Lines:
 
     def begin(self, replicas: Sequence[str]) -> None:
         for replica in replicas:
-            self._know(replica)
+            if self._only in ("", replica):
+                self._know(replica)
 
     def _know(self, replica: str) -> Style:
         if replica not in self._tints:
@@ -115,6 +124,8 @@ class _Lines:
         return self._tints[replica]
 
     def show(self, line: Line) -> None:
+        if self._only not in ("", line.replica):
+            return
         at = datetime.fromtimestamp(line.time // 1_000_000_000, UTC)
         view = LogView(
             time=f"{at:%Y-%m-%dT%H:%M:%S}.{line.time % 1_000_000_000:09}Z",

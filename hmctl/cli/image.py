@@ -96,7 +96,7 @@ def rm(
     wanted = list(dict.fromkeys(familiar(name) for name in names))
     there = _named(context.run(_list(context, via, None)), wanted)
     for image in there:
-        context.output.note(f"{image.name} is removed: {image.id[7:19]}, {size(image.size)} on {plural(len(image.holders), 'node')}")
+        context.output.note(f"{image.name} is {image.id[7:19]}, {size(image.size)} on {plural(len(image.holders), 'node')}")
     context.output.confirm(f"Remove {listed([image.name for image in there])}?", yes=yes)
     document = context.run(_remove(context, [image.name for image in there], via))
     context.output.result(document, lambda: _show_removals(context.output, document))

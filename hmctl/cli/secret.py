@@ -131,7 +131,12 @@ def rm(
     context = current(ctx)
     sort, called, _ = _meant(name, None, is_config=is_config, registry=registry)
     context.output.confirm(f"Remove {_words(sort)} {called}? Its value cannot be read back.", yes=yes)
-    reply = context.run(_calls(context, via).remove(sort, called))
+    calls = _calls(context, via)
+    reply = context.run(calls.remove(sort, called))
+    if not reply.changed:
+        option = {"secret": "", "config": " --config", "registry": " --registry"}
+        for other in sorted({each.sort for each in context.run(calls.list()).secrets if each.name == called}):
+            context.output.note(f"there is a {other} of that name: hmctl secret rm{option[other]} {called}")
     done = SecretChange(kind=sort, name=called, changed=reply.changed, index=reply.index)
     context.output.result(done, lambda: context.output.line(f"{_words(sort)} {called} {'is removed' if done.changed else 'was not there'}"))
 

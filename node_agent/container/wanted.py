@@ -34,8 +34,13 @@ def registered(
     containers: Mapping[str, ContainerInfo], wanted: Mapping[str, Wanted], statuses: Mapping[str, AllocationStatus]
 ) -> dict[str, ContainerInfo]:
     """By id, as `containers`: those of allocations get calls by what their service says now, which their labels may not, and while they are
-    well as their agent sees it: one that is being stopped, or that fails the agent's own probe, gets none."""
-    return {id: _registered(info, wanted.get(info.allocation), statuses.get(info.allocation)) for id, info in containers.items()}
+    well as their agent sees it: one that is being stopped, or that fails the agent's own probe, gets none. A job that has done its work
+    is no instance of anything."""
+    return {
+        id: _registered(info, wanted.get(info.allocation), status)
+        for id, info in containers.items()
+        if (status := statuses.get(info.allocation)) is None or (status.phase, status.exit_code) != (Phase.DONE, 0)
+    }
 
 
 def known_fit(registration: Registration | None) -> frozenset[str]:

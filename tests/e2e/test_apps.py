@@ -99,7 +99,7 @@ def test_an_update_that_is_never_healthy_is_taken_back(apps: Apps, eventually: C
     assert "generation 2 failed: web: " in done["error"]
     assert "unhealthy" in done["error"]
     assert "generation 3 brings back what generation 1 was" in done["error"]
-    assert "fix: hmctl app explain shop" in done["said"]
+    assert "fix: hmctl app logs shop; hmctl app history shop" in done["said"]
     load.expect_no_failure()
     generations = json.loads(apps.run("history", "shop", "-o", "json").stdout)["generations"]
     assert [(each["number"], each["reached"], each["origin"]) for each in generations][:2] == [(1, True, None), (2, False, None)]

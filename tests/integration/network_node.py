@@ -96,7 +96,7 @@ class Node:
             Service(app, name, networks, tuple(Replica(*each) for each in replicas)) for app, name, networks, replicas in told["services"]
         ]
         others = tuple(Place(*each) for each in told["others"])
-        self.wanted = Wanted(Place(*told["own"]), others, tuple(published(told["published"])), tuple(services))
+        self.wanted = Wanted(Place(*told["own"]), others, tuple(published(told["published"])), services=tuple(services))
         self.layer.poke()
         return {}
 

@@ -58,6 +58,9 @@ def plan(service: Service, gate: str, now: float) -> Moves:
             starts.beside(holding)
         else:
             stops += [_stop(service, replica, surplus=False) for replica in holding.former]
+    if free <= 0 and not starts.wait and any(map(_replaceable, holdings)):
+        left = [r for r in service.replicas if not r.live and service.slot(r) in leaving and r.may_run(service.exclusive)]
+        starts.wait = _still(service, left) if left else ""
     return Moves(tuple(starts.made), tuple(stops), starts.wait or (gate if missing or _outdated(service, holdings) else ""))
 
 
@@ -201,5 +204,10 @@ def _aim(service: Service, gate: str) -> Aim | None:
 
 
 def _still(service: Service, there: Iterable[Replica]) -> str:
-    words = [f"{r.id} may still run on {r.allocation.node}" + (", which is not fenced yet" if r.lost else "") for r in there]
-    return "; ".join(words)
+    return "; ".join(f"{r.id} may still run on {r.allocation.node}{_because(r)}" for r in there)
+
+
+def _because(replica: Replica) -> str:
+    if replica.lost:
+        return ", which is not fenced yet"
+    return f": {replica.status.error}" if replica.status is not None and replica.status.error else ""

@@ -232,3 +232,14 @@ def test_each_step_comes_after_the_one_before_whatever_nodes_say(
     assert len(replicas(look, app, {}).replicas) == len(changed)
     assert listing(look).apps[0].services
     assert all(summary(each) for each in explanation(look, app).services)
+
+
+def test_a_list_says_what_is_waited_for() -> None:
+    assert listing(seen(FIT, waits="published: 80/tcp belongs to p1/a")).apps[0].message == "web waits: published: 80/tcp belongs to p1/a"
+    assert listing(seen(FIT, FIT, FIT)).apps[0].message == ""
+
+
+def test_a_replica_whose_node_cannot_say_how_it_is_is_in_trouble() -> None:
+    look = seen({"phase": Phase.RUNNING, "health": InstanceHealth.UNKNOWN, "error": "Docker does not answer"}, stage=Stage.STEADY)
+    (allocation,) = look.allocations("shop", "web")
+    assert trouble(allocation, look.status(allocation)) == "Docker does not answer"

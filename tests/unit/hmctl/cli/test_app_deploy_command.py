@@ -158,7 +158,7 @@ def test_an_update_that_fails_is_taken_back_and_is_a_failure(world: World, folde
     assert "generation 2 failed: web: 1 of 3 new replicas failed" in captured.err
     assert "no such file: /start" in captured.err
     assert "generation 3 brings back what generation 1 was" in captured.err
-    assert captured.err.splitlines()[-1] == "  fix: hmctl app explain shop"
+    assert captured.err.splitlines()[-1] == "  fix: hmctl app logs shop; hmctl app history shop"
 
 
 def test_a_first_deployment_that_fails_is_paused_and_says_why(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,6 +200,12 @@ async def test_lines_bear_their_time_and_replica(here: Fleet, capsys: pytest.Cap
     assert said[1]["message"] == "\x1b[31mred\x07 alert"
     assert await typed("app", "logs", "shop", "--tail", "1") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+    second = next(id for id in here.start() if id.startswith("web-2"))
+    await write(here, (second, 7, "of another"))
+    for replica, text in (("web.1", "alert"), ("web.2", "of another")):
+        assert await typed("app", "logs", f"shop/{replica}", "--tail", "1") == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.endswith(text)
 
 
 async def test_what_there_is_not_is_said(here: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,6 +213,7 @@ async def test_what_there_is_not_is_said(here: Fleet, capsys: pytest.CaptureFixt
         (["nothing"], 1, "there is no app nothing"),
         (["shop/cache"], 1, "shop has no service cache; there are db, web"),
         (["shop/"], 2, "names no app"),
+        (["shop/web.x"], 2, "names no replica"),
         (["shop", "--since", "soon"], 2, "that is no time"),
     ):
         assert await typed("app", "logs", *words) == status

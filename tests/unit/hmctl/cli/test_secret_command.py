@@ -190,6 +190,8 @@ def test_what_is_used_is_not_removed_and_the_rest_only_when_asked(
     assert capsys.readouterr().err.startswith("error: the secret db is used by shop\n")
     assert main.run(["secret", "rm", "other", "-y"]) == 0
     assert capsys.readouterr().out == "secret other was not there\n"
+    assert main.run(["secret", "rm", "db", "--config", "-y"]) == 0
+    assert "there is a secret of that name: hmctl secret rm db" in capsys.readouterr().err
     doors.world.do(PutApp(name="shop", spec=AppSpec(services=used.services)))
     assert main.run(["secret", "rm", "db", "-y", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["changed"]

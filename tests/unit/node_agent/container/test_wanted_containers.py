@@ -54,6 +54,13 @@ def test_what_is_to_stop_and_what_nobody_wants_get_no_calls(told: AllocationStat
     assert seen(None, told).health == "unhealthy"
 
 
+def test_a_job_that_has_done_its_work_is_no_instance_and_one_that_failed_is_an_unhealthy_one() -> None:
+    ended = replace(CONTAINER, state="exited", health="", exit_code=0)
+    for code, there in ((0, set[str]()), (1, {"c1"})):
+        said = AllocationStatus(id=WEB, phase=Phase.DONE, exit_code=code, container="c1")
+        assert set(registered({"c1": ended}, {WEB: wanted(WEB)}, {WEB: said})) == there
+
+
 def test_weight_priority_and_port_are_those_of_the_service_as_it_is_now() -> None:
     service = ServiceSpec(container=ContainerSpec(image="web:1"), weight=7, priority=2, ports=(Port(target=8080, published=80),))
     found = seen(Wanted(allocation(WEB), AppSpec(services={"web": service})), status(), replace(CONTAINER, weight=100, priority=0))

@@ -838,3 +838,14 @@ def test_a_job_that_is_done_is_not_done_again_by_the_next_generation():
     scene.deploy(job=spec(replicas=1), web=spec("v2", replicas=1))
     scene.settle()
     assert scene.live("job") == [job]
+
+
+def test_what_start_first_waits_for_is_said():
+    scene = running(web=spec(update=START_FIRST))
+    scene.deploy(web=spec("v2", update=START_FIRST))
+    scene.look()
+    scene.obey()
+    scene.look()
+    assert stopped(scene.look(after=5.0)) == [ONE]
+    scene.tell(ONE, Phase.STOPPING, InstanceHealth.UNKNOWN, error="Docker does not answer")
+    assert scene.look().waits == {"web": f"{ONE} may still run on n1: Docker does not answer"}

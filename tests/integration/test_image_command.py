@@ -178,7 +178,9 @@ def test_to_remove_one_asks_and_says_what_goes(cluster: Cluster, archive: str, c
     main.run(["image", "push", archive])
     capsys.readouterr()
     assert main.run(["image", "rm", "web:1"]) == 2  # stdin is no terminal
-    assert "web:1 is removed: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "web:1 is " in said
+    assert "on 1 node" in said
     assert "web:1" in cluster.log.state.images
     assert main.run(["image", "rm", "web:1", "web:2", "-y"]) == 1
     assert "there is no image web:2" in capsys.readouterr().err

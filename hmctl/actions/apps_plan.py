@@ -9,6 +9,7 @@ from hmcore.apps.spec import AppSpec, spec_digest
 from hmcore.errors import HyperMeshError
 from hmctl.actions.apps_view import Seen, stage_of
 from hmctl.compose.difference import Change, difference
+from hmctl.text import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,21 @@ def plan(seen: Seen, name: str, spec: AppSpec) -> Plan:
         return Plan(name, 0, spec, difference(None, spec), changed=True)
     present = seen.present(app)
     return Plan(name, app.generation, spec, difference(present.spec, spec), changed=present.digest != spec_digest(spec))
+
+
+def shared_volumes(plan: Plan) -> list[str]:
+    """Of services that change, in words: several replicas of one volume, which is nearly always meant for one."""
+    found = []
+    for name in sorted(change.service for change in plan.changes if change.kind != "unchanged"):
+        service = plan.spec.services.get(name)
+        if service is None or service.mode == "global" or service.replicas < 2:
+            continue
+        volumes = sorted({mount.source for mount in service.container.mounts if mount.kind == "volume" and mount.source})
+        if volumes:
+            found.append(
+                f"the {service.replicas} replicas of {name} will share the volume {listed(volumes)}, all on the one node that has it"
+            )
+    return found
 
 
 def unfinished(app: App) -> str:

@@ -90,7 +90,7 @@ def deploy(
 def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wait: bool, timeout: float, yes: bool) -> int:
     from hmcore.apps.calls import DEPLOY, DeployRequest
     from hmctl.actions.apps import new_request
-    from hmctl.actions.apps_plan import deployable, plan
+    from hmctl.actions.apps_plan import deployable, plan, shared_volumes
     from hmctl.actions.apps_preparing import bring, prepare
     from hmctl.actions.apps_progress import Goal
 
@@ -105,6 +105,8 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     if not wanted.changed:
         return _unchanged(context, seen, wanted)
     show_plan(output, wanted.name, wanted.expect, wanted.changes)
+    for words in shared_volumes(wanted):
+        output.warn(words)
     output.confirm(f"Deploy {wanted.name}?", yes=yes)
     with output.progress() as rows:
         spec = context.run(bring(prepared, inventory, store, via=via, rows=rows, say=output.note))

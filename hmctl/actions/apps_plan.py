@@ -58,7 +58,11 @@ def shared_volumes(plan: Plan) -> list[str]:
 
 def unfinished(app: App) -> str:
     """Why an app that is wanted just so is not so yet; empty: it is, or nothing more is known."""
-    services = sorted(app.rollouts)
-    if paused := [f"{name}: {app.rollouts[name].message}" for name in services if stage_of(app, name) is Stage.PAUSED]:
-        return f"its rollout is paused: {'; '.join(paused)}"
+    if services := paused(app):
+        return f"its rollout is paused: {'; '.join(f'{name}: {app.rollouts[name].message}' for name in services)}"
     return "its rollout goes on" if app.healthy != app.generation else ""
+
+
+def paused(app: App) -> list[str]:
+    """Services whose rollout waits for somebody."""
+    return [name for name in sorted(app.rollouts) if stage_of(app, name) is Stage.PAUSED]

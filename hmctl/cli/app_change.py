@@ -19,7 +19,7 @@ from hmctl.cli.app_options import (
     carry_out,
     look,
 )
-from hmctl.cli.app_waiting import settle
+from hmctl.cli.app_waiting import settle, still
 from hmctl.cli.completing import scaled_services
 from hmctl.cli.context import current
 from hmctl.cli.status import ViaOption
@@ -50,7 +50,8 @@ def scale(
     context = current(ctx)
     request = ScaleRequest(id=new_request(), name=name, replicas=replicas)
     reply = carry_out(context, SCALE, request, name, via)
-    return settle(context, Goal(name, reply.revision), reply, via, wait=wait, timeout=timeout)
+    code = 0 if reply.changed else still(context, look(context, name, via).app(name), f"{name} has as many replicas as that already")
+    return settle(context, Goal(name, reply.revision), reply, via, wait=wait, timeout=timeout) or code
 
 
 def scaled(targets: list[str]) -> tuple[str, dict[str, int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmctl.cli.app_options import PATIENCE, PatienceOption, WaitOption, YesOption, carry_out, look
-from hmctl.cli.app_waiting import settle
+from hmctl.cli.app_waiting import settle, still
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import ViaOption
 from hmctl.client import Via
@@ -179,10 +179,9 @@ def show_plan(output: Output, name: str, before: int, changes: tuple[Change, ...
 
 def _unchanged(context: Context, seen: Seen, wanted: Plan) -> int:
     from hmcore.api import ChangeReply
-    from hmctl.actions.apps_plan import unfinished
     from hmctl.actions.apps_progress import Goal
 
-    if why := unfinished(seen.app(wanted.name)):
-        context.output.warn(f"{wanted.name} is as the file says, but {why}", fix=f"hmctl app explain {wanted.name}")
+    code = still(context, seen.app(wanted.name), f"{wanted.name} is as the file says")
     reply = ChangeReply(index=seen.reply.index, changed=False, revision=wanted.expect)
-    return settle(context, Goal(wanted.name, wanted.expect), reply, Via.AUTO, wait=False, timeout=0.0, plan=wanted.changes)
+    goal = Goal(wanted.name, wanted.expect)
+    return settle(context, goal, reply, Via.AUTO, wait=False, timeout=0.0, plan=wanted.changes) or code

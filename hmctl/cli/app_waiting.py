@@ -9,6 +9,7 @@ from hmctl.client import Via
 
 if TYPE_CHECKING:
     from hmcore.api import ChangeReply
+    from hmcore.apps.records import App
     from hmcore.errors import HyperMeshError
     from hmctl.actions.apps import AppChange
     from hmctl.actions.apps_progress import End, Goal, ServiceProgress
@@ -36,6 +37,15 @@ def settle(context: Context, goal: Goal, reply: ChangeReply, via: Via, *, wait: 
         context.output.note(f"the {what} of {goal.name} goes on; hmctl app ps {goal.name} shows how far it is")
         return INTERRUPTED
     return _tell(context, goal, reply, end, services, plan)
+
+
+def still(context: Context, app: App, words: str) -> int:
+    """Of an app that is wanted just so already: says why it is not so yet. The exit code: 1 if it will not be by itself."""
+    from hmctl.actions.apps_plan import paused, unfinished
+
+    if why := unfinished(app):
+        context.output.warn(f"{words}, but {why}", fix=f"hmctl app explain {app.name}")
+    return 1 if paused(app) else 0
 
 
 async def _wait(

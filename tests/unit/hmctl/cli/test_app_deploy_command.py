@@ -169,8 +169,10 @@ def test_a_first_deployment_that_fails_is_paused_and_says_why(world: World, fold
     assert "web: failed: paused: " in said
     assert "error: shop: the rollout of generation 1 is paused: web: " in said
     assert "fix: hmctl app explain shop says more; then deploy what works" in said
-    assert main.run(["app", "deploy", "-y"]) == 0  # nothing was changed, and why that is not enough
+    assert main.run(["app", "deploy", "-y"]) == 1, "nothing was changed, and that is not enough"
     assert "shop is as the file says, but its rollout is paused: web: " in capsys.readouterr().err
+    assert main.run(["app", "scale", "shop/web=3"]) == 1
+    assert "shop has as many replicas as that already, but its rollout is paused: web: " in capsys.readouterr().err
 
 
 def test_another_operator_in_between_is_not_overwritten(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

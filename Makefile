@@ -32,7 +32,7 @@ lint: install
 	.venv/bin/lint-imports
 
 check: lint
-	.venv/bin/pytest -n 2 -q -m "not long" tests/unit tests/sim
+	.venv/bin/pytest -n 3 -q -m "not long" tests/unit tests/sim
 
 test: lint
 	.venv/bin/pytest -n 2 -q tests/unit tests/sim

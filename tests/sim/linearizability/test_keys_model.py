@@ -135,6 +135,7 @@ def small(draw, lost: int):
     return [*operations, *(Operation(request, draw(st.integers(0, 9))) for request, _ in unknown)]
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(small(lost=0))
 def test_as_a_dictionary(operations):
@@ -143,6 +144,7 @@ def test_as_a_dictionary(operations):
     assert (check(Keys(), operations).outcome is Outcome.OK) == expected
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(small(lost=1))
 def test_what_can_be_explained_is_legal(operations):

@@ -16,6 +16,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KNOWN)
 def test_strings_under_keys(name):
     operations = strings(name)

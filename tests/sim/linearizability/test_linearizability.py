@@ -112,6 +112,7 @@ def sequential(count: int, clients: int, seed: int, values: int, lost: float = 0
     return operations
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("clients", "values", "lost"), [(8, 5, 0.0), (4, 10**6, 0.01)])
 def test_thousands_of_operations_on_one_register(clients, values, lost):
     """With few values most is legal in many orders, and if each lost call may be any of those, nobody can tell: clients should write what

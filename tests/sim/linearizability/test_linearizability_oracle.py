@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations, permutations
 from typing import Any
 
+import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from keys_model import Delete, Found, Get, Keys, Missing, Put, Refused, Unchanged, Wrote
@@ -94,6 +95,7 @@ keys_calls = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(spans(keys_calls, largest=5))
 def test_keys(operations):

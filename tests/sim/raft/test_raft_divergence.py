@@ -201,6 +201,7 @@ def test_one_that_is_only_accused_stays_wrong(diverging):
     assert broken(diverging, cures=False) == "state hashes differ"
 
 
+@pytest.mark.long
 def test_nobody_is_accused_where_nobody_is_wrong():
     """With all faults, compaction after a few entries and snapshots on their way."""
     for seed in range(4):

@@ -29,6 +29,7 @@ def test_clients_get_answers():
     assert world.clients.answered > 20
 
 
+@pytest.mark.long
 def test_a_leader_that_asks_nobody_is_caught():
     plan = dataclasses.replace(PLANS["three"], protections=dataclasses.replace(ALL, read_barrier=False))
     assert Outcome.ILLEGAL in outcomes(plan, range(200))

@@ -123,6 +123,7 @@ def test_the_schedule_is_what_the_dice_say():
     assert calm < troubled  # 0.3: connections break; 0.1: machines crash
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [7, 10, 11])
 def test_a_run_can_be_repeated(seed):
     one, other = World(seed, PLANS["rough"]).run(), World(seed, PLANS["rough"]).run()

@@ -83,6 +83,7 @@ def silence(world: Healthy, old: Machine) -> None:
     world.network.block({(old.name, other) for other in names if other != old.name}, 1.2)
 
 
+@pytest.mark.long
 def test_a_transfer_that_cannot_be_finished_ends_and_writes_go_on():
     failed = 0
     for seed in range(8):

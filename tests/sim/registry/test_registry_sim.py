@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from registry_world import BEAT, TTL, World, run_virtually
@@ -95,6 +96,7 @@ async def settle(world: World) -> None:
     assert len(world.written) == written, "an unchanging cluster writes nothing"
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), faults)
 def test_in_the_end_the_registry_says_what_is(seed, script):

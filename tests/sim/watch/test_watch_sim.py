@@ -124,6 +124,7 @@ def test_followers_of_random_nodes_with_tiny_histories_have_what_was_true(seed, 
     assert world.seen["told"] > 0
 
 
+@pytest.mark.long
 def test_all_that_may_go_wrong_has_gone_wrong(virtual):
     seen: Counter[str] = Counter()
     for seed in range(100, 105):

@@ -112,6 +112,7 @@ members = st.lists(st.tuples(st.integers(0, 99), st.integers(1, 500)), min_size=
 )
 
 
+@pytest.mark.long
 @given(members, keys, st.data())
 def test_only_keys_that_must_move_do(fleet, wanted, data):
     """When one leaves, only its keys move; when one comes, keys move only to it; when one gains weight, keys move only to it."""

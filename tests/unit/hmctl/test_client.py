@@ -263,6 +263,7 @@ def block(seconds: float) -> None:
     asyncio.get_running_loop().call_soon(time.sleep, seconds)
 
 
+@pytest.mark.long
 async def test_time_that_our_own_loop_was_late_for_is_not_held_against_a_node_and_delays_nobody_else() -> None:
     """Each answer takes several turns of the loop, as a handshake does, and each turn most of the deadline."""
     turns = 0

@@ -57,6 +57,7 @@ def test_parse_is_total(line: bytes) -> None:
     parse("node1", line)
 
 
+@pytest.mark.long
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner)))
 def test_any_message_becomes_text(message: object) -> None:
     found = parse("node1", journal_line(1, message))

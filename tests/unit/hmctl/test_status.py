@@ -459,6 +459,7 @@ def anything_a_node_may_say(draw: st.DrawFn, name: str) -> NodeReport:
     )
 
 
+@pytest.mark.long
 @given(st.data())
 def test_whatever_nodes_say_the_verdict_is_sound(data: st.DataObject) -> None:
     answering = data.draw(st.lists(st.sampled_from(NAMES), unique=True))

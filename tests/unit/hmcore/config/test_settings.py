@@ -94,6 +94,7 @@ def reads():
     return found
 
 
+@pytest.mark.long
 def test_every_setting_is_acted_upon():
     seen = reads()
     anywhere = {(owner, attribute) for _, owner, attribute in seen}

@@ -127,6 +127,7 @@ async def test_both_ends_speak_until_all_is_said(world: World) -> None:
     assert host.observed == [("test.talk", "")]
 
 
+@pytest.mark.long
 async def test_what_was_said_last_arrives_though_the_opener_never_ended_its_half(world: World) -> None:
     """13 MB, more than three windows, to a reader that takes its time."""
     async with opened(world, Host()) as connection, await open_talk(connection, TALK, Ask("much"), timeout=PATIENCE) as talk:

@@ -319,6 +319,7 @@ def test_any_bytes_give_events_or_a_frame_error(said: list[tuple[int, bytes, boo
     assert not any(isinstance(event, Called | Opened) for event in session.take_events())  # nobody ever greeted
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(
     st.lists(

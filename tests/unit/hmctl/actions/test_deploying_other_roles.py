@@ -248,6 +248,7 @@ def test_cut_short_anywhere_the_next_run_ends_it(control: tuple[str, ...], cuts:
         asyncio.run(scenario(Path(folder)))
 
 
+@pytest.mark.long
 @settings(max_examples=5, deadline=None)
 @given(st.sampled_from([("node2", "node3", "node4"), ("node1",)]), st.integers(0, 8))
 @example(("node2", "node3", "node4"), 4)  # node4 votes, and nobody heard

@@ -77,6 +77,7 @@ def accepted(folder):
         return sorted(filter(None, pool.map(asked, enumerate(FILES.items()))))
 
 
+@pytest.mark.long
 @needs_docker_compose
 def test_what_is_recorded_is_what_docker_compose_says(folder):
     found = accepted(folder)

@@ -132,6 +132,7 @@ def tagged(service):
 TAG = re.compile(r"(reset|override)@([\w-]+):")
 
 
+@pytest.mark.long
 @QUIET
 @given(st.lists(st.tuples(SERVICE.filter(consistent), SERVICE.filter(consistent).flatmap(tagged)), min_size=3, max_size=12))
 def test_merging_with_tags(folder, pairs):

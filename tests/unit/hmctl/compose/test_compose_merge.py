@@ -52,6 +52,7 @@ def test_nothing_below_nothing_above_and_twice_the_same(service):
     assert plain(over(once, root)) == itself
 
 
+@pytest.mark.long
 @BUSY
 @given(SERVICE, SERVICE, SERVICE)
 def test_it_is_the_same_whether_the_first_two_or_the_last_two_are_merged_first(first, second, third):
@@ -64,6 +65,7 @@ def test_it_is_the_same_whether_the_first_two_or_the_last_two_are_merged_first(f
     assert plain(left) == plain(right)
 
 
+@pytest.mark.long
 @BUSY
 @given(SERVICE, SERVICE)
 def test_what_is_above_counts_and_what_is_only_below_stays(first, second):

@@ -122,6 +122,7 @@ SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4))
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=9), TREES, max_size=4))
 @example({"a": ["\x85", "\u2028", "a\n", " ", "\t", "#", "a: b"]})
@@ -130,6 +131,7 @@ def test_any_file_reads_again_as_it_was(value):
     assert read_again(project).value == resolved(project)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(st.one_of(TREES, st.dictionaries(st.one_of(st.text(), st.integers()), TREES)))
 @example({"services": {"web": {"ports": [int("F" * 5000, 16)]}}})

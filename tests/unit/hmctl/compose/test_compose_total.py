@@ -161,6 +161,7 @@ def test_any_services_are_a_project_or_a_config_error(trees, tags, profiles):
     any_files(*files_of(trees, tags), profiles=profiles)
 
 
+@pytest.mark.long
 @BUSY
 @given(st.lists(SERVICE, min_size=1, max_size=3))
 def test_good_services_are_read_again_as_themselves(services):
@@ -208,6 +209,7 @@ DEEP = {f"f{n}": f"include: [f{n + 1}]\n" for n in range(30)}
 ONE = "services: {a: {image: i}}\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "more", "words"),
     [

@@ -81,6 +81,7 @@ def test_the_same_log_gives_the_same_state_also_through_a_snapshot_anywhere(log)
         assert machine.snapshot(after(*log[cut:], state=restored)) == machine.snapshot(whole)
 
 
+@pytest.mark.long
 @given(batches)
 def test_a_request_is_applied_once_and_answered_the_same_each_time(log):
     state, answers = State(), {}

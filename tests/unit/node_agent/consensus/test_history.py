@@ -39,6 +39,7 @@ def by_table(entries: tuple[Entry, ...] | list[Entry]) -> list[tuple[int, dict[s
     return [(entry.index, {table: [each for each in entry.changes if each.table == table] for table in TABLES}) for entry in entries]
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=200)
 @given(steps, st.integers(2, 60), st.integers(2, 60), st.data())
 def test_all_that_changed_is_told_once_and_in_order_or_that_it_is_lost(walk, most, size, data):

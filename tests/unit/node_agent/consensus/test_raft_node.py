@@ -41,6 +41,7 @@ async def test_a_leader_is_elected_and_the_node_records_reach_every_voter(tmp_pa
         assert sum(node.figures.elections for node in cluster.nodes.values() if node.figures) <= report.term  # one vote for oneself a term
 
 
+@pytest.mark.long
 async def test_without_permission_nobody_votes(tmp_path):
     async with running(tmp_path, permitted=False) as cluster:
         with pytest.raises(TimeoutError):
@@ -63,6 +64,7 @@ async def test_a_follower_says_who_leads_and_a_retry_is_applied_once(tmp_path):
         assert caught.value.leader == leader.leader
 
 
+@pytest.mark.long
 async def test_a_minority_refuses_writes_with_a_clear_error_and_the_rest_goes_on(tmp_path):
     async with running(tmp_path) as cluster:
         await cluster.write("form", FORM)

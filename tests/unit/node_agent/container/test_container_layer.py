@@ -167,6 +167,7 @@ async def test_a_docker_that_somebody_stopped_is_not_woken_through_its_socket(do
         knocks.stop()
 
 
+@pytest.mark.long
 async def test_a_hanging_docker_holds_up_nothing_and_is_named(docker):
     layer = ContainerLayer(docker.path, CLUSTER, timeout=0.1)
     async with supervised(layer) as managed:

@@ -99,6 +99,7 @@ async def test_it_is_begun_when_it_is_needed_and_ends_when_nobody_asks():
     await links.close()
 
 
+@pytest.mark.long
 async def test_one_that_hangs_is_ended_and_the_next_question_has_another():
     links = Links(timeout=1.0, program=program("time.sleep(60)"))
     with pytest.raises(LayerDown, match="does not answer questions about the network within 1 s"):

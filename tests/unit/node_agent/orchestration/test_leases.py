@@ -163,6 +163,7 @@ async def test_the_leader_ends_what_nobody_renews(bed):
     assert bed.log.state.events[-1].kind == "lock.expired"
 
 
+@pytest.mark.long
 async def test_a_lock_with_a_shorter_term_is_looked_at_in_time(bed):
     bed.take("deploy", ttl=3600.0)
     await settle()

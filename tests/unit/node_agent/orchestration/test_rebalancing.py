@@ -165,6 +165,7 @@ def unevenness(fleet, there):
     return *levels, sorted(loads, reverse=True), sum(count**2 for count in on(living).values())
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(situations())
 def test_every_move_is_for_the_better_and_fits(situation):

@@ -92,9 +92,12 @@ def figures(rounds: list[dict[str, float]]) -> list[Figure]:
 
 
 def rate(bed: Bed, node: str, way: Way) -> float:
-    """Gbit/s that arrive."""
+    """Gbit/s that arrive. Raises RuntimeError with what iperf3 says if it fails."""
     argv = ("docker", "exec", way.client, "iperf3", "-c", way.server, "-p", str(way.port), "-t", str(SECONDS), "-J")
-    return float(json.loads(bed.on(node, *argv))["end"]["sum_received"]["bits_per_second"]) / 1e9
+    told = json.loads(bed.on(node, *argv))
+    if "error" in told:
+        raise RuntimeError(f"iperf3 from {way.client} to {way.server}:{way.port}: {told['error']}")
+    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def _ways(bed: Bed, nodes: dict[str, str], ends: tuple[str, ...]) -> dict[str, Way]:

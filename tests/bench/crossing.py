@@ -32,14 +32,18 @@ for library in $(ldd /usr/bin/iperf3 | grep -o '/[^ ]*'); do
 done
 tar -C /tmp/iperf -c . | docker import - {IMAGE} >/dev/null; docker save {IMAGE} | base64
 """
-# A bridge of $1, where $2 is reached by way of $3; two plain containers on it, and one that is the host itself.
+# A bridge of $1, where $2 is reached by way of $3; two plain containers on it, and one that is the host itself. Docker forwards to a bridge
+# only what it publishes, or what somebody lets through before.
 PLAIN = f"""
 set -e; docker network create --subnet "$1" -o com.docker.network.bridge.enable_ip_masquerade=false plain >/dev/null
-ip route add "$2" via "$3"
+ip route add "$2" via "$3"; iptables -I DOCKER-USER -d "$1" -s "$2" -j ACCEPT
 for name in plain control; do docker run -d --name $name --network plain --cgroup-parent=/plain {IMAGE} iperf3 -s >/dev/null; done
 docker run -d --name host --network host --cgroup-parent=/plain {IMAGE} iperf3 -s -p 5211 >/dev/null
 """
-CLEAR = 'docker rm -f plain control host >/dev/null 2>&1; docker network rm plain >/dev/null 2>&1; ip route del "$1" 2>/dev/null; true'
+CLEAR = """
+docker rm -f plain control host >/dev/null 2>&1; docker network rm plain >/dev/null 2>&1
+ip route del "$2" 2>/dev/null; iptables -D DOCKER-USER -d "$1" -s "$2" -j ACCEPT; true
+"""
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 SUBNETS = ("10.99.1.0/24", "10.99.2.0/24")
 
@@ -66,8 +70,8 @@ def measure(bed: Bed) -> list[Figure]:
         rounds = [{name: rate(bed, ends[1], ways[name]) for name in random.sample(sorted(ways), len(ways))} for _ in range(ROUNDS)]
     finally:
         bed.hmctl("app", "rm", APP, "--yes", check=False)
-        for node, other in zip(ends, reversed(SUBNETS), strict=True):
-            bed.on(node, "sh", "-c", CLEAR, "sh", other)
+        for node, near, far in zip(ends, SUBNETS, reversed(SUBNETS), strict=True):
+            bed.on(node, "sh", "-c", CLEAR, "sh", near, far)
     return figures(rounds)
 
 

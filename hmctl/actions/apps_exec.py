@@ -1,9 +1,8 @@
-"""A command in a replica: which one is meant, and joining the operator's terminal with it (hmctl/terminal.py)."""
+"""A command in a replica: which one it is, and joining the operator's terminal with it (hmctl/terminal.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -26,41 +25,18 @@ from hmcore.apps.streams import (
     Signal,
     Taken,
 )
-from hmcore.errors import ConnectionLost, HyperMeshError, Interrupted, UsageError
+from hmcore.errors import ConnectionLost, HyperMeshError, Interrupted
 from hmcore.stoq.dialogue import Talk
 from hmcore.stoq.pulse import Pulse
-from hmctl.actions.apps_view import Seen, checked_service, replica_name
+from hmctl.actions.apps_target import Target
+from hmctl.actions.apps_view import Seen, checked_service, located, replica_name
 from hmctl.terminal import heeded
 from hmctl.text import listed
 
 if TYPE_CHECKING:
     from hmctl.client import AgentClient
 
-_TARGET = re.compile(r"([^/.]+)/([^/.]+)(?:\.([0-9]{1,9}))?")
-
 Conversation = Talk[ExecRequest, ExecUp, ExecSaid]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`index`: the replica's number; None: any that runs. `node` empty: wherever it is."""
-
-    app: str
-    service: str
-    index: int | None = None
-    node: str = ""
-
-    def __str__(self) -> str:
-        where = f" on {self.node}" if self.node else ""
-        return f"{self.app}/{self.service}{'' if self.index is None else f'.{self.index}'}{where}"
-
-
-def target(text: str, node: str = "") -> Target:
-    """APP/SERVICE[.INDEX]. Raises UsageError."""
-    found = _TARGET.fullmatch(text)
-    if found is None:
-        raise UsageError(f"{text!r} names no replica", fix="give APP/SERVICE, or APP/SERVICE.INDEX: hmctl app ps APP")
-    return Target(found[1], found[2], None if found[3] is None else int(found[3]), node)
 
 
 def chosen(seen: Seen, wanted: Target) -> Allocation:
@@ -72,7 +48,7 @@ def chosen(seen: Seen, wanted: Target) -> Allocation:
     running = [each for each in found if (status := seen.status(each)) is not None and status.phase is Phase.RUNNING]
     fix = f"hmctl app ps {wanted.app}/{wanted.service}"
     if not found:
-        there = sorted({f"{replica_name(each)} on {each.node}" for each in seen.allocations(wanted.app, service)})
+        there = sorted({located(replica_name(each), each.node) for each in seen.allocations(wanted.app, service)})
         raise HyperMeshError(f"there is no replica {wanted}; there are {listed(there)}", fix=fix)
     if not running:
         raise HyperMeshError(f"no replica of {wanted} runs", fix=fix)

@@ -65,7 +65,7 @@ async def logs(agents: Agents, wanted: Wanted, show: Show, tell: Tell, *, follow
 def _allocations(seen: Seen, wanted: Wanted) -> list[Allocation]:
     """Raises HyperMeshError when there is no such app, or no such service of it."""
     service = checked_service(seen, seen.app(wanted.app), wanted.service)
-    return seen.allocations(wanted.app, service or None)
+    return [each for each in seen.allocations(wanted.app, service or None) if wanted.node in ("", each.node)]
 
 
 class _Merging:
@@ -80,7 +80,7 @@ class _Merging:
         self._nodes: dict[str, NodeLogs] = {}
 
     async def run(self, seen: Seen | None, allocations: Sequence[Allocation]) -> Outcome:
-        hosts = self._agents.hosts if seen is None else self._hosts(allocations)
+        hosts = self._everywhere() if seen is None else self._hosts(allocations)
         await self._agents.require_room(hosts)
         async with asyncio.TaskGroup() as tasks:
             for host in hosts:
@@ -93,9 +93,13 @@ class _Merging:
         self._outcome.failed |= {name for name, node in self._nodes.items() if node.failed}
         return self._outcome
 
+    def _everywhere(self) -> list[Host]:
+        return [host for host in self._agents.hosts if self._wanted.node in ("", host.name)]
+
     def _hosts(self, allocations: Sequence[Allocation]) -> list[Host]:
         known = {host.name: host for host in self._agents.hosts}
-        names = {each.node for each in allocations}
+        only = self._wanted.node  # it is asked also where nothing runs any more: it may still have what was written
+        names = {only} if only else {each.node for each in allocations}
         for name in sorted(names - known.keys() - self._outcome.failed):
             self._tell(name, "it runs replicas, and is not in this inventory: their logs are left out")
             self._outcome.asked += 1

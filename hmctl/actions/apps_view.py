@@ -83,7 +83,7 @@ class AppList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """`replica`: as `hmctl app` takes it, `SERVICE.SLOT`, of a global service its name. `phase` null: its node has not said yet.
+    """`replica`: as `hmctl app` takes it, `SERVICE.SLOT`, of a global service `SERVICE@NODE`. `phase` null: its node has not said yet.
     `current`: it is as the app's generation wants it. `stuck`: what `error` says has kept it from its first start for long. `since`: unix
     time by its node's clock; null: not known."""
 
@@ -218,7 +218,13 @@ def _service_count(seen: Seen, app: App, name: str, spec: ServiceSpec, stage: St
 
 
 def replica_name(allocation: Allocation) -> str:
-    return f"{allocation.service}.{allocation.slot}" if allocation.slot else allocation.service
+    """As `hmctl app exec` and `logs` take it."""
+    return f"{allocation.service}.{allocation.slot}" if allocation.slot else f"{allocation.service}@{allocation.node}"
+
+
+def located(replica: str, node: str) -> str:
+    """A replica and where it is, in words: the node is said once."""
+    return replica if replica.endswith(f"@{node}") else f"{replica} on {node}"
 
 
 def replicas(seen: Seen, app: App, revisions: dict[str, str], service: str = "") -> AppReplicas:

@@ -37,12 +37,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`service` empty: all of the app's. `since`: seconds since 1970. `tail`: the latest lines of each replica; None: all since then."""
+    """`service` empty: all of the app's. `since`: seconds since 1970. `tail`: the latest lines of each replica; None: all since then.
+    `node`: only what is there; empty: all nodes."""
 
     app: str
     service: str = ""
     since: float | None = None
     tail: int | None = None
+    node: str = ""
 
 
 def named(service: str, allocation: str, name: str, node: str) -> str:

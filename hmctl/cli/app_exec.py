@@ -17,7 +17,7 @@ from hmctl.client import Via
 
 if TYPE_CHECKING:
     from hmcore.apps.streams import ExecRequest
-    from hmctl.actions.apps_exec import Target
+    from hmctl.actions.apps_target import Target
     from hmctl.terminal import Keyboard
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -29,23 +29,28 @@ def exec_(
     ctx: typer.Context,
     replica: Annotated[
         str,
-        typer.Argument(metavar="APP/SERVICE[.INDEX]", help="A replica; without INDEX the first that runs.", autocompletion=app_targets),
+        typer.Argument(
+            metavar="APP/SERVICE[.INDEX|@NODE]",
+            help="A replica, by its number or its node; without either the first that runs.",
+            autocompletion=app_targets,
+        ),
     ],
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command and its arguments, passed on as they are.")],
     tty: Annotated[
         bool | None, typer.Option("--tty/--no-tty", "-t/-T", help="Whether it has a terminal.  [default: if stdin and stdout are one]")
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin/--no-stdin", "-i/-I", help="Whether it gets our input.")] = True,
-    node: Annotated[str, typer.Option(metavar="NODE", help="The replica on this node, of a global service for instance.")] = "",
+    node: Annotated[str, typer.Option(metavar="NODE", help="The replica on this node, as with APP/SERVICE@NODE.")] = "",
     user: Annotated[str, typer.Option("--user", "-u", metavar="USER", help="As whom it runs.  [default: the container's user]")] = "",
     via: ViaOption = Via.AUTO,
 ) -> int:
     """Run a command in a replica. Its input, output and exit code are those of the command.
 
     On a terminal it has one, too, and gets every key; elsewhere stdout and stderr stay apart, and the first Ctrl-C is the command's.
+    APP/SERVICE.INDEX is one replica; APP/SERVICE@NODE the one on that node, of a global service for instance.
     """
     from hmcore.apps.streams import ExecRequest
-    from hmctl.actions.apps_exec import target
+    from hmctl.actions.apps_target import replica_target
     from hmctl.terminal import size
 
     words = command[1:] if command[0] == "--" else command
@@ -66,7 +71,7 @@ def exec_(
     )
     context = current(ctx)
     sys.stdout.flush()
-    return context.run(_exec(context, target(replica, node), request, via))
+    return context.run(_exec(context, replica_target(replica, node), request, via))
 
 
 async def _exec(context: Context, wanted: Target, request: ExecRequest, via: Via) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from hmcore.errors import HyperMeshError, UsageError
+from hmcore.errors import HyperMeshError
 from hmctl.cli.completing import app_targets
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import TimeoutOption, ViaOption
@@ -43,7 +43,11 @@ def logs(
     ctx: typer.Context,
     target: Annotated[
         str,
-        typer.Argument(metavar="APP[/SERVICE[.INDEX]]", help="An app, a service of it, or one replica.", autocompletion=app_targets),
+        typer.Argument(
+            metavar="APP[/SERVICE[.INDEX|@NODE]]",
+            help="An app, a service of it, one replica, or those on one node.",
+            autocompletion=app_targets,
+        ),
     ],
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on, with replicas that come too, until Ctrl-C.")] = False,
     since: Annotated[
@@ -63,21 +67,19 @@ def logs(
     A replica is SERVICE.INDEX; of a global service, SERVICE@NODE. Ones that ended are read as long as their node keeps them.
     Exit code 3: some of it could not be read; 1: none.
     """
-    from hmctl.actions.apps_view import split
+    from hmctl.actions.apps_target import target as meant
     from hmctl.actions.node_logs import Wanted
 
     context = current(ctx)
-    name, whose = split(target)
-    service, dot, index = whose.partition(".")  # which no service's name has
-    if dot and not index.isdecimal():
-        raise UsageError(f"{whose!r} names no replica", fix=f"hmctl app logs {name}/{service}.1")
+    chosen = meant(target)
     begin = None
     if since is not None:
         begin = since_time(since, datetime.now())  # of no zone: every date has this machine's offset of its own day
     elif tail is None:
         tail = FOLLOW_TAIL if following else DEFAULT_TAIL
-    replica = whose if dot else ""
-    reading = _logs(context, Wanted(name, service, begin, tail), replica, following=following, via=via, timeout=timeout)
+    replica = "" if chosen.index is None else f"{chosen.service}.{chosen.index}"
+    wanted = Wanted(chosen.app, chosen.service, begin, tail, chosen.node)
+    reading = _logs(context, wanted, replica, following=following, via=via, timeout=timeout)
     return context.run_until_interrupted(reading) if following else context.run(reading)
 
 
@@ -87,6 +89,8 @@ async def _logs(context: Context, wanted: Wanted, replica: str, *, following: bo
     from hmctl.client import Access
 
     inventory = context.inventory(warn=False)
+    if wanted.node:
+        inventory.host(wanted.node)  # says so when there is none, before anybody is asked
     lines = _Lines(context.output, wanted.app, replica)
 
     def tell(node: str, said: HyperMeshError | str) -> None:

@@ -189,6 +189,7 @@ def generation_row(generation: GenerationView) -> list[Cell]:
 
 def _show_explanation(output: Output, document: AppExplanation) -> None:
     from hmctl.actions.apps_explaining import summary
+    from hmctl.actions.apps_view import located
 
     removing = ", being removed" if document.removing else ""
     output.line(Styled(document.name, "strong"), f"  generation {document.generation}{removing}")
@@ -198,4 +199,4 @@ def _show_explanation(output: Output, document: AppExplanation) -> None:
         for line in service.waits:
             output.paragraph("    ", Styled("waits: ", "accent"), text=line)
         for replica in service.replicas:
-            output.paragraph("    ", Styled(f"{replica.replica} on {replica.node}: ", "dim"), text=replica.why)
+            output.paragraph("    ", Styled(f"{located(replica.replica, replica.node)}: ", "dim"), text=replica.why)

@@ -168,6 +168,7 @@ def test_what_is_stuck_is_said_to_be_so_by_every_command() -> None:
     (found,) = explanation(look, look.app("shop"), "web").services
     assert [(each.replica, each.phase, each.why) for each in found.replicas] == [("web.2", "backoff", "it cannot be started: no room")]
     listed = {each.replica: each for each in replicas(look, look.app("shop"), {}).replicas}
+    assert "agent@node1" in listed
     assert (listed["web.1"].stuck, listed["web.2"].stuck) == (False, True)
     assert why_of(structs.replace(listed["web.2"], current=True)) == ["it cannot be started: no room"]
 

@@ -19,11 +19,12 @@ from streaming_docker import Exec
 from hmcore.apps.records import AllocationStatus, Phase
 from hmcore.apps.spec import AppSpec
 from hmcore.apps.streams import ExecRequest
-from hmcore.errors import ConnectionLost, HyperMeshError, Interrupted, UsageError
+from hmcore.errors import ConnectionLost, HyperMeshError, Interrupted
 from hmctl.actions import agents as connections
 from hmctl.actions import apps_exec
 from hmctl.actions.apps import read
-from hmctl.actions.apps_exec import Target, chosen, run, target
+from hmctl.actions.apps_exec import chosen, run
+from hmctl.actions.apps_target import Target
 from hmctl.cli import app_exec, main
 from node_agent.consensus.statemachine.commands import PutStatuses
 
@@ -214,6 +215,8 @@ async def test_as_typed(here: Fleet, monkeypatch: pytest.MonkeyPatch, capfdbinar
     ("words", "status", "said"),
     [
         (["shop", "--", "cat"], 2, "names no replica"),
+        (["shop/web@node9", "--", "cat"], 2, "node9"),
+        (["--node", "node1", "shop/web@node2", "--", "cat"], 2, "shop/web@node2 is not on node1"),
         (["shop/web", "--"], 2, "no command is named"),
         (["nothing/web", "--", "cat"], 1, "there is no app nothing"),
         (["shop/cache", "--", "cat"], 1, "shop has no service cache"),
@@ -228,13 +231,16 @@ async def test_what_cannot_be_meant_is_said(
     assert said in capfd.readouterr().err
 
 
-def test_targets() -> None:
-    assert target("shop/web") == Target("shop", "web")
-    assert target("shop/web.12", "n1") == Target("shop", "web", 12, "n1")
-    assert str(target("shop/web.12", "n1")) == "shop/web.12 on n1"
-    for wrong in ("", "shop", "shop/", "/web", "shop/web.", "shop/web.x", "shop/web/1", "shop/web.1.2"):
-        with pytest.raises(UsageError):
-            target(wrong)
+async def test_a_global_services_replica_is_named_by_its_node(
+    here: Fleet, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    here.world.deploy("all", AppSpec(services={"agent": service(mode="global")}))
+    here.start()
+    for node in here.nodes.values():
+        node.docker.programs = {"cat": cat}
+    assert await typed(monkeypatch, b"hello", "all/agent@node2", "--", "cat") == 7
+    assert capfdbinary.readouterr().out == b"hello"
+    assert [name for name, node in here.nodes.items() if node.docker.execs] == ["node2"]
 
 
 async def test_the_replica_that_shall_stay_and_runs_is_meant(here: Fleet) -> None:
@@ -243,7 +249,7 @@ async def test_the_replica_that_shall_stay_and_runs_is_meant(here: Fleet) -> Non
         seen = await read(agents, "all")
         assert chosen(seen, Target("all", "agent")).node == "node1"
         assert chosen(seen, Target("all", "agent", node="node3")).node == "node3"
-        with pytest.raises(HyperMeshError, match=r"there is no replica all/agent\.1; there are agent on node1, agent on node2 and"):
+        with pytest.raises(HyperMeshError, match=r"there is no replica all/agent\.1; there are agent@node1, agent@node2 and agent@node3"):
             chosen(seen, Target("all", "agent", 1))
         web = chosen(await read(agents, "shop"), Target("shop", "web"))
         assert web.slot == 1

@@ -208,12 +208,26 @@ async def test_lines_bear_their_time_and_replica(here: Fleet, capsys: pytest.Cap
         assert line.endswith(text)
 
 
+async def test_one_nodes_replicas_are_read_there_alone(here: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    here.world.deploy("all", AppSpec(services={"agent": service(mode="global")}))
+    where = here.start()
+    await write(here, *[(id, 1, f"I am {id}") for id in sorted(where)])
+    assert await typed("app", "logs", "all/agent@node2", "-o", "json") == 0
+    (said,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (said["replica"], said["node"]) == ("agent@node2", "node2")
+    here.world.down.add("node3")  # which it does not concern
+    web = [id for id, node in where.items() if node is here.nodes["node1"] and id.startswith("web")]
+    assert await typed("app", "logs", "shop/web@node1", "-o", "json") == 0
+    assert [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()] == [f"I am {id}" for id in web]
+
+
 async def test_what_there_is_not_is_said(here: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     for words, status, said in (
         (["nothing"], 1, "there is no app nothing"),
         (["shop/cache"], 1, "shop has no service cache; there are db, web"),
         (["shop/"], 2, "names no app"),
         (["shop/web.x"], 2, "names no replica"),
+        (["shop/web@node9"], 2, "no host is called 'node9'"),
         (["shop", "--since", "soon"], 2, "that is no time"),
     ):
         assert await typed("app", "logs", *words) == status

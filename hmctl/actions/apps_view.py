@@ -117,28 +117,6 @@ class AppReplicas(msgspec.Struct, frozen=True, kw_only=True):
     replicas: list[ReplicaView]
 
 
-class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
-    """`origin`: the generation that it brings back; null: a new one. `reached`: all services came to be like this once. `author` empty:
-    the cluster itself, which took back what failed."""
-
-    number: int
-    present: bool
-    reached: bool
-    origin: int | None
-    author: str
-    note: str
-    unix_time: float
-    services: dict[str, str]
-
-
-class AppHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """`hmctl app history`, the oldest generation first. `services`: the image of each."""
-
-    name: str
-    index: int
-    generations: list[GenerationView]
-
-
 def no_app(name: str) -> HyperMeshError:
     return HyperMeshError(f"there is no app {name}", fix="hmctl app ls")
 
@@ -262,37 +240,3 @@ def _replica(seen: Seen, app: App, allocation: Allocation, *, current: bool) -> 
         since=(status.since or None) if status is not None else None,
         ports=ports_of(made.spec.services.get(allocation.service), status),
     )
-
-
-def history(seen: Seen, app: App) -> AppHistory:
-    views = [
-        GenerationView(
-            number=each.number,
-            present=each.number == app.generation,
-            reached=each.reached,
-            origin=each.origin or None,
-            author=each.author,
-            note=each.note,
-            unix_time=each.unix_time,
-            services={name: spec.container.image for name, spec in sorted(each.spec.services.items())},
-        )
-        for each in sorted(seen.generations(app.name), key=lambda each: each.number)
-    ]
-    return AppHistory(name=app.name, index=seen.reply.index, generations=views)
-
-
-def earlier(seen: Seen, app: App, number: int = 0) -> Generation:
-    """The generation to go back to: `number`, or the latest other one that was healthy (as the agents have it). Raises HyperMeshError."""
-    kept = sorted(seen.generations(app.name), key=lambda each: each.number)
-    look = f"hmctl app history {app.name}"
-    if number:
-        found = next((each for each in kept if each.number == number), None)
-        if found is None:
-            known = ", ".join(str(each.number) for each in kept)
-            raise HyperMeshError(f"{app.name} has no generation {number}; there are {known}", fix=look)
-        return found
-    present = seen.present(app).digest
-    reached = [each for each in kept if each.reached and each.digest != present]
-    if not reached:
-        raise HyperMeshError(f"{app.name} has no other generation that was healthy", fix=look)
-    return reached[-1]

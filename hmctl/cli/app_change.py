@@ -114,8 +114,8 @@ def rollback(
     """Make an app again what it was. That is a new generation, which brings back an earlier one."""
     from hmcore.apps.calls import ROLLBACK, RollbackRequest
     from hmctl.actions.apps import new_request
+    from hmctl.actions.apps_history import earlier
     from hmctl.actions.apps_progress import Goal
-    from hmctl.actions.apps_view import earlier
     from hmctl.compose.difference import difference
 
     context = current(ctx)

@@ -17,7 +17,8 @@ from hmctl.text import Cell, Style, Styled, duration
 
 if TYPE_CHECKING:
     from hmctl.actions.apps_explaining import AppExplanation
-    from hmctl.actions.apps_view import AppCount, AppHistory, AppList, AppReplicas, GenerationView, ReplicaView
+    from hmctl.actions.apps_history import AppHistory, GenerationView
+    from hmctl.actions.apps_view import AppCount, AppList, AppReplicas, ReplicaView
 
 STAGES: dict[str, Style] = {"steady": "good", "rolling": "warning", "paused": "bad", "removing": "dim"}
 PHASES: dict[str, Style] = {
@@ -63,12 +64,15 @@ def ps(ctx: typer.Context, target: TargetArgument, via: ViaOption = Via.AUTO, ti
 
 
 def history(ctx: typer.Context, name: AppArgument, via: ViaOption = Via.AUTO, timeout: TimeoutOption = None) -> None:
-    """List what an app was to be, the latest generation first: by whom, why, and whether all of it came to be healthy."""
-    from hmctl.actions import apps_view
+    """List what an app was to be, the latest generation first: by whom, why, what changed, and whether all of it came to be healthy.
+
+    The latest ten are kept. What changed is against the one listed below.
+    """
+    from hmctl.actions import apps_history
 
     context = current(ctx)
     seen = look(context, name, via, timeout)
-    document = apps_view.history(seen, seen.app(name))
+    document = apps_history.history(seen, seen.app(name))
     context.output.result(document, lambda: _show_history(context.output, document))
 
 
@@ -169,11 +173,14 @@ def _show_history(output: Output, document: AppHistory) -> None:
         Column("BY", spared=2),
         "STATE",
         Column("WHAT", wraps=True),
+        Column("CHANGED", wraps=True),
     ]
     output.table(columns, [generation_row(each) for each in reversed(document.generations)])
 
 
 def generation_row(generation: GenerationView) -> list[Cell]:
+    from hmctl.actions.apps_history import changed_words
+
     state, style = ("was healthy", None) if generation.reached else ("never healthy", "warning")
     if generation.present:
         state, style = ("present, healthy", "good") if generation.reached else ("present, not healthy yet", "warning")
@@ -184,6 +191,7 @@ def generation_row(generation: GenerationView) -> list[Cell]:
         generation.author or "the cluster",
         Styled(state, style),  # type: ignore[arg-type]
         ": ".join(filter(None, (back, generation.note))) or ", ".join(f"{name} {image}" for name, image in generation.services.items()),
+        changed_words(generation.changed),
     ]
 
 

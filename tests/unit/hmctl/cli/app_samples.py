@@ -59,12 +59,19 @@ def app_explanation() -> object:
 
 
 def app_history() -> object:
-    from hmctl.actions.apps_view import AppHistory, GenerationView
+    from hmctl.actions.apps_history import AppHistory, GenerationView
 
-    images = {"web": "nginx:1"}
     generation = GenerationView(
-        number=2, present=True, reached=True, origin=1, author="me", note="why", unix_time=1.5, services=images
-    )  # fmt: skip
+        number=2,
+        present=True,
+        reached=True,
+        origin=1,
+        author="me",
+        note="why",
+        unix_time=1.5,
+        services={"web": "nginx:1"},
+        changed={"web": ["image", "replicas 3 -> 5"]},
+    )
     return AppHistory(name="shop", index=7, generations=[generation])
 
 

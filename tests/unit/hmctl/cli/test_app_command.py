@@ -232,8 +232,14 @@ def test_history_and_the_way_back(world: World, capsys: pytest.CaptureFixture[st
         (3, True, True, 1),
     ]
     assert [each["services"]["web"] for each in generations] == ["web:1", "web:2", "web:1"]
+    assert [each["changed"] for each in generations] == [None, {"web": ["image"]}, {"web": ["image"]}]
+    assert main.run(["app", "scale", "shop/web=5"]) == 0
+    capsys.readouterr()
     assert main.run(["app", "history", "shop"]) == 0
-    assert "brings back 1" in capsys.readouterr().out.splitlines()[1]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-7:] == ["scaled:", "web=5", "web:", "replicas", "3", "->", "5"]
+    assert "brings back 1" in lines[2]
+    assert lines[4].endswith("-")
 
 
 def test_the_way_back_goes_to_what_was_named(world: World) -> None:

@@ -46,6 +46,7 @@ HyperMeshError                 what failed, where (`host`), the command that men
 │   ├── ReleaseTooOld          the cluster is at a feature level that this release does not know: this node must stop
 │   └── CommittedConflict      the leader contradicts what we know is committed: this node must stop
 ├── Undecided                  nobody answered for a change: it may have been carried out, or still be
+├── PortPublished              another app has the port, on every node
 ├── LayerMissing               what an optional layer needs is not installed
 ├── LayerDown                  what a layer needs is installed, but does not answer
 ├── NoLease                    what is exclusive may not be started here now: its node may count as cut off
@@ -337,6 +338,10 @@ class CommittedConflict(ConsensusError):
 
 
 class Undecided(HyperMeshError):
+    pass
+
+
+class PortPublished(HyperMeshError):
     pass
 
 

@@ -18,6 +18,7 @@ from hmctl.cli.app_options import (
     YesOption,
     carry_out,
     look,
+    refuse_clashes,
 )
 from hmctl.cli.app_waiting import settle, still
 from hmctl.cli.completing import scaled_services
@@ -122,7 +123,9 @@ def rollback(
     seen = look(context, name, via)
     app = seen.app(name)
     back = earlier(seen, app, to or 0)
-    changes = difference(seen.present(app).spec, back.spec)
+    present = seen.present(app).spec
+    refuse_clashes(context, name, present, back.spec, via)
+    changes = difference(present, back.spec)
     show_plan(context.output, f"{name}, back to what generation {back.number} was", app.generation, changes)
     context.output.confirm(f"Roll {name} back to generation {back.number}?", yes=yes)
     reply = carry_out(context, ROLLBACK, RollbackRequest(id=new_request(), name=name, to=back.number), name, via, seen)

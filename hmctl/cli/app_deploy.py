@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmctl.cli.app_options import PATIENCE, PatienceOption, WaitOption, YesOption, carry_out, look
+from hmctl.cli.app_options import PATIENCE, PatienceOption, WaitOption, YesOption, carry_out, look, refuse_clashes
 from hmctl.cli.app_waiting import settle, still
 from hmctl.cli.context import Context, current
 from hmctl.cli.status import ViaOption
@@ -98,6 +98,7 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     store = context.store(inventory)
     seen = look(context, app.name, via)
     present = None if (before := deployable(seen, app.name)) is None else seen.present(before).spec
+    refuse_clashes(context, app.name, present, app.converted.spec, via)  # before anything is built
     with output.progress() as rows:
         preparing = prepare(app, inventory, store, place, present=present, via=via, rows=rows, warn=output.warn, leader=seen.led_by)
         prepared = context.run(preparing)

@@ -12,6 +12,7 @@ from hmctl.client import Via
 
 if TYPE_CHECKING:
     from hmcore.api import ChangeReply, Method
+    from hmcore.apps.spec import AppSpec
     from hmctl.actions.apps_view import Seen
 
 Req = TypeVar("Req")
@@ -44,6 +45,14 @@ async def _look(context: Context, name: str, via: Via, timeout: float | None) ->
     inventory = context.inventory(warn=False)
     async with Agents(inventory.hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout) as agents:
         return await read(agents, name)
+
+
+def refuse_clashes(context: Context, name: str, present: AppSpec | None, spec: AppSpec, via: Via) -> None:
+    """Ask for the other apps if `spec` claims ports that the `present` one does not. Raises PortPublished when one is another's."""
+    from hmctl.actions import apps_clashes
+
+    if wanted := apps_clashes.new_claims(present, spec):
+        apps_clashes.refuse_clashes(wanted, context.run(_look(context, "", via, None)), name)
 
 
 def carry_out(

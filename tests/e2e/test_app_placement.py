@@ -101,10 +101,12 @@ def test_what_fits_nowhere_waits_and_says_what_each_filter_removed(
 def test_a_published_port_belongs_to_one_service(apps: Apps, eventually: Callable[..., None]) -> None:
     serves = f"command: {serving('first')}, ports: ['18081:8080']"
     apps.deploy("first", compose(web=service(serves)))
-    apps.deploy("second", compose(web=service(serves.replace("first", "second"))), "--no-wait")
-    eventually(lambda: "published: 18081/tcp belongs to first/web" in waits(apps, "second"), within=10)
+    second = compose(web=service(serves.replace("first", "second")))
+    refused = apps.run("deploy", "-f", apps.file("second", second), "--yes", check=False)
+    assert (refused.returncode, "port 18081/tcp of web belongs to first/web" in refused.stderr) == (1, True)
     assert apps.get(f"{apps.address('node2')}:18081").startswith("first")
-    apps.change("rm", "first", "--yes")
+    apps.change("rm", "first", "--yes", "--no-wait")
+    apps.deploy("second", second)  # which waits until the port is free
     eventually(lambda: apps.get(f"{apps.address('node2')}:18081").startswith("second"), within=20)
 
 

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from hmcore.apps.constraints import parse
 from hmcore.apps.explanation import MOST_NAMED, Explanation, Filter, Removal
+from hmcore.apps.ports import Number
 from hmcore.errors import UsageError
 from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.ledger import Ledger
-from node_agent.orchestration.scheduling.needs import Needs, Number, Service
+from node_agent.orchestration.scheduling.needs import Needs, Service
 
 _because = partial(Removal, removed=0, of=0)  # its nodes are counted later
 

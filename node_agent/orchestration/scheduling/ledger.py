@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from hmcore.apps.ports import Number
 from node_agent.orchestration.scheduling.fleet import Fleet
-from node_agent.orchestration.scheduling.needs import Needs, Number, Service, clash
+from node_agent.orchestration.scheduling.needs import Needs, Service, clash
 from node_agent.orchestration.scheduling.room import Room
 
 _NOWHERE: Mapping[int, int] = MappingProxyType({})

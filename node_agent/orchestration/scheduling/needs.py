@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 
-from hmcore.apps.spec import Port, ServiceSpec, Volume
+from hmcore.apps.ports import ANY, Number, published, taken
+from hmcore.apps.spec import ServiceSpec, Volume
 
-Number = tuple[int, str]  # of a port, and its protocol
 Service = tuple[str, str]  # app and service
 
-ANY = ""  # all addresses of a node
 _SHARED = ("nfs", "cifs", "smb", "ceph", "glusterfs", "9p")  # file systems of the local driver whose data is elsewhere
 
 
@@ -59,8 +57,8 @@ def needs_of(spec: ServiceSpec, volumes: Iterable[Volume] = ()) -> Needs:
         max_per_node=0 if everywhere else max(0, spec.placement.max_per_node),
         cpus=max(0, spec.reservations.cpus),
         memory=max(0, spec.reservations.memory),
-        taken=tuple(sorted(_taken(spec))),
-        published=tuple(sorted(_published(spec))),
+        taken=tuple(sorted(taken(spec))),
+        published=tuple(sorted(published(spec))),
         bound=() if everywhere else bound(volumes),
         external=tuple(sorted({volume.name for volume in volumes if volume.external and _local(volume)})),
     )
@@ -79,26 +77,3 @@ def clash(one: str, other: str) -> bool:
 def _local(volume: Volume) -> bool:
     """A network's file system may be mounted anywhere, also by the local driver."""
     return volume.driver in ("", "local") and not volume.options.get("type", "").casefold().startswith(_SHARED)
-
-
-def _taken(spec: ServiceSpec) -> set[tuple[Number, str]]:
-    """A container in its node's own network takes there what it listens on."""
-    match spec.container.network_mode:
-        case "none":
-            return set()
-        case "host":
-            return {((port.target, port.protocol), ANY) for port in spec.ports}
-        case _:
-            return {((port.published, port.protocol), _address(port)) for port in spec.ports if port.mode == "host" and port.published}
-
-
-def _published(spec: ServiceSpec) -> set[Number]:
-    return {(port.published, port.protocol) for port in spec.ports if port.mode == "ingress" and port.published}
-
-
-def _address(port: Port) -> str:
-    try:
-        address = ip_address(port.address)
-    except ValueError:  # none is given
-        return port.address
-    return ANY if address.is_unspecified else str(address)

@@ -135,6 +135,29 @@ def test_the_shown_file_is_without_what_is_left_out(world: World, folder: Path, 
     assert again.err == ""
 
 
+def test_a_port_that_another_app_publishes_is_refused_before_anybody_is_asked_to_agree(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:1\n    ports: ['80:80']\n")
+    assert main.run(["app", "deploy", "--name", "blog", "-y"]) == 0
+    capsys.readouterr()
+    assert main.run(["app", "deploy", "-y"]) == 1
+    first, fix = capsys.readouterr().err.splitlines()
+    assert first == "error: port 80/tcp of web belongs to blog/web: a published port answers on every node, for one service"
+    assert fix.startswith("  fix: publish another one, or take it from blog first")
+    assert "shop" not in world.state.apps
+    world.do(StopApp(name="blog"))
+    assert main.run(["app", "deploy", "-y"]) == 0
+    capsys.readouterr()
+    world.deploy("blog", world.state.generations["shop@1"].spec)  # by somebody else's hmctl, an older one
+    (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:2\n    ports: ['80:80']\n")
+    assert main.run(["app", "deploy", "-y", "--no-wait"]) == 0, "it has the port, whoever waits for it"
+    (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:2\n")
+    assert main.run(["app", "deploy", "-y", "--no-wait"]) == 0
+    assert main.run(["app", "rollback", "shop", "-y"]) == 1
+    assert "error: port 80/tcp of web belongs to blog/web" in capsys.readouterr().err
+
+
 def test_what_is_not_supported_is_refused_or_left_out_as_asked(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "compose.yaml").write_text("services:\n  web:\n    image: web:1\n    cgroup_parent: /x\n")
     assert main.run(["app", "deploy", "-y"]) == 2

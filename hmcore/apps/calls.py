@@ -7,7 +7,7 @@ import msgspec
 
 from hmcore.api import ChangeReply, InstancesReply, Method
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, Machine
-from hmcore.apps.spec import AppSpec
+from hmcore.apps.spec import AppSpec, Resources
 
 
 class DeployRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,15 +79,17 @@ class RebalanceReply(msgspec.Struct, frozen=True, kw_only=True):
 
 class AppsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`name` empty: all apps, without their generations' specs. `consistent`: linearizable, at the cost of a round between the control
-    nodes."""
+    nodes. `capacity`: also what nodes have."""
 
     name: str = ""
     consistent: bool = False
+    capacity: bool = False
 
 
 class AppsReply(msgspec.Struct, frozen=True, kw_only=True):
     """As of log index `index`. `generations`: of the app that was asked for, the oldest first; of all apps only the present ones.
-    `statuses`: by allocation. `waits`: by `app/service`, what the leader says is waited for; empty from any other node."""
+    `statuses`: by allocation. `waits`: by `app/service`, what the leader says is waited for; empty from any other node. `capacity`: by node
+    on which replicas may be placed, all that it has; empty if that was not asked for, or by an earlier release."""
 
     index: int
     apps: list[App] = []
@@ -95,6 +97,7 @@ class AppsReply(msgspec.Struct, frozen=True, kw_only=True):
     allocations: list[Allocation] = []
     statuses: dict[str, AllocationStatus] = {}
     waits: dict[str, str] = {}
+    capacity: dict[str, Resources] = {}
 
 
 class TellRequest(msgspec.Struct, frozen=True, kw_only=True):

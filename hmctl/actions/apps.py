@@ -76,13 +76,14 @@ async def carry_out(
         raise type(error)(error.message, fix=error.fix or "hmctl app ls") from error
 
 
-async def read(agents: Agents, name: str = "") -> Seen:
-    """All apps, or the one with its generations, by the leader; while there is none, by whoever has applied most.
+async def read(agents: Agents, name: str = "", *, capacity: bool = False) -> Seen:
+    """All apps, or the one with its generations, by the leader; while there is none, by whoever has applied most. With `capacity`, what
+    nodes have, too.
 
     Raises PeerUnreachable, CallRefused.
     """
     host, leader = await _whom(agents)
-    return await _read(agents, host, leader, name)
+    return await _read(agents, host, leader, AppsRequest(name=name, capacity=capacity))
 
 
 async def _whom(agents: Agents) -> tuple[Host, str | None]:
@@ -97,9 +98,9 @@ async def _whom(agents: Agents) -> tuple[Host, str | None]:
     return controls[newest], leader
 
 
-async def _read(agents: Agents, host: Host, leader: str | None, name: str) -> Seen:
+async def _read(agents: Agents, host: Host, leader: str | None, request: AppsRequest) -> Seen:
     async def question(agent: AgentClient) -> AppsReply:
-        return await agent.call(APPS, AppsRequest(name=name), timeout=ANSWER)
+        return await agent.call(APPS, request, timeout=ANSWER)
 
     return Seen(told_by=host.name, leader=host.name == leader, reply=await agents.ask(host, question))
 
@@ -143,7 +144,7 @@ class Looks:
         if self._looked and not await self._changed(host, leader):
             self._at = None
             return None
-        found = await _read(self._agents, host, leader, self._name)
+        found = await _read(self._agents, host, leader, AppsRequest(name=self._name))
         self._looked = True
         if self.trouble is not None:
             self.trouble = None

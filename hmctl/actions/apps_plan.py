@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from hmcore.apps.records import App, Stage
 from hmcore.apps.spec import AppSpec, spec_digest
 from hmcore.errors import HyperMeshError
-from hmctl.actions.apps_view import Seen, stage_of
+from hmctl.actions.apps_view import Seen, checked_service, stage_of
 from hmctl.compose.difference import Change, difference
 from hmctl.text import listed
 
@@ -39,6 +42,14 @@ def plan(seen: Seen, name: str, spec: AppSpec) -> Plan:
         return Plan(name, 0, spec, difference(None, spec), changed=True)
     present = seen.present(app)
     return Plan(name, app.generation, spec, difference(present.spec, spec), changed=present.digest != spec_digest(spec))
+
+
+def scaled(seen: Seen, app: App, replicas: Mapping[str, int]) -> Plan:
+    """What another number of replicas, by service, would change. Raises HyperMeshError when the app has no such service."""
+    present = seen.present(app).spec
+    changed = {checked_service(seen, app, name): replace(present.services[name], replicas=count) for name, count in replicas.items()}
+    spec = replace(present, services=present.services | changed)
+    return Plan(app.name, app.generation, spec, difference(present, spec), changed=spec != present)
 
 
 def shared_volumes(plan: Plan) -> list[str]:

@@ -40,22 +40,36 @@ def scale(
     ],
     wait: WaitOption = True,
     timeout: PatienceOption = PATIENCE,
+    yes: YesOption = False,
     via: ViaOption = Via.AUTO,
 ) -> int:
-    """Set how many replicas services have. It is a new generation of the app; deploying its file again sets what the file says."""
+    """Set how many replicas services have. It is a new generation of the app; deploying its file again sets what the file says.
+
+    Asks only if that is very many: more than 50 for each node, or than nodes have room for by what is reserved.
+    """
     from hmcore.apps.calls import SCALE, ScaleRequest
     from hmctl.actions.apps import new_request
+    from hmctl.actions.apps_plan import scaled, shared_volumes
     from hmctl.actions.apps_progress import Goal
+    from hmctl.actions.apps_scaling import doubts
 
-    name, replicas = scaled(targets)
+    name, replicas = numbers(targets)
     context = current(ctx)
+    seen = look(context, name, via, capacity=True)
+    app = seen.app(name)
+    present, wanted = seen.present(app).spec, scaled(seen, app, replicas)
+    refuse_clashes(context, name, present, wanted.spec, via)
+    doubted = doubts(present, wanted, seen.reply.capacity)
+    for words in (*shared_volumes(wanted), *doubted):
+        context.output.warn(words)
+    context.output.confirm(f"Scale {name} all the same?", yes=yes or not doubted)
     request = ScaleRequest(id=new_request(), name=name, replicas=replicas)
-    reply = carry_out(context, SCALE, request, name, via)
-    code = 0 if reply.changed else still(context, look(context, name, via).app(name), f"{name} has as many replicas as that already")
+    reply = carry_out(context, SCALE, request, name, via, seen)
+    code = 0 if reply.changed else still(context, app, f"{name} has as many replicas as that already")
     return settle(context, Goal(name, reply.revision), reply, via, wait=wait, timeout=timeout) or code
 
 
-def scaled(targets: list[str]) -> tuple[str, dict[str, int]]:
+def numbers(targets: list[str]) -> tuple[str, dict[str, int]]:
     """The app, and replicas by service. Raises UsageError."""
     found: dict[tuple[str, str], int] = {}
     for target in targets:

@@ -29,22 +29,22 @@ PatienceOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def look(context: Context, name: str, via: Via, timeout: float | None = None) -> Seen:
-    """All apps, or the one with its generations. Says so when nobody leads."""
-    seen = context.run(_look(context, name, via, timeout))
+def look(context: Context, name: str, via: Via, timeout: float | None = None, *, capacity: bool = False) -> Seen:
+    """All apps, or the one with its generations; what nodes have, too, with `capacity`. Says so when nobody leads."""
+    seen = context.run(_look(context, name, via, timeout, capacity=capacity))
     if not seen.leader:
         context.output.warn(f"the cluster has no leader: this is what {seen.told_by} knew last")
     return seen
 
 
-async def _look(context: Context, name: str, via: Via, timeout: float | None) -> Seen:
+async def _look(context: Context, name: str, via: Via, timeout: float | None = None, *, capacity: bool = False) -> Seen:
     from hmctl.actions.agents import Agents
     from hmctl.actions.apps import read
     from hmctl.client import Access
 
     inventory = context.inventory(warn=False)
     async with Agents(inventory.hosts, Access.of(context.store(inventory), via), via=via, timeout=timeout) as agents:
-        return await read(agents, name)
+        return await read(agents, name, capacity=capacity)
 
 
 def refuse_clashes(context: Context, name: str, present: AppSpec | None, spec: AppSpec, via: Via) -> None:
@@ -52,7 +52,7 @@ def refuse_clashes(context: Context, name: str, present: AppSpec | None, spec: A
     from hmctl.actions import apps_clashes
 
     if wanted := apps_clashes.new_claims(present, spec):
-        apps_clashes.refuse_clashes(wanted, context.run(_look(context, "", via, None)), name)
+        apps_clashes.refuse_clashes(wanted, context.run(_look(context, "", via)), name)
 
 
 def carry_out(

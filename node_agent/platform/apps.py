@@ -135,6 +135,7 @@ class Apps:
             allocations=allocations,
             statuses={status.id: status for status in told if status.id in ids},
             waits={subject: why for subject, why in self._waits().items() if subject.partition("/")[0] in names},
+            capacity={each.name: each.capacity for each in candidates(state) if each.open} if request.capacity else {},
         )
 
     def _read(self) -> State:

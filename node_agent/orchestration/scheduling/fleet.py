@@ -35,7 +35,7 @@ class Fleet:
         self.numbers: Mapping[str, int] = {candidate.name: number for number, candidate in enumerate(self.candidates)}
         self.by_name = tuple(self.numbers[name] for name in sorted(self.numbers))
         self._all = frozenset(self.numbers.values())
-        self.open = frozenset(n for n, each in enumerate(self.candidates) if each.apps and not each.obstacle)
+        self.open = frozenset(n for n, each in enumerate(self.candidates) if each.open)
         self._images: dict[str, set[int]] = {}
         for number, candidate in enumerate(self.candidates):
             for image in candidate.images:

@@ -41,6 +41,11 @@ class Candidate:
         return "" if self.engine else "without Docker"
 
     @property
+    def open(self) -> bool:
+        """Replicas may be placed there."""
+        return self.apps and not self.obstacle
+
+    @property
     def emptied(self) -> bool:
         """What is there shall leave."""
         return not self.apps or self.node.state in (NodeState.DRAINING, NodeState.DRAINED)

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import typer
-from app_world import World, service, shop
+from app_world import NAMES, World, service, shop
+from msgspec.structs import replace
 
-from hmcore.apps.records import Stage
-from hmcore.apps.spec import AppSpec, Dependency, Placement, Update
+from hmcore.apps.records import Machine, Stage
+from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, Mount, Placement, Port, Resources, ServiceSpec, Update, Volume
 from hmcore.errors import ConnectionLost
 from hmctl.cli import main
 from hmctl.cli.completing import app_names, app_targets, scaled_services
-from node_agent.consensus.statemachine.commands import PutApp, StopApp
+from node_agent.consensus.statemachine.commands import PutApp, PutStatuses, StopApp
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_replicas_are_listed_with_their_nodes_and_troubles(world: World, capsys:
         (["rollback", "shop", "-y"], "shop has no other generation that was healthy"),
         (["rollback", "shop", "--to", "9", "-y"], "shop has no generation 9; there are 1"),
         (["scale", "nothing/web=1"], "there is no app nothing"),
-        (["scale", "shop/nothing=1"], "shop has no service nothing"),
+        (["scale", "shop/nothing=1"], "shop has no service nothing; there are db, web"),
     ],
 )
 def test_what_is_not_there_is_said_so(words: list[str], said: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +118,53 @@ def test_nobody_waits_who_does_not_want_to(world: World, capsys: pytest.CaptureF
     world.asked.clear()
     assert main.run(["app", "scale", "shop/web=5", "--no-wait"]) == 0
     assert "generation 2 is being rolled out" in capsys.readouterr().out
-    assert [method for _, method in world.asked] == ["apps.scale"]
+    assert [method for _, method in world.asked] == ["apps.list", "apps.scale"]
+
+
+def test_very_many_replicas_are_asked_about_and_fewer_never(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in NAMES:
+        world.do(PutStatuses(node=name, incarnation=0, allocations=(), machine=Machine(node=name, cpus=4000, memory=8 << 30, engine=True)))
+    world.deploy("shop", shop(reservations=Resources(memory=4 << 20)))
+    assert main.run(["app", "scale", "shop/web=150", "--no-wait"]) == 2
+    warning, error, fix = capsys.readouterr().err.splitlines()
+    assert warning == "warning: 151 replicas of shop are more than 50 for each of 3 nodes"
+    assert error == "error: nobody can answer, for stdin is no terminal: Scale shop all the same?"
+    assert fix == "  fix: give --yes to go ahead without being asked"
+    assert world.state.apps["shop"].generation == 1
+    assert main.run(["app", "scale", "shop/web=149", "--no-wait"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main.run(["app", "scale", "shop/web=10000", "--yes", "--no-wait"]) == 0
+    assert "on 3 nodes there is room for 6144 of the 10000 replicas of web, by what they reserve" in capsys.readouterr().err
+    assert main.run(["app", "scale", "shop/web=9000", "--no-wait"]) == 0
+    assert world.state.apps["shop"].generation == 4
+
+
+def test_nodes_that_take_no_replicas_count_for_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = Machine(node="node1", cpus=4000, memory=8 << 30, engine=True)
+    for name, told in zip(NAMES, (machine, replace(machine, engine=False), replace(machine, apps=False)), strict=True):
+        world.do(PutStatuses(node=name, incarnation=0, allocations=(), machine=replace(told, node=name)))
+    world.deploy("shop", shop())
+    assert main.run(["app", "scale", "shop/web=50", "--no-wait"]) == 2
+    assert "more than 50 for each of 1 node" in capsys.readouterr().err
+
+
+def test_replicas_that_will_share_a_volume_are_warned_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    container = ContainerSpec(image="db:1", mounts=(Mount(kind="volume", target="/data", source="data"),))
+    world.deploy("shop", AppSpec(services={"db": ServiceSpec(container=container)}, volumes={"data": Volume(name="shop_data")}))
+    said = "the 2 replicas of db will share the volume data, all on the one node that has it"
+    assert main.run(["app", "scale", "shop/db=2", "--no-wait"]) == 0
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    assert main.run(["app", "scale", "shop/db=1", "--no-wait"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_service_that_is_wanted_again_may_find_its_port_gone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    port = Port(target=80, published=80)
+    world.deploy("shop", shop(replicas=0, ports=(port,)))
+    world.deploy("blog", AppSpec(services={"front": service(ports=(port,))}))
+    assert main.run(["app", "scale", "shop/web=1", "--no-wait"]) == 1
+    assert "error: port 80/tcp of web belongs to blog/front" in capsys.readouterr().err
+    assert main.run(["app", "scale", "blog/front=4", "--no-wait"]) == 0
 
 
 def test_restarting_replaces_containers_of_what_was_named_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ class NetworkLayer:
         self._links: Links | None = None
         self._upkeep: Upkeep | None = None
         self._bridge: Bridge | None = None
-        self._notices = Notices(self._changed)
+        self._notices = Notices(self._changed, self._packets.started)
         self._poked = asyncio.Event()
         self._dirty = True  # everything is to be looked at
         self._bridge_known = False  # Docker has been asked about it since it was there
@@ -155,7 +155,7 @@ class NetworkLayer:
     # --- rounds
 
     def _changed(self) -> None:
-        """Somebody changed something in the kernel; maybe we did."""
+        """Somebody changed something in the kernel; of links and routes, maybe we did."""
         self._dirty = True
         self._poked.set()
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from hmcore.errors import LayerDown, LayerMissing
 from node_agent.network.ruleset import TABLE
 
 TIMEOUT = 10.0  # seconds; a thousand published ports take a fraction of one
+REMEMBERED = 16  # processes
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKAGES = {"nft": "nftables", "iptables": "iptables", "iptables-restore": "iptables"}
 
@@ -23,6 +25,11 @@ class Filter:
     def __init__(self, *, timeout: float = TIMEOUT, path: str = PATH) -> None:
         self._timeout = timeout
         self._environment = {"PATH": path, "LC_ALL": "C"}
+        self._started: deque[int] = deque(maxlen=REMEMBERED)
+
+    def started(self, process: int) -> bool:
+        """Whether the process of this id was one of ours, a moment ago."""
+        return process in self._started
 
     async def load(self, transaction: str) -> None:
         """All of it or nothing. Raises LayerMissing or LayerDown."""
@@ -71,6 +78,7 @@ class Filter:
             raise LayerMissing(f"{command[0]} is not installed", fix=f"apt-get install {package}") from error
         except OSError as error:
             raise LayerDown(f"{command[0]} cannot be started: {error.strerror}") from error
+        self._started.append(process.pid)
         try:
             async with asyncio.timeout(self._timeout):
                 out, err = await process.communicate()

@@ -107,6 +107,11 @@ class Node:
             self.running.result()
         return {"trouble": str(await self.layer.check() or "")}
 
+    async def looked(self, told: dict[str, Any]) -> object:
+        """When all of it was looked at last."""
+        assert self.layer is not None
+        return {"at": self.layer._looked_at}
+
     async def stop(self, told: dict[str, Any]) -> object:
         assert self.layer is not None
         assert self.running is not None

@@ -25,6 +25,18 @@ def until(found: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def quiet(found: Callable[[], object], calm: float = 1.5) -> object:
+    """What it comes to once it has been the same for longer than the layer waits between two looks (CALM)."""
+    deadline = time.monotonic() + SOON
+    last, since = found(), time.monotonic()
+    while time.monotonic() < since + calm:
+        assert time.monotonic() < deadline, "it does not come to rest"
+        time.sleep(0.05)
+        if (now := found()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
 def knocks(world: World, short: str, address: str, port: int = PORT) -> dict[str, int]:
     return world.knock(short, address, port)["answers"]
 
@@ -99,6 +111,26 @@ def test_what_somebody_else_changed_is_put_right_without_being_told(web, harm):
 
     until(well)
     until(lambda: troubles(web) == {""})
+
+
+def test_containers_come_and_go_and_ports_change_without_a_look_at_everything(web):
+    """That starts four programs, on each node: with dozens of containers that come at once it is what they wait for."""
+    daemon = web.nodes["node1"]
+    until(lambda: troubles(web) == {""})
+    looked = quiet(lambda: daemon.ask(do="looked"))
+    web.run("node1", "ip", "link", "add", "veth9", "type", "veth", "peer", "name", "veth8")
+    web.run("node1", "ip", "link", "set", "veth9", "master", "hm0")
+    until(lambda: "hairpin on" in web.run("node1", "bridge", "-d", "link", "show", "dev", "veth9"))
+    want(web, [["tcp", WEB, [web.endpoint("k21")]], ["tcp", 83, [web.endpoint("k21")]]])
+    until(lambda: knocks(web, "outside", ADDRESSES["node1"], 83))
+    web.run("node1", "bridge", "link", "set", "dev", "veth9", "hairpin", "off")
+    until(lambda: "hairpin on" in web.run("node1", "bridge", "-d", "link", "show", "dev", "veth9"))
+    web.run("node1", "ip", "link", "delete", "veth9")
+    web.run("node1", "ip", "link", "set", "hm0", "txqueuelen", "900")  # told, but nothing that matters; so does a bridge with its ports
+    assert quiet(lambda: daemon.ask(do="looked")) == looked
+    web.run("node1", "ip", "route", "add", "blackhole", "198.51.100.0/24")  # somebody else's change is told all the same
+    until(lambda: daemon.ask(do="looked") != looked)
+    web.run("node1", "ip", "route", "delete", "blackhole", "198.51.100.0/24")
 
 
 def test_what_is_there_outlives_the_agent_and_one_that_comes_back_touches_nothing(web):

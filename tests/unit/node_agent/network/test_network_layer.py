@@ -30,11 +30,14 @@ class Filter:
     async def listing(self) -> object:
         return None
 
+    def started(self, process: int) -> bool:
+        return False
+
 
 class Notices:
     """The machine's own network is none of our business."""
 
-    def __init__(self, on_change: object) -> None:
+    def __init__(self, on_change: object, ours: object) -> None:
         self.opened = 0
 
     def open(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from hmctl.progress import Board
 from hmctl.text import Cell, Style, Styled, duration, plain, printable, style_of
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from hmctl.output import Output
     from hmctl.progress import Outcome
 
 SUM_EVERY = 2.0  # seconds
@@ -22,10 +21,18 @@ WORTH_SAYING = 0.1  # seconds: how long a step took is noise below that
 _RICH: Mapping[Style, str] = {"good": "green", "warning": "yellow", "bad": "red", "dim": "dim", "strong": "bold", "accent": "cyan"}
 
 
+class Shown(Protocol):
+    """Where progress is shown (hmctl.output.Output). What `start_live` is given draws the rows, for so many columns and lines."""
+
+    def note(self, *cells: Cell) -> None: ...
+    def start_live(self, draw: Callable[[int, int], Text]) -> None: ...
+    def stop_live(self) -> None: ...
+
+
 class Progress:
     """Handed out by Output.progress(). Keys are host names, or whatever is worked on; each has one line."""
 
-    def __init__(self, output: Output, clock: Callable[[], float], *, show: Literal["live", "lines", "sums"] | None) -> None:
+    def __init__(self, output: Shown, clock: Callable[[], float], *, show: Literal["live", "lines", "sums"] | None) -> None:
         self._output = output
         self._clock = clock
         self._show = show

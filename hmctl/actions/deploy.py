@@ -3,7 +3,7 @@
     preflight                                  who is there, and can it carry a node? nothing has been changed yet
     build the release, plan, ask               what would change, in words
     change the voters                          where roles have changed: who is to vote joins first, who is not leaves
-    HOST_PHASES                                host by host, side by side
+    Targeting.phases                           host by host, side by side (targeting.py)
     restart, form, wait until healthy          the cluster as a whole
 
 Run again, it plans nothing. Interrupted anywhere, running it again finishes the job: every phase compares what is with what shall be.
@@ -13,38 +13,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hmcore.errors import HyperMeshError, LeaseLost, LevelTooLow
 from hmcore.records import FEATURE_LEVEL
-from hmctl.actions import desired, revoting
 from hmctl.actions.claim import Claim
 from hmctl.actions.draft import Draft
 from hmctl.actions.hosts import Hosts, Options, select
 from hmctl.actions.preflight import Preflight
 from hmctl.actions.report import Report
-from hmctl.bundle.build import Target as ReleaseTarget
-from hmctl.bundle.store import Release
+from hmctl.actions.revoting import NotChanged, Revoting, keep_voters
+from hmctl.actions.targeting import Releases, Targeting
 from hmctl.live import Progress
 from hmctl.output import Output
 from hmctl.phases import electorate, formed, hostlock, level, ownership, retire, rolling, runner
-from hmctl.phases.activate import SwitchRelease
 from hmctl.phases.agents import Agents
-from hmctl.phases.base import Phase, Step, Target
-from hmctl.phases.certificates import IssueCertificates
-from hmctl.phases.configure import WriteConfiguration
+from hmctl.phases.base import Step, Target
 from hmctl.phases.connect import Reached
 from hmctl.phases.electorate import Shift
 from hmctl.phases.form import form
 from hmctl.phases.healthy import Verdict, wait_healthy
-from hmctl.phases.packages import InstallPackages
-from hmctl.phases.retire import Retire
 from hmctl.phases.runner import Outcome, Timings
-from hmctl.phases.start import StartAgent
-from hmctl.phases.units import InstallUnits
 from hmctl.phases.upload import UploadRelease
 from hmctl.remote.base import Remote
 from hmctl.render import Renderer
@@ -54,13 +46,6 @@ from hmctl.text import listed, plural
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
     from hmctl.state import OperatorStore
-
-
-class Releases(Protocol):
-    """Builds releases, or finds them built (hmctl/bundle/store.py). Blocking."""
-
-    def cached(self, target: ReleaseTarget) -> Release | None: ...
-    def get(self, target: ReleaseTarget) -> Release: ...
 
 
 @dataclass(slots=True)
@@ -82,19 +67,9 @@ class Deploy:
     change: Shift = field(default_factory=Shift)  # of the voters
     begun: bool = False  # whether anything may have been changed: after an interruption, the operator wants to know
 
-    def host_phases(self) -> tuple[Phase[Target], ...]:
-        """What is done to a host, in order."""
-        settings = self.inventory.settings
-        return (
-            InstallPackages(settings.optional_layers, bpf=settings.security.mode != "off"),
-            UploadRelease(),
-            IssueCertificates(self.inventory.id, self.store.authority, self.now),
-            WriteConfiguration(),
-            InstallUnits(),
-            SwitchRelease(),
-            Retire(settings.initialization_timeout),
-            StartAgent(settings.initialization_timeout),
-        )
+    @property
+    def targeting(self) -> Targeting:
+        return Targeting(self.inventory, self.store, self.releases, self.renderer, self.output, self.options, self.timings, self.now)
 
     async def run(self) -> Report:
         """Raises UsageError, Interrupted and LockHeld; everything that befalls a host, or the cluster, is in the report."""
@@ -127,7 +102,7 @@ class Deploy:
             report.checks = [*report.checks, *unfit]
             return report.finished(error="the control nodes cannot be changed so; nothing was changed")
         report.problems = tuple(f"{name} keeps its vote {until}" for name, until in self.change.keeping.items())
-        targets = await self.targets(chosen, reached)
+        targets = await self.targeting.targets(chosen, reached, also=self.change.keeping)
         whole = len(targets) == len(self.inventory.hosts)  # the release of who is left out may be any
         steps = self._plan(targets, known) + level.plan(await preflight.level(chosen, reached) if known.formed and whole else None)
         report.steps = steps
@@ -136,48 +111,15 @@ class Deploy:
         if steps:
             self.show_plan(steps)
             self.output.confirm(consent(steps), yes=self.options.yes)
-            targets = self._with_authority(targets, chosen, reached)
+            targets = self.targeting.with_authority(targets, chosen, reached)
             for release in {target.desired.release for target in targets if UploadRelease().plan(target)}:
                 await asyncio.to_thread(release.verify)
         if now is not None and not self.change.due:
-            self.keep_voters(now.members)
+            keep_voters(self.store, self.inventory, now.members)
         return await self._apply(targets, reached, report)
 
-    def keep_voters(self, names: Collection[str]) -> None:
-        """In the operator's record."""
-        self.store.keep_voters(Place(host.name, host.address, host.port) for host in self.inventory.hosts if host.name in names)
-
-    async def targets(self, chosen: Sequence[Host], reached: Reached, *, also: Collection[str] | None = None) -> list[Target]:
-        """The release for each kind of host, built here if it was not before; then what each host shall look like. `also`: control nodes
-        for the time being, beside those of the inventory: by default those who keep their vote."""
-        inventory = electorate.with_votes(self.inventory, self.change.keeping if also is None else also)
-        chosen = [inventory.host(host.name) for host in chosen]
-        kinds = dict.fromkeys(desired.release_target(reached.facts[host.name]) for host in chosen if host.name in reached.facts)
-        with self.timings.span("Build release"):
-            built = {kind: self.releases.cached(kind) or await self._build(kind) for kind in kinds}
-        ca = self.store.ca_certificate() if self.store.has_authority() else None
-        bootstrap = self.store.bootstrap() if ca or not self.options.dry_run else "made-when-deployed"
-        keys = desired.Keys(ca, bootstrap)
-        return desired.targets(inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
-
-    async def _build(self, kind: ReleaseTarget) -> Release:
-        with self.output.progress() as progress:
-            progress.update("release", f"building it for {kind}, once")
-            release = await asyncio.to_thread(self.releases.get, kind)
-            progress.finish("release", f"built for {kind}")
-        return release
-
-    def _with_authority(self, targets: list[Target], chosen: Sequence[Host], reached: Reached) -> list[Target]:
-        """After consent: the cluster's CA, made now if this is its first deploy, in every host's desired state."""
-        if self.store.has_authority():
-            return targets
-        authority = self.store.create_authority(self.now())
-        built = {desired.release_target(target.facts): target.desired.release for target in targets}
-        keys = desired.Keys(authority.certificate, self.store.bootstrap())
-        return desired.targets(self.inventory, chosen, reached.facts, built, keys, self.renderer, self.now())
-
     def _plan(self, targets: Sequence[Target], known: formed.Known) -> list[Step]:
-        steps = electorate.steps(self.change) + runner.plan(self.host_phases(), targets) + rolling.plan(_running_on(targets))
+        steps = electorate.steps(self.change) + runner.plan(self.targeting.phases(), targets) + rolling.plan(_running_on(targets))
         if not known.formed:
             voters = listed([host.name for host in self.inventory.control_hosts])
             steps.append(Step(None, "Form cluster", f"form the cluster {self.inventory.name} ({self.inventory.id}) with {voters}"))
@@ -202,10 +144,13 @@ class Deploy:
                         report.outcomes[name] = Outcome(error=error)
                     at_once = self.options.at_once
                     if self.change.due:
-                        targets = await revoting.change_voters(self, targets, reached, agents, progress, report, locks)
+                        revoting = Revoting(
+                            self.change, self.targeting, self.store, self.claim, self.patience(), reached, agents, progress, report, locks
+                        )
+                        targets = await revoting.run(targets)
                         free = [target for target in targets if target.name in busy and target.name not in refused]
                     done = await runner.run(
-                        self.host_phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn, may=may
+                        self.targeting.phases(), free, reached.remotes, progress, self.timings, at_once=at_once, turn=locks.turn, may=may
                     )
                     report.add(done)
                     sound = [target for target in targets if target.name not in report.outcomes or not report.outcomes[target.name].error]
@@ -216,7 +161,7 @@ class Deploy:
             return report.finished(
                 error=error.message, fix="see who is at work (hmctl lock status), then run again: it finishes what was begun"
             )
-        except revoting.NotChanged as stopped:
+        except NotChanged as stopped:
             return report.finished(error=str(stopped.error), fix=stopped.error.fix)
         finally:
             await agents.close()

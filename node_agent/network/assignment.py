@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hmcore.apps.records import Subnet
 from hmcore.apps.subnets import Exhausted, lowest_free
 from hmcore.config.settings import Network
-from node_agent.consensus.statemachine.commands import PutSubnet
+from node_agent.consensus.statemachine.appcommands import PutSubnet
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hmcore.apps.explanation import Explanation
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, allocation_id, statuses_key
 from hmcore.apps.spec import Volume
 from hmcore.records import STOPPED, Node, NodeState
-from node_agent.consensus.statemachine.commands import PlanApp, Stop, Told
+from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration import rollout, scheduler
 from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Terms
 from node_agent.orchestration.scheduling.model import Assignment, Candidate, Pending, Placed, Request, volumes_of

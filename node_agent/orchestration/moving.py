@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from hmcore.apps.records import Allocation, AllocationStatus, App, Stage, allocation_id, statuses_key, wanted_revision
 from hmcore.apps.spec import ServiceSpec
-from node_agent.consensus.statemachine.commands import PlanApp, Stop, Told
+from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration.appplan import Cluster, View, placed
 from node_agent.orchestration.rollouts.memory import is_fit
 from node_agent.orchestration.scheduling.model import Move

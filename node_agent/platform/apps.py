@@ -26,7 +26,7 @@ from hmcore.apps.records import Generation
 from hmcore.apps.spec import AppSpec
 from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.pki import Identity
-from node_agent.consensus.statemachine.commands import PutApp, RestartApp, ScaleApp, StopApp
+from node_agent.consensus.statemachine.appcommands import PutApp, RestartApp, ScaleApp, StopApp
 from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.appplan import Cluster
 from node_agent.orchestration.candidates import candidates, homes

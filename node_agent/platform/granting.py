@@ -13,7 +13,8 @@ from typing import Protocol
 
 from hmcore.apps.calls import LeaseReply, LeaseRequest
 from hmcore.errors import InvalidRequest, NotLeader
-from node_agent.consensus.statemachine.commands import AdmitNode, Refused, decode_result, encode
+from node_agent.consensus.statemachine.appcommands import AdmitNode
+from node_agent.consensus.statemachine.commands import Refused, decode_result, encode
 
 
 class Log(Protocol):

@@ -26,7 +26,7 @@ from hmcore.images.calls import (
 from hmcore.images.names import familiar
 from hmcore.pki import Identity
 from hmcore.stoq.bulk.frames import MOST_SIZE
-from node_agent.consensus.statemachine.commands import HoldImage, PutImage, RemoveImage
+from node_agent.consensus.statemachine.appcommands import HoldImage, PutImage, RemoveImage
 from node_agent.consensus.statemachine.state import State
 from node_agent.platform.changes import Changes
 

@@ -11,7 +11,8 @@ from hmcore.api import ChangeReply, InstancesReply
 from hmcore.apps.calls import TellRequest
 from hmcore.apps.records import Machine
 from hmcore.errors import InvalidRequest, NotLeader
-from node_agent.consensus.statemachine.commands import Command, PutStatuses, Refused, decode_result, encode
+from node_agent.consensus.statemachine.appcommands import PutStatuses
+from node_agent.consensus.statemachine.commands import Command, Refused, decode_result, encode
 from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.cluster import Proposer
 from node_agent.registry.replication import put_instances

@@ -8,27 +8,29 @@ a higher one: so an older release beside it reads all, and comes to the same sta
 from __future__ import annotations
 
 from hmcore.records import FEATURE_LEVEL
-from node_agent.consensus.statemachine.commands import (
-    AcquireLock,
+from node_agent.consensus.statemachine.appcommands import (
     AdmitNode,
-    ChangeVoters,
-    Command,
-    DeleteKey,
-    ExpireLock,
     HoldImage,
-    NoteDivergence,
     PlanApp,
     PutApp,
     PutImage,
-    PutKey,
     PutStatuses,
     PutSubnet,
-    RaiseFeatureLevel,
-    ReleaseLock,
     RemoveImage,
     RestartApp,
     ScaleApp,
     StopApp,
+)
+from node_agent.consensus.statemachine.commands import (
+    AcquireLock,
+    ChangeVoters,
+    Command,
+    DeleteKey,
+    ExpireLock,
+    NoteDivergence,
+    PutKey,
+    RaiseFeatureLevel,
+    ReleaseLock,
 )
 from node_agent.consensus.statemachine.secretcommands import PutKeeper, PutSecret, RemoveSecret, TurnKey
 

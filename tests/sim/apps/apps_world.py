@@ -19,18 +19,8 @@ from hmcore.apps.records import Allocation, AllocationStatus, Machine, Phase, St
 from hmcore.apps.spec import AppSpec, ServiceSpec
 from hmcore.records import Node, NodeState, Role
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import (
-    AdmitNode,
-    Command,
-    FormCluster,
-    PlanApp,
-    PutNode,
-    PutStatuses,
-    Refused,
-    SetNodeState,
-    decode_result,
-    encode,
-)
+from node_agent.consensus.statemachine.appcommands import AdmitNode, PlanApp, PutStatuses
+from node_agent.consensus.statemachine.commands import Command, FormCluster, PutNode, Refused, SetNodeState, decode_result, encode
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State
 from node_agent.container.actions import Action

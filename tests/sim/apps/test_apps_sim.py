@@ -10,7 +10,7 @@ from apps_world import BAD, World
 
 from hmcore.apps.records import Stage
 from hmcore.apps.spec import AppSpec, ContainerSpec, Placement, Resources, Restart, ServiceSpec, Update
-from node_agent.consensus.statemachine.commands import PutApp, RestartApp, ScaleApp
+from node_agent.consensus.statemachine.appcommands import PutApp, RestartApp, ScaleApp
 
 NODES, APPS, CLOSED = 300, 40, 20
 

@@ -6,18 +6,8 @@ from msgspec.structs import replace
 
 from hmcore.apps.records import Allocation, App, Generation, NodeStatuses, statuses_key
 from hmcore.apps.spec import AppSpec, spec_digest
-from node_agent.consensus.statemachine.commands import (
-    AdmitNode,
-    Applied,
-    PlanApp,
-    PutApp,
-    PutSubnet,
-    Refused,
-    RestartApp,
-    Result,
-    ScaleApp,
-    StopApp,
-)
+from node_agent.consensus.statemachine.appcommands import AdmitNode, PlanApp, PutApp, PutSubnet, RestartApp, ScaleApp, StopApp
+from node_agent.consensus.statemachine.commands import Applied, Refused, Result
 from node_agent.consensus.statemachine.effects import images, secrets
 from node_agent.consensus.statemachine.state import Draft, Entry, Table
 

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from hmcore.apps.records import Image
 from hmcore.digests import short
-from node_agent.consensus.statemachine.commands import Applied, HoldImage, PutImage, Refused, RemoveImage, Result
+from node_agent.consensus.statemachine.appcommands import HoldImage, PutImage, RemoveImage
+from node_agent.consensus.statemachine.commands import Applied, Refused, Result
 from node_agent.consensus.statemachine.state import Draft, Entry
 
 MOST_IMAGES = 1000  # each is some 170 bytes a layer in every node's memory, and all go into one answer

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from hmcore.apps.records import AllocationStatus, Machine, NodeStatuses, Phase, statuses_key
-from node_agent.consensus.statemachine.commands import Applied, PutStatuses, Refused, Result
+from node_agent.consensus.statemachine.appcommands import PutStatuses
+from node_agent.consensus.statemachine.commands import Applied, Refused, Result
 from node_agent.consensus.statemachine.state import Draft, Entry
 
 MOST_EVENTS = 10  # that one command makes

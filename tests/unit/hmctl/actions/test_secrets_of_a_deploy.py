@@ -12,7 +12,7 @@ from hmcore.apps.secrets import LIST_SECRETS
 from hmcore.apps.spec import AppSpec, Attachment, ContainerSpec, ServiceSpec, Source, revision
 from hmcore.errors import UsageError
 from hmctl.actions.secrets import settle
-from node_agent.consensus.statemachine.commands import PutApp
+from node_agent.consensus.statemachine.appcommands import PutApp
 
 
 def spec(*, external: bool = False) -> AppSpec:

@@ -30,14 +30,13 @@ from hmcore.records import InstanceHealth, Node, NodeState, Role
 from hmcore.stoq.faults import error_of, fault_of
 from hmcore.watch import WATCH
 from node_agent.consensus.statemachine import levels, receipts
+from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
     Proposal,
-    PutApp,
     PutNode,
-    PutStatuses,
     Receipt,
     SetNodeState,
     decode_result,

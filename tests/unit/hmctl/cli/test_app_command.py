@@ -17,7 +17,7 @@ from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, Mount, Placemen
 from hmcore.errors import ConnectionLost
 from hmctl.cli import main
 from hmctl.cli.completing import app_names, app_targets, scaled_services
-from node_agent.consensus.statemachine.commands import PutApp, PutStatuses, StopApp
+from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses, StopApp
 
 
 @pytest.fixture

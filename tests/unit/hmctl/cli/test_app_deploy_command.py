@@ -12,7 +12,7 @@ import pytest
 from app_world import FILE, World, shop
 
 from hmctl.cli import main
-from node_agent.consensus.statemachine.commands import PutApp, StopApp
+from node_agent.consensus.statemachine.appcommands import PutApp, StopApp
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from hmctl.actions.apps import read
 from hmctl.actions.apps_exec import chosen, run
 from hmctl.actions.apps_target import Target
 from hmctl.cli import app_exec, main
-from node_agent.consensus.statemachine.commands import PutStatuses
+from node_agent.consensus.statemachine.appcommands import PutStatuses
 
 
 async def cat(one: Exec) -> int:

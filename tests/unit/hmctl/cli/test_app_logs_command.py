@@ -19,7 +19,7 @@ from hmctl.actions import agents as connections
 from hmctl.actions import apps_logs, node_logs
 from hmctl.actions.apps_logs import Line, Wanted, logs
 from hmctl.cli import main
-from node_agent.consensus.statemachine.commands import ScaleApp, StopApp
+from node_agent.consensus.statemachine.appcommands import ScaleApp, StopApp
 from node_agent.container import logs as node_side
 
 

@@ -13,7 +13,8 @@ from hmcore.errors import NoQuorum
 from hmcore.records import NodeState
 from hmctl.actions import apps_rebalancing
 from hmctl.cli import main
-from node_agent.consensus.statemachine.commands import AdmitNode, PutStatuses, SetNodeState
+from node_agent.consensus.statemachine.appcommands import AdmitNode, PutStatuses
+from node_agent.consensus.statemachine.commands import SetNodeState
 
 
 @pytest.fixture

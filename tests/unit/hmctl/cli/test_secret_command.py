@@ -30,7 +30,7 @@ from hmctl.actions import agents, change
 from hmctl.actions.secrets import SecretCalls
 from hmctl.cli import main
 from hmctl.client import Access
-from node_agent.consensus.statemachine.commands import PutApp
+from node_agent.consensus.statemachine.appcommands import PutApp
 from node_agent.consensus.statemachine.machine import snapshot
 from node_agent.vault.sealing import new_private, pass_on, public_of, take_value, unwrap
 

@@ -12,24 +12,26 @@ from hmcore.apps.records import Allocation, AllocationStatus, Machine, Phase, Ro
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.records import Node, Role
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import (
+from node_agent.consensus.statemachine.appcommands import (
     AdmitNode,
-    Applied,
-    Command,
-    FormCluster,
     PlanApp,
     PutApp,
-    PutNode,
     PutStatuses,
     PutSubnet,
-    Refused,
-    RemoveNode,
     RestartApp,
-    Result,
     ScaleApp,
     Stop,
     StopApp,
     Told,
+)
+from node_agent.consensus.statemachine.commands import (
+    Applied,
+    Command,
+    FormCluster,
+    PutNode,
+    Refused,
+    RemoveNode,
+    Result,
     decode_result,
     encode,
 )

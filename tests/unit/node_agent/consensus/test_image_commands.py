@@ -11,20 +11,15 @@ from hmcore.apps.records import Image, ImageLayer
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.records import Node, Role
 from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.appcommands import HoldImage, PlanApp, PutApp, PutImage, RemoveImage, StopApp
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    HoldImage,
-    PlanApp,
-    PutApp,
-    PutImage,
     PutNode,
     Refused,
-    RemoveImage,
     RemoveNode,
     Result,
-    StopApp,
     decode_result,
     encode,
 )

@@ -11,7 +11,8 @@ from hmcore.records import Node, Role
 from hmcore.watch import TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.own import OwnRecords
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import AdmitNode, Command, FormCluster, PlanApp, PutApp, PutNode, Stop, encode
+from node_agent.consensus.statemachine.appcommands import AdmitNode, PlanApp, PutApp, Stop
+from node_agent.consensus.statemachine.commands import Command, FormCluster, PutNode, encode
 from node_agent.consensus.statemachine.history import History
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State

@@ -14,7 +14,8 @@ from hmcore.records import Node, Role
 from hmcore.watch import TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.own import EARLIER, HELD, IMPATIENCE, OwnAllocations, OwnRecords
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import Command, FormCluster, PlanApp, PutApp, PutKey, PutNode, PutStatuses, Stop, encode
+from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, PutStatuses, Stop
+from node_agent.consensus.statemachine.commands import Command, FormCluster, PutKey, PutNode, encode
 from node_agent.consensus.statemachine.history import History
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State

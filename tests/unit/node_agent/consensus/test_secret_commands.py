@@ -12,17 +12,15 @@ from hmcore.apps.secrets import MOST_SECRET, Box
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec, Source
 from hmcore.records import Node, Role
 from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, StopApp
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PlanApp,
-    PutApp,
     PutNode,
     Refused,
     RemoveNode,
     Result,
-    StopApp,
     decode_result,
     encode,
 )

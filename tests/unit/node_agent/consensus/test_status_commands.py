@@ -8,20 +8,8 @@ from hmcore.apps.records import Allocation, AllocationStatus, Machine, Phase
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.records import InstanceHealth, Node, Role
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import (
-    Applied,
-    Command,
-    FormCluster,
-    PlanApp,
-    PutApp,
-    PutNode,
-    PutStatuses,
-    Refused,
-    Result,
-    Stop,
-    decode_result,
-    encode,
-)
+from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, PutStatuses, Stop
+from node_agent.consensus.statemachine.commands import Applied, Command, FormCluster, PutNode, Refused, Result, decode_result, encode
 from node_agent.consensus.statemachine.effects.statuses import MOST_EVENTS
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State

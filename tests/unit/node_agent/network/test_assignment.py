@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hmcore.apps.records import Subnet
 from hmcore.config.settings import Network
-from node_agent.consensus.statemachine.commands import PutSubnet
+from node_agent.consensus.statemachine.appcommands import PutSubnet
 from node_agent.network.assignment import Assignment, missing
 
 

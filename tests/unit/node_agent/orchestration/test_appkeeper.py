@@ -16,17 +16,14 @@ from hmcore.config.settings import Network
 from hmcore.errors import NoQuorum
 from hmcore.records import InstanceHealth, Node, NodeState, Role
 from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, PutStatuses, RestartApp
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PlanApp,
-    PutApp,
     PutKey,
     PutNode,
-    PutStatuses,
     RemoveNode,
-    RestartApp,
     SetNodeState,
     decode,
     decode_result,

@@ -10,18 +10,8 @@ from hmcore.apps.records import AllocationStatus, Phase, Stage
 from hmcore.apps.spec import AppSpec, ContainerSpec, Resources, ServiceSpec, Update
 from hmcore.records import InstanceHealth, Node, NodeState, Role
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import (
-    Applied,
-    Command,
-    FormCluster,
-    PutApp,
-    PutNode,
-    PutStatuses,
-    SetNodeState,
-    StopApp,
-    decode_result,
-    encode,
-)
+from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses, StopApp
+from node_agent.consensus.statemachine.commands import Applied, Command, FormCluster, PutNode, SetNodeState, decode_result, encode
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.appplan import Cluster, steps

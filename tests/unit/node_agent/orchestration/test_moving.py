@@ -12,13 +12,12 @@ from hmcore.apps.records import AllocationStatus, Machine, Phase
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec, Update
 from hmcore.records import InstanceHealth, Node, NodeState, Role
 from node_agent.consensus.statemachine import levels
+from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PutApp,
     PutNode,
-    PutStatuses,
     Refused,
     Result,
     SetNodeState,

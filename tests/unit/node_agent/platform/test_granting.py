@@ -6,7 +6,8 @@ import pytest
 
 from hmcore.apps.calls import LeaseReply, LeaseRequest
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
-from node_agent.consensus.statemachine.commands import AdmitNode, Applied, Refused, Result, decode, encode_result
+from node_agent.consensus.statemachine.appcommands import AdmitNode
+from node_agent.consensus.statemachine.commands import Applied, Refused, Result, decode, encode_result
 from node_agent.platform.granting import Granter, latest
 
 

@@ -21,7 +21,8 @@ from hmcore.errors import InvalidRequest, NotLeader, PermissionDenied, SecretErr
 from hmcore.pki import Identity, Kind
 from hmcore.records import Role
 from hmcore.watch import TablesRequest, WatchRequest
-from node_agent.consensus.statemachine.commands import PlanApp, PutApp, Stop, encode
+from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, Stop
+from node_agent.consensus.statemachine.commands import encode
 from node_agent.consensus.statemachine.history import History
 from node_agent.platform.changes import request_id
 from node_agent.platform.secrets import Secrets

@@ -11,7 +11,8 @@ from hmcore.apps.records import AllocationStatus, Machine, Phase
 from hmcore.errors import InvalidRequest, NoQuorum, NotLeader
 from hmcore.records import Instance, Node, Role
 from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.commands import FormCluster, PutInstances, PutNode, PutStatuses, decode, encode
+from node_agent.consensus.statemachine.appcommands import PutStatuses
+from node_agent.consensus.statemachine.commands import FormCluster, PutInstances, PutNode, decode, encode
 from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
 from node_agent.consensus.statemachine.state import State
 from node_agent.orchestration.candidates import homes

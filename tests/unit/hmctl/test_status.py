@@ -25,7 +25,8 @@ from hmcore.records import (
     RaftReport,
     Role,
 )
-from hmctl.actions.checks import EXPIRES_SOON, judge
+from hmctl.actions.checks import judge
+from hmctl.actions.node_checks import EXPIRES_SOON
 from hmctl.actions.status import Answer, Check, Expected, Health, Silence, Status, Verdict
 from hmctl.actions.survey import silence_of
 from hmctl.cli.status import level_hint

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from hmcore.config import yaml12
+from hmcore.config import yaml12, yaml_writing
 from hmcore.config.conflicts import conflicts
+from hmcore.config.kinds import Port
 from hmcore.config.problems import locate, mistakes
-from hmcore.config.settings import Port, Settings, Upgrade
+from hmcore.config.settings import Settings, Upgrade
 from hmcore.errors import ConfigError, Problem
 from hmcore.records import Role
 
@@ -92,7 +93,7 @@ def parse_agent_config(content: str | bytes, file: str) -> AgentConfig:
 
 def dump_agent_config(config: AgentConfig) -> str:
     """`config` as YAML: the same text for the same configuration, so that a second deploy finds nothing to change."""
-    return yaml12.dump(agent_document(config))
+    return yaml_writing.dump(agent_document(config))
 
 
 def agent_document(config: AgentConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hmcore.config.problems import FromEnvironment, Mistake, Path
-from hmcore.config.yaml12 import scalar
+from hmcore.config.scalars import scalar
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hmcore.config.catalogue import value_at
 from hmcore.config.conflicts import AFTER_LEASES
 from hmcore.config.problems import Mistake
-from hmcore.config.settings import Settings, value_at
+from hmcore.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,75 +6,11 @@ The models check each value by itself; conflicts.py checks the values against ea
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-# What a change takes: agents restarted one by one; nothing, for only hmctl reads it; or it cannot be done.
-Effect = Literal["restart", "hmctl", "fixed"]
-
-
-class Unit(msgspec.Struct, frozen=True):
-    """What a number counts: `s` (seconds), `bytes`, or nothing at all."""
-
-    symbol: str
-
-
-class HmctlOnly(msgspec.Struct, frozen=True):
-    """Marks a setting that only hmctl reads, from the inventory: it is in no node's file, and takes effect at once."""
-
-
-class Fixed(msgspec.Struct, frozen=True):
-    """Marks a setting that a running cluster cannot change (docs/adr/0059)."""
-
-
-def _batch(value: object) -> int | str:
-    """`all`, a number of nodes, or a share such as `25%`."""
-    text = str(value).replace(" ", "") if isinstance(value, int | str) else ""
-    if text == "all":
-        return text
-    number = text.removesuffix("%")
-    if number.isascii() and number.isdigit() and len(number) <= 6 and int(number) >= 1:
-        if text == number:
-            return int(number)
-        if int(number) <= 100:
-            return f"{int(number)}%"
-    raise PydanticCustomError("upgrade_batch", 'must be all, a number of nodes from 1, or a share such as "25%"')
-
-
-def _ip_address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise PydanticCustomError("ip_address", "must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
-
-
-def _cidr(text: str) -> str:
-    """An IPv4 network in which containers can have addresses of their own."""
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError:
-        raise PydanticCustomError("cidr", "must be an IPv4 network without host bits, such as 10.77.0.0/16") from None
-    if (
-        network.is_loopback
-        or network.is_link_local
-        or network.is_multicast
-        or network.is_reserved
-        or network.network_address.packed[0] == 0
-    ):
-        raise PydanticCustomError("cidr", "is a network in which no host can have an address; such as 10.77.0.0/16")
-    return str(network)
-
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), Unit("s")]
-IpAddress = Annotated[str, AfterValidator(_ip_address)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-Batch = Annotated[int | str, PlainValidator(_batch)]
+from hmcore.config.kinds import Batch, Cidr, Fixed, HmctlOnly, IpAddress, Port, Seconds, Unit
 
 
 class Group(BaseModel):
@@ -317,42 +253,3 @@ class Settings(Group):
     upgrade: Upgrade = Upgrade()
     transport: Transport = Transport()
     network: Network = Network()
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """One setting, described: `path` as in the inventory below `settings:`, `unit` empty where there is none. `effect`: what
-    changing it in a running cluster takes."""
-
-    path: str
-    default: Any
-    unit: str
-    description: str
-    effect: Effect = "restart"
-
-
-def catalogue(group: type[Group] = Settings, prefix: str = "") -> Iterator[Setting]:
-    """Every setting, in the order of this file."""
-    for name, field in group.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
-            yield from catalogue(field.annotation, f"{prefix}{name}.")
-        else:
-            unit = next((mark.symbol for mark in field.metadata if isinstance(mark, Unit)), "")
-            yield Setting(f"{prefix}{name}", field.default, unit, field.description or "", _effect(field.metadata))
-
-
-def _effect(marks: Iterable[object]) -> Effect:
-    for mark in marks:
-        match mark:
-            case HmctlOnly():
-                return "hmctl"
-            case Fixed():
-                return "fixed"
-    return "restart"
-
-
-def value_at(settings: Settings, path: str) -> Any:
-    """The value of the setting at `path`, e.g. `raft.heartbeat`."""
-    value: Any = settings
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value

@@ -1,13 +1,12 @@
-"""YAML 1.2 (core schema) into plain values, with the line of every part; and plain values into YAML that reads back the same.
+"""YAML 1.2 (core schema) into plain values, with the line of every part. The other way: yaml_writing.py.
 
 PyYAML resolves scalars as YAML 1.1 does (`22:22` is 1342, `on` is true) and builds whatever a tag asks for. Here its parser only supplies
-events; what they mean is decided below, within bounds, so that any input gives a value or a ConfigError: no recursion to exhaust,
-no alias to multiply, no tag to obey. https://yaml.org/spec/1.2.2/#103-core-schema; `<<` merges as in YAML 1.1, because people use it.
+events; what they mean is decided here, within bounds, so that any input gives a value or a ConfigError: no recursion to exhaust,
+no alias to multiply, no tag to obey (scalars.py says what they mean); `<<` merges as in YAML 1.1, because people use it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 import yaml
 
 from hmcore.config.problems import Path, spell
+from hmcore.config.scalars import scalar
 from hmcore.errors import ConfigError, Problem
 
 Value = Any  # None | bool | int | float | str | list[Value] | dict[str, Value]
@@ -24,13 +24,7 @@ MAX_PARTS = 200_000  # values in a document, counting an alias as what it stands
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 100  # in one file, where several are read
 
-_NULL = re.compile(r"null|Null|NULL|~|")
-_TRUE, _FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]{1,4000}")  # more digits than Python reads: a float, hence infinite
-_OCTAL, _HEX = re.compile(r"0o[0-7]+"), re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_INFINITE, _NAN = re.compile(r"([-+]?)\.(inf|Inf|INF)"), re.compile(r"\.(nan|NaN|NAN)")
-_TAG = "tag:yaml.org,2002:"
+TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = {"null": type(None), "bool": bool, "int": int, "float": int | float, "str": str}
 
 
@@ -81,27 +75,6 @@ class _Invalid(Exception):
     def __init__(self, line: int | None, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.line, self.message, self.hint = line, message, hint
-
-
-def scalar(text: str) -> Value:
-    """What an unquoted scalar means in the core schema."""
-    if _NULL.fullmatch(text):
-        return None
-    if _TRUE.fullmatch(text):
-        return True
-    if _FALSE.fullmatch(text):
-        return False
-    if _INT.fullmatch(text):
-        return int(text)
-    if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
-    if _HEX.fullmatch(text):
-        return int(text[2:], 16)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if found := _INFINITE.fullmatch(text):
-        return float(f"{found[1]}inf")
-    return float("nan") if _NAN.fullmatch(text) else text
 
 
 def load(text: str | bytes, file: str) -> Located:
@@ -158,11 +131,6 @@ def _built(root: _Node, file: str) -> Located:
 
     value = build(root, ())
     return Located(value, file, lines, tuple(repeats.values()), tagged)
-
-
-def dump(value: Value) -> str:
-    """`value` as YAML, the same for the same value; text that YAML 1.1 or 1.2 would take for something else is quoted."""
-    return yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _entries(node: _Node) -> Iterator[tuple[str, tuple[int, _Node]]]:
@@ -259,7 +227,7 @@ def _scalar_node(event: yaml.ScalarEvent, line: int, dialect: _Dialect) -> _Node
         return _Node(line, text, dialect.scalar(text) if plain else text, is_merge_key=plain and text == "<<")
     if tag in dialect.tags:
         return _Node(line, text, text if event.style in ("'", '"', "|", ">") else dialect.scalar(text), tag=tag)
-    name = tag.removeprefix(_TAG)
+    name = tag.removeprefix(TAG)
     if tag == "!" or name == "str":
         return _Node(line, text, text)
     if name not in _SCALAR_TAGS:
@@ -273,7 +241,7 @@ def _scalar_node(event: yaml.ScalarEvent, line: int, dialect: _Dialect) -> _Node
 def _collection_node(event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int, dialect: _Dialect) -> _Node:
     wants = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
     tag = event.tag if event.tag and event.tag in dialect.tags else ""
-    if not tag and event.tag not in (None, "!", _TAG + wants):
+    if not tag and event.tag not in (None, "!", TAG + wants):
         raise _Invalid(line, f"the tag {event.tag} means nothing here", "no tag is needed")
     return _Node(line, items=[], tag=tag) if wants == "seq" else _Node(line, entries={}, tag=tag)
 
@@ -323,29 +291,3 @@ def _grow(owner: _Node, child: _Node) -> None:
         raise _Invalid(owner.line, f"the document has more than {MAX_PARTS} parts once its aliases are resolved")
     if owner.depth > MAX_DEPTH:
         raise _Invalid(owner.line, f"nested deeper than {MAX_DEPTH} levels once its aliases are resolved")
-
-
-def _dumper() -> type[yaml.SafeDumper]:
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True  # a repeated value is written out: files are for people
-
-        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-            super().increase_indent(flow, False)  # lists stand below their key
-
-        def represent_str(self, data: str) -> yaml.ScalarNode:
-            # Elsewhere YAML folds these into spaces; and several lines are to look like it, where they can.
-            style = '"' if _UNICODE_BREAK.search(data) else "|" if "\n" in data else None
-            return self.represent_scalar(f"{_TAG}str", data, style=style)
-
-    Dumper.add_representer(str, Dumper.represent_str)
-
-    # YAML 1.1's rules are inherited; these are the spellings that only 1.2 takes for numbers (1e3, 0o17).
-    for first in "+-.0123456789":
-        Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT_LINE, [first])
-    Dumper.add_implicit_resolver(f"{_TAG}int", re.compile(r"^0o[0-7]+$"), ["0"])
-    return Dumper
-
-
-_UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
-_FLOAT_LINE = re.compile(rf"^(?:{_FLOAT.pattern})$")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hmcore.config.agent import AgentConfig, agent_config_for, parse_agent_config
+from hmcore.config.catalogue import catalogue, value_at
 from hmcore.config.mixtures import meeting
-from hmcore.config.settings import Settings, catalogue, value_at
+from hmcore.config.settings import Settings
 from hmcore.config.targets import PYTHON
 from hmcore.errors import ConfigError, HyperMeshError
 from hmctl import layout

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hmcore.config.catalogue import Effect, catalogue, value_at
 from hmcore.config.inventory import Inventory, SshTarget
 from hmcore.config.presets import PRESETS
-from hmcore.config.settings import Effect, catalogue, value_at
 from hmcore.errors import Problem
 
 EFFECTS: Mapping[Effect, str] = {

@@ -13,7 +13,7 @@ from hmcore.config.hostspec import HostSpec
 from hmcore.config.inventory import Inventory, Places, parse_inventory
 from hmcore.config.presets import PRESETS, default_control_nodes
 from hmcore.config.problems import nearest
-from hmcore.config.yaml12 import scalar
+from hmcore.config.scalars import scalar
 from hmcore.errors import ConfigError, Problem, UsageError
 from hmcore.records import Role
 

@@ -60,12 +60,12 @@ def _show_problems(output: Output, problems: tuple[Problem, ...], said: str) -> 
 @app.command()
 def show(ctx: typer.Context) -> None:
     """Print the inventory as resolved: presets, defaults, ranges, variables and paths applied; passwords hidden."""
-    from hmcore.config import yaml12
+    from hmcore.config import yaml_writing
     from hmctl.actions.explain import inventory_document
 
     context = current(ctx)
     document = inventory_document(context.inventory())
-    context.output.result(document, lambda: context.output.line(yaml12.dump(document).rstrip("\n")))
+    context.output.result(document, lambda: context.output.line(yaml_writing.dump(document).rstrip("\n")))
 
 
 @app.command()
@@ -99,8 +99,8 @@ def presets(ctx: typer.Context) -> None:
 
 
 def _show_presets(context: Context) -> None:
+    from hmcore.config.catalogue import catalogue
     from hmcore.config.presets import PRESETS
-    from hmcore.config.settings import catalogue
     from hmctl.actions.explain import EFFECTS, preset_rows
     from hmctl.columns import abreast
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hmcore.config import yaml12
+from hmcore.config import yaml_writing
 from hmctl.compose.project import Project
 
 _LONGEST_INTEGER = 4096  # bits; Python refuses to print much longer ones
@@ -19,7 +19,7 @@ def resolved(project: Project) -> dict[str, Any]:
 
 def as_file(project: Project) -> str:
     """As YAML, for people and for Compose: whoever reads it puts in variables, so each $ is doubled."""
-    return yaml12.dump(_doubled(resolved(project)))
+    return yaml_writing.dump(_doubled(resolved(project)))
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hmcore.config import yaml12
+from hmcore.config import scalars, yaml12
 from hmcore.config.problems import Path as Where
 from hmcore.errors import ConfigError
 from hmctl.compose.project import Place
@@ -102,7 +102,7 @@ class Sources:
 
 def scalar(text: str) -> yaml12.Value:
     """As Docker Compose has it: a number that begins with 0 is octal, which YAML 1.2 writes 0o (`mode: 0440`)."""
-    return int(text, 8) if _OCTAL.fullmatch(text) and len(text) < 20 else yaml12.scalar(text)
+    return int(text, 8) if _OCTAL.fullmatch(text) and len(text) < 20 else scalars.scalar(text)
 
 
 def joined(folder: Path, written: str, home: str | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cluster import ROOT, ClusterOfProcesses
 
-from hmcore.config import yaml12
+from hmcore.config import yaml_writing
 from hmcore.config.presets import PRESETS
 
 GOOD = """\
@@ -75,7 +75,7 @@ def complaints(text: str, file: Path) -> list[tuple[int, str]]:
 
 
 def indented(settings: dict[str, Any]) -> str:
-    return "".join(f"  {line}\n" for line in yaml12.dump(settings).splitlines()) if settings else "  {}\n"
+    return "".join(f"  {line}\n" for line in yaml_writing.dump(settings).splitlines()) if settings else "  {}\n"
 
 
 def test_every_mistake_of_a_file_is_named_at_once_with_its_line(lone: ClusterOfProcesses) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmcore.config.catalogue import catalogue, value_at
 from hmcore.config.conflicts import conflicts
 from hmcore.config.presets import DEFAULT_PRESET, PRESETS, default_control_nodes, settings_for
-from hmcore.config.settings import Settings, Upgrade, catalogue, value_at
+from hmcore.config.settings import Settings, Upgrade
 from hmcore.errors import ConfigError
 
 # design.md, section 8, row by row: development, balanced, high-performance, high-reliability.

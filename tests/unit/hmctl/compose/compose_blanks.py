@@ -6,7 +6,7 @@ import copy
 import re
 from typing import Any
 
-from hmcore.config import yaml12
+from hmcore.config import yaml_writing
 from hmctl.compose.parts.keys import OBJECTS
 
 BLANK = "${NOPE:-}"
@@ -155,14 +155,14 @@ def _of_the_top() -> dict[str, tuple[str, str]]:
             other = {name: value for name, value in beside.items() if key not in ("file", "environment", "content")}
             use = {"volumes": ["x:/x"]} if kind == "volume" else {section: ["x"]}
             found[f"{section}.x.{key}"] = tuple(
-                yaml12.dump({"services": {"web": {"image": "a", **use}}, section: {"x": resource}})
+                yaml_writing.dump({"services": {"web": {"image": "a", **use}}, section: {"x": resource}})
                 for resource in ({**other, key: BLANK}, other)
             )
     return found  # type: ignore[return-value]
 
 
 def _file(service: Any) -> str:
-    return yaml12.dump({"services": {"web": service, "db": {"image": "db"}}, **_REST})
+    return yaml_writing.dump({"services": {"web": service, "db": {"image": "db"}}, **_REST})
 
 
 def _with(tree: Any, way: Way, value: Any) -> Any:

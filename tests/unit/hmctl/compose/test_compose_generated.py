@@ -14,7 +14,7 @@ from compose_services import SERVICE
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hmcore.config import yaml12
+from hmcore.config import yaml_writing
 
 pytestmark = needs_docker_compose
 
@@ -43,7 +43,7 @@ def generated(folder, documents, **more):
     files = []
     for index, document in enumerate(documents):
         files.append(folder / f"compose.{index}.yaml")
-        files[-1].write_text(yaml12.dump(document))
+        files[-1].write_text(yaml_writing.dump(document))
     environment = {"HOME": HOME, **more.pop("environment", {})}
     return Case(tuple(files), more.pop("env_files", ()), environment, ("*",))
 
@@ -153,7 +153,7 @@ def test_extending(folder, pairs):
     there = {f"t{index}": {**other, "extends": {"service": f"b{index}", "file": "sub/base.yaml"}} for index, (_, other) in enumerate(pairs)}
     case = generated(folder / "g", [around({**bases, **here, **there})])
     (folder / "g" / "sub").mkdir()
-    (folder / "g" / "sub" / "base.yaml").write_text(yaml12.dump({"services": bases}))
+    (folder / "g" / "sub" / "base.yaml").write_text(yaml_writing.dump({"services": bases}))
     assert compared(case) == []
 
 

@@ -5,7 +5,7 @@ from compose_services import SERVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hmcore.config import yaml12
+from hmcore.config import yaml12, yaml_writing
 from hmctl.compose.forms import shaped
 from hmctl.compose.merge import merge
 from hmctl.compose.project import Place
@@ -25,7 +25,7 @@ def tree(text, file="x.yaml"):
 
 
 def service_tree(service):
-    return tree(yaml12.dump({"services": {"s": {"image": "i", **service}}}))
+    return tree(yaml_writing.dump({"services": {"s": {"image": "i", **service}}}))
 
 
 def over(below, *above):

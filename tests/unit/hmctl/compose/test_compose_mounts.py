@@ -9,7 +9,7 @@ from composing import converted, refused, refused_file, service, warnings
 
 from hmcore.apps.secrets import MOST_SECRET
 from hmcore.apps.spec import Mount, Volume
-from hmcore.config import yaml12
+from hmcore.config import yaml12, yaml_writing
 from hmcore.errors import ConfigError
 from hmctl.compose.app import app_of
 
@@ -125,7 +125,7 @@ def test_what_to_write_instead_of_a_relative_path_is_said(tmp_path):
     (tmp_path / "large").write_bytes(b"x" * (MOST_SECRET + 1))
     (tmp_path / "my file").write_text("m")
     written = ["./conf/site.conf:/etc/site.conf:ro", "./conf:/etc/conf", "./large:/large", "./my file:/my-file", "./:/all"]
-    (tmp_path / "compose.yaml").write_text(yaml12.dump({"services": {"web": {"image": "nginx", "volumes": written}}}))
+    (tmp_path / "compose.yaml").write_text(yaml_writing.dump({"services": {"web": {"image": "nginx", "volumes": written}}}))
     with pytest.raises(ConfigError) as caught:
         app_of([tmp_path / "compose.yaml"], environment={}, name="shop")
     hints = [problem.hint for problem in caught.value.problems]
@@ -143,7 +143,7 @@ def test_what_to_write_instead_of_a_relative_path_is_said(tmp_path):
     read = [yaml12.load(part, "hint").value for part in parts]
     service = {"image": "nginx", "configs": [read[0]["configs"][0], read[2]["configs"][0]], "volumes": ["web-conf:/etc/conf"]}
     whole = {"services": {"web": service}, "configs": {**read[1]["configs"], **read[3]["configs"]}, "volumes": {"web-conf": None}}
-    (tmp_path / "compose.yaml").write_text(yaml12.dump(whole))
+    (tmp_path / "compose.yaml").write_text(yaml_writing.dump(whole))
     app = app_of([tmp_path / "compose.yaml"], environment={}, name="shop")
     assert [file.target for file in app.converted.spec.services["web"].container.files] == ["/etc/site.conf", "/my-file"]
 

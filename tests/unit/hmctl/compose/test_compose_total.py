@@ -10,7 +10,7 @@ from compose_services import SERVICE
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hmcore.config import yaml12
+from hmcore.config import yaml_writing
 from hmcore.errors import ConfigError
 from hmctl.compose import assembly, dotenv, extends, interpolation
 from hmctl.compose.load import load
@@ -123,7 +123,7 @@ def files_of(trees, tags):
     """As text; with tags where a number says so."""
     texts = []
     for tree in trees:
-        lines = yaml12.dump(tree).split("\n")
+        lines = yaml_writing.dump(tree).split("\n")
         for position, tag in tags:
             spot = position % len(lines)
             lines[spot] = re.sub(r"^( *[\w<.-]+:)( |$)", rf"\1 {tag}\2", lines[spot])
@@ -168,10 +168,10 @@ def test_good_services_are_read_again_as_themselves(services):
     """What was resolved is resolved: once more, it is the same."""
     rest = {"secrets": {"s": {"file": "/s"}, "t": {"file": "/t"}}}
     project = any_files(
-        yaml12.dump({"services": {f"s{n}": {"image": "i", **one, "depends_on": []} for n, one in enumerate(services)}, **rest})
+        yaml_writing.dump({"services": {f"s{n}": {"image": "i", **one, "depends_on": []} for n, one in enumerate(services)}, **rest})
     )
     assert project is not None
-    again = any_files(yaml12.dump(project.value))
+    again = any_files(yaml_writing.dump(project.value))
     assert again is not None
     assert again.value == project.value
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -21,6 +19,7 @@ from hmcore.voters import RaftStatus
 from node_agent.consensus.following.own import OwnAllocations
 from node_agent.consensus.leading.handover import Handed
 from node_agent.consensus.log.aside import seconds_since, set_aside
+from node_agent.consensus.log.room import low_disk
 from node_agent.consensus.raft import RaftNode
 from node_agent.consensus.statemachine import levels, machine, receipts
 from node_agent.consensus.statemachine.checkpoints import Claim
@@ -28,8 +27,6 @@ from node_agent.consensus.statemachine.commands import Receipt, decode
 from node_agent.consensus.statemachine.state import State
 
 FORMATION_TIMEOUT = 1.0  # seconds for another voter to say whether there is a cluster
-LOW_DISK_SHARE = 0.05
-LOW_DISK_BYTES = 1 << 30  # both: five percent of a large disk is plenty
 
 log = logging.getLogger(__name__)
 
@@ -347,14 +344,3 @@ class VoterLayer:
             )
         status = self.raft.status() if self._open else None
         return None if status is None else msgspec.structs.replace(status, knows=levels.LATEST)
-
-
-def low_disk(directory: Path) -> str | None:
-    """Why the disk makes the node degraded, in words that stay the same while it does."""
-    try:
-        usage = shutil.disk_usage(directory)
-    except OSError as error:
-        return f"{directory} cannot be read: {error.strerror}"
-    if usage.free < LOW_DISK_BYTES and usage.free < usage.total * LOW_DISK_SHARE:
-        return f"the disk of {directory} is nearly full (under {LOW_DISK_SHARE:.0%} and 1 GB free)"
-    return None

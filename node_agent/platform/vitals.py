@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hmcore.config.agent import AgentConfig
 from hmcore.records import CheckReport, ComponentReport
-from node_agent.consensus.layer import low_disk
+from node_agent.consensus.log.room import low_disk
 from node_agent.platform.health import Memory, Observations, checks
 from node_agent.platform.layers import Layers
 from node_agent.transport.identity import expiry_reason

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import pytest
 
-from node_agent.consensus.layer import low_disk
+from node_agent.consensus.log.room import low_disk
 from node_agent.transport.layer import listening_address
 
 Usage = namedtuple("Usage", "total used free")

@@ -23,6 +23,9 @@ WEIGHT = "hypermesh.weight"
 PRIORITY = "hypermesh.priority"
 VERSION = "hypermesh.version"
 
+ALIVE = ("running", "paused", "restarting")  # states, in Docker's words: it can be told to end
+IDLE = ("created", "exited", "dead")  # it can be removed
+
 DEFAULT_WEIGHT = 100
 MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 1_000_000

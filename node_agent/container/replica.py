@@ -14,11 +14,8 @@ from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run
 from node_agent.container.creation import NodeFacts, Wanted, container_name, creation, needed_volumes, second_name
 from node_agent.container.draining import drained
 from node_agent.container.hindrance import FREE
-from node_agent.container.info import ContainerInfo
+from node_agent.container.info import ALIVE, IDLE, ContainerInfo
 from node_agent.container.memory import Recall
-
-ALIVE = ("running", "paused", "restarting")  # Docker's words; it can be told to end
-IDLE = ("created", "exited", "dead")  # it can be removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from hmcore.config.settings import Network
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.commands import Command
 from node_agent.consensus.statemachine.state import State
-from node_agent.network.assignment import missing
 from node_agent.orchestration.appplan import Cluster, Step, steps
 from node_agent.orchestration.candidates import candidates, homes
 from node_agent.orchestration.proposing import Pen
 from node_agent.orchestration.rollout import Observed, Terms
+from node_agent.orchestration.subnetting import missing
 
 SETTLE = 0.01  # seconds in which several changes make one look
 RETRY = 0.5  # seconds from a plan that could not be recorded to the next attempt

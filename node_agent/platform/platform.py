@@ -18,6 +18,7 @@ from hmcore.pki import Identity, Kind
 from hmcore.records import NodeReport, RaftReport
 from hmcore.stoq.endpoint import Local
 from hmcore.stoq.local import UnixListener, serve_unix
+from node_agent.notify import notify, watchdog_interval
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform import health
 from node_agent.platform.api import routes
@@ -33,7 +34,6 @@ from node_agent.platform.layers import Layers
 from node_agent.platform.lifecycle import Managed
 from node_agent.platform.locks import Locks
 from node_agent.platform.monitoring import Monitoring
-from node_agent.platform.notify import notify, watchdog_interval
 from node_agent.platform.raising import Raising
 from node_agent.platform.release import running_release
 from node_agent.platform.tally import Tally

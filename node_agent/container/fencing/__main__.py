@@ -11,7 +11,7 @@ from pathlib import Path
 from node_agent.container.fencing.fence import FOLDER, Fence, say
 from node_agent.container.fencing.killing import Killer, unified_tree
 from node_agent.container.fencing.lease import boot_clock, boot_id
-from node_agent.platform.notify import notify
+from node_agent.notify import notify
 
 _TOUCHED = 7  # MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT, mlockall(2)
 _STOP = (signal.SIGTERM, signal.SIGINT)

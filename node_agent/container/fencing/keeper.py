@@ -15,8 +15,7 @@ from node_agent.container.fencing.chain import RENEW, Chain, Permit, answered, p
 from node_agent.container.fencing.fence import LEASE, watched
 from node_agent.container.fencing.gates import Gates
 from node_agent.container.fencing.lease import Lease, boot_clock, boot_id, encode
-from node_agent.container.info import EXCLUSIVE, ContainerInfo
-from node_agent.container.replica import ALIVE
+from node_agent.container.info import ALIVE, EXCLUSIVE, ContainerInfo
 
 AGAIN = 0.25  # seconds from a question that was not answered to the next
 PATIENCE = 1 / 3  # of a lease, in which a question must be answered

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
+from node_agent.notify import notify, watchdog_interval
 from node_agent.platform.logs import JournalFormatter
-from node_agent.platform.notify import notify, watchdog_interval
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hmcore.apps.records import Subnet
 from hmcore.config.settings import Network
 from node_agent.consensus.statemachine.appcommands import PutSubnet
-from node_agent.network.assignment import Assignment, missing
+from node_agent.orchestration.subnetting import Assignment, missing
 
 
 def subnet(node: str, cidr: str) -> Subnet:

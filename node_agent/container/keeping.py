@@ -19,6 +19,7 @@ from node_agent.container.images import Images
 from node_agent.container.local_images import LocalImage
 from node_agent.transport.blobs import FRESH, BlobStore
 from node_agent.transport.seeding import keepers
+from node_agent.waiting import woken
 
 LOOK = 60.0  # seconds between two looks at what there is to do, beside those that something sets off
 TIDY = 600.0  # seconds between two removals of what nobody refers to
@@ -161,11 +162,7 @@ class Keeper:
         return pause
 
     async def _nap(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._pulse.wait()
-        except TimeoutError:
-            return
+        await woken(self._pulse, seconds)
 
     async def _tidy(self) -> None:
         while True:

@@ -20,6 +20,7 @@ from node_agent.container.info import ContainerInfo
 from node_agent.container.memory import Memory, begun, recalled, settled
 from node_agent.container.probing import Prober
 from node_agent.container.reconcile import Seen, images_asked, reconcile, unanswered
+from node_agent.waiting import woken
 
 ANYWAY = 30.0  # seconds after which Docker is looked at although nothing was heard
 AWAY = 1.0  # the same while it does not answer
@@ -109,12 +110,8 @@ class Rounds:
         return verdict.wake
 
     async def _nap(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._poked.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(SETTLE)
+        if await woken(self._poked, max(0.0, seconds)):
+            await asyncio.sleep(SETTLE)
 
     def _settled(self, action: Action, outcome: Outcome) -> None:
         self._memory = settled(self._memory or Memory(), action, outcome, asyncio.get_running_loop().time())

@@ -16,6 +16,7 @@ from hmcore.api import InstancesReply
 from hmcore.apps.calls import TellRequest
 from hmcore.apps.records import AllocationStatus, Machine
 from hmcore.errors import HyperMeshError, LevelTooLow
+from node_agent.waiting import woken
 
 LEAST = 0.05  # seconds between two tellings: what a node's containers do comes in bursts
 PATIENCE = 0.5  # seconds after one that failed, at first; doubled each time, up to the longest
@@ -77,13 +78,13 @@ class Telling:
                 await self._tell(request)
             except LevelTooLow:
                 self.trouble, failures = None, 0
-                await _wait(self._again, NO_APPS)
+                await woken(self._again, NO_APPS)
                 self._news.set()
                 continue
             except HyperMeshError as error:
                 failures += 1
                 self._complain(error, failures)
-                await _wait(self._again, min(PATIENCE * 2.0 ** min(failures - 1, 10), LONGEST))
+                await woken(self._again, min(PATIENCE * 2.0 ** min(failures - 1, 10), LONGEST))
                 self._news.set()
                 continue
             self.trouble, failures = None, 0
@@ -116,11 +117,3 @@ class Telling:
             return
         if failures > 5:  # some seconds: longer than an election takes
             self.trouble = f"how the replicas here fare cannot be told: {error.message}"
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

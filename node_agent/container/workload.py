@@ -24,6 +24,7 @@ from node_agent.container.layer import ContainerLayer
 from node_agent.container.rounds import Rounds
 from node_agent.container.telling import Telling
 from node_agent.container.wanted import known_fit, permitted, registered, wanted_of
+from node_agent.waiting import woken
 
 LOOK = 60.0  # seconds between two looks at what the node has, beside those that something sets off
 BETWEEN = 2.0  # seconds at least
@@ -225,11 +226,7 @@ class Workload:
                 await self._look_at_images()
             self._telling.machine(replace(found or Machine(node=self._me), apps=self._apps))
             await asyncio.sleep(BETWEEN)
-            try:
-                async with asyncio.timeout(LOOK):
-                    await self._look.wait()
-            except TimeoutError:
-                continue
+            await woken(self._look, LOOK)
 
     async def _look_at_images(self) -> None:
         try:

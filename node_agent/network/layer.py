@@ -23,6 +23,7 @@ from node_agent.network.notices import Notices
 from node_agent.network.ruleset import port_words
 from node_agent.network.upstream import Upstream
 from node_agent.network.wanted import Wanted
+from node_agent.waiting import woken
 
 if TYPE_CHECKING:
     from hmcore.apps.records import GivenPort
@@ -253,12 +254,8 @@ class NetworkLayer:
         clock = asyncio.get_running_loop().time
         if self._dirty and not {"bridge", "rules"} & self._troubles.keys():
             seconds = self._looked_at + CALM - clock()
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._poked.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(SETTLE)
+        if await woken(self._poked, max(0.0, seconds)):
+            await asyncio.sleep(SETTLE)
 
     # --- names
 

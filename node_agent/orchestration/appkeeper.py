@@ -16,6 +16,7 @@ from node_agent.orchestration.candidates import candidates, homes
 from node_agent.orchestration.proposing import Pen
 from node_agent.orchestration.rollout import Observed, Terms
 from node_agent.orchestration.subnetting import missing
+from node_agent.waiting import woken
 
 SETTLE = 0.01  # seconds in which several changes make one look
 RETRY = 0.5  # seconds from a plan that could not be recorded to the next attempt
@@ -94,12 +95,8 @@ class AppKeeper:
         while True:
             self._news.clear()
             pause = await self._round()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
-            await asyncio.sleep(SETTLE)
+            if await woken(self._news, pause):
+                await asyncio.sleep(SETTLE)
 
     async def _round(self) -> float | None:
         """Look, propose. Returns how long to sleep if nothing happens."""

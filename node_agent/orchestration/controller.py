@@ -24,6 +24,7 @@ from node_agent.orchestration.hearing import Hearing
 from node_agent.orchestration.membership import Timing, decide, next_change
 from node_agent.orchestration.proposing import Pen
 from node_agent.orchestration.pulse import Incarnation, Myself, Pulse
+from node_agent.waiting import woken
 
 _SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
 _NO_LOOPS: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = MappingProxyType({})
@@ -221,7 +222,7 @@ class Leader:
             else:
                 self.trouble = None  # whoever leads now writes it
             self._leading = self._cluster.is_leader
-            await _wait(self._news, pause)
+            await woken(self._news, pause)
 
     async def _round(self) -> float | None:
         """Observe, decide, propose. Returns how long to sleep if nothing is heard."""
@@ -245,11 +246,3 @@ class Leader:
         self.trouble = None
         at = next_change(nodes, self._hearing.view(), now, self._timing)
         return None if at is None else max(at - now, _SHORTEST)
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -11,6 +11,7 @@ from hmcore.errors import InvalidRequest, NotLeader
 from hmcore.records import Lock
 from node_agent.orchestration.leases import Leases
 from node_agent.orchestration.proposing import Pen
+from node_agent.waiting import woken
 
 RETRY = 0.5  # seconds from an end that could not be recorded to the next attempt
 _SHORTEST = 0.01  # seconds: a deadline that rounding has put a hair ahead must not make the loop spin
@@ -66,11 +67,7 @@ class LockKeeper:
         while True:
             self._news.clear()
             pause = await self._round()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-            except TimeoutError:
-                pass  # the deadline has passed: that is what it was for
+            await woken(self._news, pause)
 
     async def _round(self) -> float | None:
         """Look, propose. Returns how long to sleep if nothing happens."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from hmcore.errors import CommittedConflict, HyperMeshError, LayerDown, LayerMissing, StorageDamaged, StorageFailed
 from hmcore.records import ComponentReport
 from hmcore.records import ComponentState as S
+from node_agent.waiting import woken
 
 log = logging.getLogger(__name__)
 
@@ -249,12 +250,8 @@ class Managed:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, until poked at most."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._poked.wait()
-        except TimeoutError:
-            return
-        self._poked.clear()
+        if await woken(self._poked, seconds):
+            self._poked.clear()
 
     def _fail(self, to: S, error: BaseException, cause: Exception | None = None) -> None:
         self._move(to, Trouble(describe(error), error.fix if isinstance(error, HyperMeshError) else None), cause)

@@ -21,6 +21,7 @@ from node_agent.registry.damping import LEAST, Track, damp
 from node_agent.registry.own import PLATFORM, Place
 from node_agent.registry.registry import Catalogue
 from node_agent.registry.replication import Replication
+from node_agent.waiting import woken
 
 SETTLING = 10.0  # seconds for which a starting agent waits for its components before it tells what it runs
 
@@ -168,11 +169,7 @@ class RegistryLayer:
 
     async def _news(self) -> None:
         """Until something has changed, or something that flapped has been well for long enough."""
-        try:
-            async with asyncio.timeout(None if self._again_at is None else max(0.0, self._again_at - self._clock())):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        await woken(self._changed, None if self._again_at is None else max(0.0, self._again_at - self._clock()))
 
     async def _settle(self) -> None:
         """Until no component is starting: what an agent's restart has not found again yet has not gone."""

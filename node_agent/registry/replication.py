@@ -16,6 +16,7 @@ from hmcore.errors import HyperMeshError, InvalidRequest
 from node_agent.consensus.statemachine.commands import Command, PutInstances, Refused, decode_result, encode
 from node_agent.orchestration.cluster import Proposer
 from node_agent.registry.renewals import Renewals
+from node_agent.waiting import woken
 
 AT_ONCE = 16  # nodes asked for their instances at the same time
 CHRONIC = 3  # failures in a row before it is the leader's trouble, too
@@ -81,7 +82,7 @@ class Replication:
                 self._leading = leads
                 if leads:
                     pause = self._round(tasks)
-                await _wait(self._news, pause)
+                await woken(self._news, pause)
 
     def _round(self, tasks: asyncio.TaskGroup) -> float | None:
         """Begin all that is to be done now. Returns how long to sleep if nothing is heard."""
@@ -144,11 +145,3 @@ def put_instances(name: str, told: InstancesReply) -> PutInstances:
         if instance.node != name or not instance.id.startswith(f"{name}/"):
             raise InvalidRequest(f"it tells {instance.id[:100]!r} of {instance.node[:100]!r}, which is not its own", host=name)
     return PutInstances(node=name, incarnation=told.incarnation, revision=told.revision, instances=tuple(told.instances))
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -17,6 +17,7 @@ from node_agent.orchestration.proposing import Log, Pen
 from node_agent.vault.holder import Holder
 from node_agent.vault.keeping import Enrol, Open, Step, Turn, View, decide, lacking, wanted_keepers
 from node_agent.vault.sealing import VaultKey, boxes_of, new_vault_key, rewrap
+from node_agent.waiting import woken
 
 RETRY = 2.0  # seconds after a step that failed: others may be starting
 ANYWAY = 30.0  # seconds after which it is looked although nothing was heard
@@ -75,11 +76,7 @@ class VaultKeeper:
         while True:
             self._news.clear()
             pause = await self.step()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-            except TimeoutError:
-                continue  # it is tried again
+            await woken(self._news, pause)
 
     async def step(self) -> float:
         """Take the next step, if there is one. Returns how long to sleep if nothing happens."""

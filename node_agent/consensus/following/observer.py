@@ -20,6 +20,7 @@ from hmcore.records import Cluster, Event, Maintenance, Mute, Node, RaftReport, 
 from node_agent.consensus.following.follower import FOLLOWED, Follower, Tables, Told, Watch
 from node_agent.consensus.following.own import OwnRecords
 from node_agent.consensus.statemachine import levels
+from node_agent.waiting import woken
 
 INTERVAL = 5.0  # seconds for which an answer may be held back; between two questions where it is not
 PAUSE = 0.2  # seconds between an answer and the next question, so that a busy log is not asked for entry by entry
@@ -92,11 +93,7 @@ class ObserverLayer:
         while True:
             self._again.clear()
             await self._look()
-            try:
-                async with asyncio.timeout(self._pause()):
-                    await self._again.wait()
-            except TimeoutError:
-                continue
+            await woken(self._again, self._pause())
 
     def _pause(self) -> float:
         if self._trouble or not self.formed:

@@ -16,6 +16,7 @@ from node_agent.container.fencing.fence import LEASE, watched
 from node_agent.container.fencing.gates import Gates
 from node_agent.container.fencing.lease import Lease, boot_clock, boot_id, encode
 from node_agent.container.info import ALIVE, EXCLUSIVE, ContainerInfo
+from node_agent.waiting import woken
 
 AGAIN = 0.25  # seconds from a question that was not answered to the next
 PATIENCE = 1 / 3  # of a lease, in which a question must be answered
@@ -192,8 +193,4 @@ class Keeper:
             self._on_change()
 
     async def _nap(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(seconds, 0.01)):
-                await self._poked.wait()
-        except TimeoutError:
-            return
+        await woken(self._poked, max(seconds, 0.01))

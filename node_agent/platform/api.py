@@ -26,23 +26,14 @@ from hmcore.api import (
     STATE,
     TRANSFER,
     BarrierReply,
-    ChangeReply,
     Empty,
-    EventsReply,
-    EventsRequest,
     FlowsReply,
     Formation,
     FormRequest,
     InstancesReply,
-    MaintainRequest,
-    MuteRequest,
     PingReply,
-    RaiseReply,
-    RaiseRequest,
     RegistryReply,
     ReportRequest,
-    ReportsReply,
-    ReportsRequest,
     StateReply,
     StateRequest,
     TransferReply,
@@ -53,13 +44,6 @@ from hmcore.locks import (
     LOCKS,
     RELEASE,
     RENEW,
-    AcquireReply,
-    AcquireRequest,
-    LocksReply,
-    LocksRequest,
-    ReleaseRequest,
-    RenewReply,
-    RenewRequest,
 )
 from hmcore.pki import Kind
 from hmcore.records import NodeReport
@@ -70,15 +54,9 @@ from hmcore.store import (
     GET_KEY,
     LIST_KEYS,
     PUT_KEY,
-    DeleteKeyRequest,
-    KeyReply,
-    KeyRequest,
-    KeysReply,
-    KeysRequest,
-    PutKeyRequest,
 )
-from hmcore.voters import CONFIGURE, RAFT, ConfigureRequest, RaftStatus
-from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
+from hmcore.voters import CONFIGURE, RAFT, RaftStatus
+from hmcore.watch import TABLES, WATCH
 from node_agent.orchestration.cluster import ClusterView
 from node_agent.platform.app_calls import AppAnswers, app_calls
 from node_agent.platform.callers import CHANGERS, NODES, READERS
@@ -88,6 +66,7 @@ from node_agent.platform.forwarding import Forwarding
 from node_agent.platform.keys import Keys
 from node_agent.platform.locks import Locks
 from node_agent.platform.raising import Raising
+from node_agent.platform.routes import read, route, signed
 from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.registry.layer import RegistryLayer
@@ -146,9 +125,6 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
         said = agent.report()
         return said if request.members else msgspec.structs.replace(said, members=[])
 
-    async def reports(_peer: Peer, request: ReportsRequest) -> ReportsReply:
-        return await agent.forwarding.reports(request)
-
     async def formation(_peer: Peer, _request: Empty) -> Formation:
         return agent.cluster.formation()
 
@@ -197,9 +173,6 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
         handed = await agent.consistency.transfer(request.to)
         return TransferReply(leader=handed.leader, term=handed.term, seconds=handed.seconds, index=agent.cluster.index)
 
-    async def configure(peer: Peer, request: ConfigureRequest) -> ChangeReply:
-        return await agent.voting.configure(request, peer.identity)
-
     async def raft(_peer: Peer, _request: Empty) -> RaftStatus:
         return agent.voting.status()
 
@@ -209,82 +182,42 @@ def routes(agent: Agent, observe: Observe = lambda method, outcome, seconds: Non
     async def registry(_peer: Peer, _request: Empty) -> RegistryReply:
         return agent.registry.everything()
 
-    async def maintain(peer: Peer, request: MaintainRequest) -> ChangeReply:
-        return await agent.changes.maintain(request, peer.identity)
-
-    async def mute(peer: Peer, request: MuteRequest) -> ChangeReply:
-        return await agent.changes.mute(request, peer.identity)
-
-    async def raise_level(peer: Peer, request: RaiseRequest) -> RaiseReply:
-        return await agent.raising.carry_out(request, peer.identity)
-
-    async def put_key(peer: Peer, request: PutKeyRequest) -> ChangeReply:
-        return await agent.keys.put(request, peer.identity)
-
-    async def delete_key(peer: Peer, request: DeleteKeyRequest) -> ChangeReply:
-        return await agent.keys.delete(request, peer.identity)
-
-    async def get_key(_peer: Peer, request: KeyRequest) -> KeyReply:
-        return await agent.keys.get(request)
-
-    async def list_keys(_peer: Peer, request: KeysRequest) -> KeysReply:
-        return await agent.keys.list(request)
-
-    async def acquire(peer: Peer, request: AcquireRequest) -> AcquireReply:
-        return await agent.locks.acquire(request, peer.identity)
-
-    async def renew(peer: Peer, request: RenewRequest) -> RenewReply:
-        return await agent.locks.renew(request, peer.identity)
-
-    async def release(peer: Peer, request: ReleaseRequest) -> ChangeReply:
-        return await agent.locks.release(request, peer.identity)
-
-    async def locks(_peer: Peer, request: LocksRequest) -> LocksReply:
-        return await agent.locks.list(request)
-
-    async def watch(_peer: Peer, request: WatchRequest) -> WatchReply:
-        return await agent.watches.watch(request)
-
-    async def tables(_peer: Peer, request: TablesRequest) -> TablesReply:
-        return await agent.watches.tables(request)
-
     async def flows(_peer: Peer, _request: Empty) -> FlowsReply:
         return await agent.chronicle.flows()
 
-    async def events(_peer: Peer, request: EventsRequest) -> EventsReply:
-        return await agent.chronicle.events(request)
-
     return Router(
-        {
-            PING: (NODES + READERS, ping),
-            REPORT: (NODES + READERS, report),
-            REPORTS: (READERS, reports),
-            FORMATION: (NODES + READERS, formation),
-            STATE: (NODES + READERS, state),
-            BARRIER: (NODES + READERS, barrier),
-            TRANSFER: (CHANGERS, transfer),
-            CONFIGURE: (CHANGERS, configure),
-            RAFT: (NODES + READERS, raft),
-            FLOWS: (READERS, flows),
-            EVENTS: (READERS, events),
-            FORM: (CHANGERS, form),
-            INSTANCES: (NODES, instances),
-            REGISTRY: (READERS, registry),
-            MAINTAIN: (CHANGERS, maintain),
-            MUTE: (CHANGERS, mute),
-            RAISE: (CHANGERS, raise_level),
-            PUT_KEY: (CHANGERS, put_key),
-            DELETE_KEY: (CHANGERS, delete_key),
-            GET_KEY: (READERS, get_key),
-            LIST_KEYS: (READERS, list_keys),
-            ACQUIRE: (NODES + CHANGERS, acquire),
-            RENEW: (NODES + CHANGERS, renew),
-            RELEASE: (NODES + CHANGERS, release),
-            LOCKS: (NODES + READERS, locks),
-            WATCH: (NODES + READERS, watch),
-            TABLES: (NODES + READERS, tables),
-            **app_calls(lambda: agent.apps),
-        },
+        dict(
+            [
+                route(PING, NODES + READERS, ping),
+                route(REPORT, NODES + READERS, report),
+                read(REPORTS, READERS, lambda: agent.forwarding.reports),
+                route(FORMATION, NODES + READERS, formation),
+                route(STATE, NODES + READERS, state),
+                route(BARRIER, NODES + READERS, barrier),
+                route(TRANSFER, CHANGERS, transfer),
+                signed(CONFIGURE, CHANGERS, lambda: agent.voting.configure),
+                route(RAFT, NODES + READERS, raft),
+                route(FLOWS, READERS, flows),
+                read(EVENTS, READERS, lambda: agent.chronicle.events),
+                route(FORM, CHANGERS, form),
+                route(INSTANCES, NODES, instances),
+                route(REGISTRY, READERS, registry),
+                signed(MAINTAIN, CHANGERS, lambda: agent.changes.maintain),
+                signed(MUTE, CHANGERS, lambda: agent.changes.mute),
+                signed(RAISE, CHANGERS, lambda: agent.raising.carry_out),
+                signed(PUT_KEY, CHANGERS, lambda: agent.keys.put),
+                signed(DELETE_KEY, CHANGERS, lambda: agent.keys.delete),
+                read(GET_KEY, READERS, lambda: agent.keys.get),
+                read(LIST_KEYS, READERS, lambda: agent.keys.list),
+                signed(ACQUIRE, NODES + CHANGERS, lambda: agent.locks.acquire),
+                signed(RENEW, NODES + CHANGERS, lambda: agent.locks.renew),
+                signed(RELEASE, NODES + CHANGERS, lambda: agent.locks.release),
+                read(LOCKS, NODES + READERS, lambda: agent.locks.list),
+                read(WATCH, NODES + READERS, lambda: agent.watches.watch),
+                read(TABLES, NODES + READERS, lambda: agent.watches.tables),
+                *app_calls(lambda: agent.apps),
+            ]
+        ),
         denied=_denied,
         observe=observe,
         streams=streams,

@@ -28,8 +28,8 @@ IMAGE = "e2e-web:1"
 
 def archive(busybox: bytes, files: Mapping[str, bytes] | None = None, *, names: tuple[str, ...] = (IMAGE,)) -> bytes:
     """What `docker save` writes of an image with busybox's shell, its web server, and `files`."""
-    layers = [_tar({"bin/busybox": busybox, **{f"bin/{applet}": "busybox" for applet in APPLETS}, "www/alive": b"yes\n"})]
-    layers += [_tar(files)] if files else []
+    layers = [tar({"bin/busybox": busybox, **{f"bin/{applet}": "busybox" for applet in APPLETS}, "www/alive": b"yes\n"})]
+    layers += [tar(files)] if files else []
     described = {
         "architecture": "amd64",
         "os": "linux",
@@ -38,12 +38,12 @@ def archive(busybox: bytes, files: Mapping[str, bytes] | None = None, *, names: 
     }
     config = json.dumps(described).encode()
     manifest = [{"Config": "config.json", "RepoTags": list(names), "Layers": [f"{at}.tar" for at in range(len(layers))]}]
-    return _tar(
+    return tar(
         {f"{at}.tar": layer for at, layer in enumerate(layers)} | {"config.json": config, "manifest.json": json.dumps(manifest).encode()}
     )
 
 
-def _tar(files: Mapping[str, bytes | str]) -> bytes:
+def tar(files: Mapping[str, bytes | str]) -> bytes:
     """Values that are text are symbolic links. The same bytes whenever it is made."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as out:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from clusters import Cluster, Hmctl
 from composing import IMAGE, Apps, archive
+from outages import Strangers
 
 from hmcore.errors import LabError
 from hmctl.lab import shell
@@ -188,3 +189,12 @@ def following(hmctl: Hmctl) -> Iterator[Callable[..., list[str]]]:
         process.terminate()
         thread.join()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def strangers(cluster: Cluster) -> Iterator[Strangers]:
+    """Containers on every host that are none of ours."""
+    found = Strangers(cluster)
+    found.start()
+    yield found
+    found.remove()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 from clusters import AGENT, Cluster
+from composing import tar
 from docker_archives import Made, oci
 
 OURS = "label=hypermesh.allocation"
@@ -216,28 +215,12 @@ def image(cluster: Cluster, folder: Path, name: str, ballast: bytes = b"") -> st
     """An image with busybox of the lab's hosts in it, pushed as `name`; with a layer of its own if there is `ballast`."""
     done = cluster.lab.exec(cluster.names[0], ["cat", "/bin/busybox"])
     assert done.returncode == 0
-    layers = [_layer({"bin/busybox": done.stdout, "bin/sh": "busybox", "bin/sleep": "busybox"})]
-    layers += [_layer({"ballast": ballast})] if ballast else []
+    layers = [tar({"bin/busybox": done.stdout, "bin/sh": "busybox", "bin/sleep": "busybox"})]
+    layers += [tar({"ballast": ballast})] if ballast else []
     path = folder / f"{name.replace(':', '-')}.tar"
     path.write_bytes(oci(Made(layers=tuple(layers), names=(name,), extra="PATH=/bin")))
     cluster.run("image", "push", path)
     return name
-
-
-def _layer(files: dict[str, bytes | str]) -> bytes:
-    """Values that are text are symbolic links. The same bytes whenever it is made."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as out:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.mode = 0o755
-            if isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                out.addfile(info)
-            else:
-                info.size = len(content)
-                out.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def agents_started(cluster: Cluster) -> dict[str, int]:

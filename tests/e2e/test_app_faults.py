@@ -14,14 +14,6 @@ IMAGE = "e2e-busy:1"
 
 
 @pytest.fixture(scope="module")
-def strangers(cluster: Cluster) -> Iterator[Strangers]:
-    found = Strangers(cluster)
-    found.start()
-    yield found
-    found.remove()
-
-
-@pytest.fixture(scope="module")
 def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """Six replicas, two on each node."""
     cluster.until_healthy()

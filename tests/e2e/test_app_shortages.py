@@ -20,14 +20,6 @@ SMALL, LARGE = "size=16m", "size=2g"  # the agent leaves half a gigabyte of that
 
 
 @pytest.fixture(scope="module")
-def strangers(cluster: Cluster) -> Iterator[Strangers]:
-    found = Strangers(cluster)
-    found.start()
-    yield found
-    found.remove()
-
-
-@pytest.fixture(scope="module")
 def store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """Six replicas, two on each node."""
     cluster.until_healthy()

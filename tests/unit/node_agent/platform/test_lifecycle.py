@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,15 @@ class Bench:
         if not self.seen or self.seen[-1] is not self.managed.state:
             self.seen.append(self.managed.state)
 
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """From its initialization to its stop."""
+        async with asyncio.TaskGroup() as tasks:
+            await self.managed.initialize()
+            self.managed.start(tasks, self.fatal.append)
+            yield
+            await self.managed.stop()
+
     async def until(self, condition: Callable[[], bool], seconds: float = 100) -> float:
         """Virtual seconds until `condition` holds."""
         loop = asyncio.get_running_loop()
@@ -101,11 +111,8 @@ def test_every_state_can_be_reached_and_can_end():
 def test_comes_up_runs_and_stops(virtual):
     async def scenario() -> None:
         bench = Bench()
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.managed.state is S.RUNNING)
-            await bench.managed.stop()
         assert bench.seen == [S.INITIALIZING, S.READY, S.RUNNING, S.STOPPING, S.STOPPED]
         assert bench.component.stops == 1
 
@@ -116,15 +123,12 @@ def test_a_component_without_work_is_ready_not_running(virtual):
     async def scenario() -> None:
         bench = Bench()
         bench.component.serving = False
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.component.checks == 2)
             assert bench.managed.state is S.READY
             bench.component.serving = True
             bench.managed.poke()
             assert await bench.until(lambda: bench.managed.state is S.RUNNING) < 0.1
-            await bench.managed.stop()
 
     virtual(scenario())
 
@@ -132,9 +136,7 @@ def test_a_component_without_work_is_ready_not_running(virtual):
 def test_health_is_checked_at_its_interval_and_when_poked(virtual):
     async def scenario() -> None:
         bench = Bench()
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.managed.state is S.RUNNING)
             bench.component.reason = "the moon is full"
             assert 9.9 < await bench.until(lambda: bench.managed.state is S.DEGRADED) < 10.1
@@ -143,7 +145,6 @@ def test_health_is_checked_at_its_interval_and_when_poked(virtual):
             bench.managed.poke()
             assert await bench.until(lambda: bench.managed.state is S.RUNNING) < 0.1
             assert bench.managed.error is None
-            await bench.managed.stop()
 
     virtual(scenario())
 
@@ -152,12 +153,9 @@ def test_a_check_that_hangs_degrades_instead_of_hanging_us(virtual):
     async def scenario() -> None:
         bench = Bench()
         bench.component.check_hangs = True
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             assert 4.9 < await bench.until(lambda: bench.managed.state is S.DEGRADED) < 5.1
             assert "did not answer its health check within 5 s" in (bench.managed.error or "")
-            await bench.managed.stop()
 
     virtual(scenario())
 
@@ -165,9 +163,7 @@ def test_a_check_that_hangs_degrades_instead_of_hanging_us(virtual):
 def test_a_failure_is_followed_by_longer_and_longer_pauses(virtual):
     async def scenario() -> None:
         bench = Bench()
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             pauses = []
             for _ in range(5):
                 await bench.until(lambda: bench.managed.state is S.RUNNING)
@@ -181,7 +177,6 @@ def test_a_failure_is_followed_by_longer_and_longer_pauses(virtual):
             bench.component.fail_now.set()
             await bench.until(lambda: bench.managed.state is S.ERROR)
             assert round(await bench.until(lambda: bench.managed.state is S.RUNNING)) == 1
-            await bench.managed.stop()
 
     virtual(scenario())
 
@@ -189,15 +184,12 @@ def test_a_failure_is_followed_by_longer_and_longer_pauses(virtual):
 def test_a_restart_that_fails_is_tried_again(virtual):
     async def scenario() -> None:
         bench = Bench()
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.managed.state is S.RUNNING)
             bench.component.initialize_raises = [StorageFull("still no room"), StorageFull("still no room")]
             bench.component.fail_now.set()
             await bench.until(lambda: bench.managed.restarts == 3)
             await bench.until(lambda: bench.managed.state is S.RUNNING)
-            await bench.managed.stop()
         failing = [S.ERROR, S.INITIALIZING]
         assert bench.seen == [S.INITIALIZING, S.READY, S.RUNNING, *failing * 3, S.READY, S.RUNNING, S.STOPPING, S.STOPPED]
 
@@ -223,16 +215,13 @@ def test_a_layer_that_is_down_stays_degraded_until_it_comes(virtual):
 def test_a_layer_that_goes_away_is_degraded_until_it_is_back(virtual):
     async def scenario() -> None:
         bench = Bench()
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.managed.state is S.RUNNING)
             bench.component.error = LayerDown("Docker does not answer")
             bench.component.initialize_raises = [LayerDown("Docker is not running")]
             bench.component.fail_now.set()
             await bench.until(lambda: bench.managed.state is S.DEGRADED)
             await bench.until(lambda: bench.managed.state is S.RUNNING)
-            await bench.managed.stop()
         assert bench.seen == [S.INITIALIZING, S.READY, S.RUNNING, S.DEGRADED, S.READY, S.RUNNING, S.STOPPING, S.STOPPED]
         assert bench.managed.restarts == 0
 
@@ -261,13 +250,10 @@ def test_an_unexpected_error_leaves_one_traceback_and_an_expected_one_none(virtu
     async def scenario(error: Exception) -> None:
         bench = Bench()
         bench.component.error = error
-        async with asyncio.TaskGroup() as tasks:
-            await bench.managed.initialize()
-            bench.managed.start(tasks, bench.fatal.append)
+        async with bench.alive():
             await bench.until(lambda: bench.managed.state is S.RUNNING)
             bench.component.fail_now.set()
             await bench.until(lambda: bench.managed.restarts == 1)
-            await bench.managed.stop()
 
     caplog.set_level(logging.INFO)
     virtual(scenario(StorageFull("no room")))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from control_node import ControlNode
 
 from hmcore.api import StateReply
 from hmcore.errors import FrameError, InvalidRequest
@@ -14,12 +15,10 @@ from hmcore.watch import Change, Entry, TablesReply, TablesRequest, WatchReply, 
 from node_agent.consensus.following.copy import Copy
 from node_agent.consensus.following.follower import COMPARED, FOLLOWED
 from node_agent.consensus.following.observer import EARLIER, INTERVAL, ObserverLayer
-from node_agent.consensus.statemachine.commands import Command, FormCluster, Proposal, PutInstances, PutKey, PutNode, encode, encode_batch
+from node_agent.consensus.statemachine.commands import FormCluster, Proposal, PutInstances, PutKey, PutNode, encode, encode_batch
 from node_agent.consensus.statemachine.history import History
 from node_agent.consensus.statemachine.machine import apply_batch
-from node_agent.consensus.statemachine.state import State
 from node_agent.consensus.statemachine.state import encode as encode_record
-from node_agent.platform.watches import Watches
 
 CONTROL = ["node1", "node2", "node3"]
 
@@ -28,11 +27,9 @@ class Bench:
     """One control node, as it is in the product, and a worker that asks it."""
 
     def __init__(self) -> None:
-        self.state = State()
-        self.history = History()
-        self.leader: str | None = "node1"
+        self.control = ControlNode()
+        self.put = self.control.put
         clock = lambda: asyncio.get_running_loop().time()  # noqa: E731
-        self.watches = Watches("node1", state=lambda: (self.state, self.history), leader=lambda: (self.leader, 1), clock=clock)
         self.questions: list[WatchRequest] = []
         self.begun = 0
         self.applied = 0
@@ -52,28 +49,22 @@ class Bench:
             clock=clock,
         )
 
-    def put(self, command: Command) -> None:
-        index = self.state.index + 1
-        outcome = apply_batch(self.state, encode_batch([Proposal(f"c{index}", encode(command))]), index)
-        self.state = outcome.state
-        self.history.add(index, outcome.changes)
-        self.watches.applied()
-
     async def _watch(self, request: WatchRequest, names: Sequence[str]) -> WatchReply:
         if not self.serves:
             raise InvalidRequest("no method 'cluster.watch' here")
         if not request.prefix:  # what shall run on the worker itself it follows apart
             self.questions.append(request)
-        return await self.watches.watch(request)
+        return await self.control.watches.watch(request)
 
     async def _tables(self, request: TablesRequest, names: Sequence[str]) -> TablesReply:
         if not self.serves:
             raise InvalidRequest("no method 'cluster.tables' here")
         self.begun += not request.prefix
-        return await self.watches.tables(request)
+        return await self.control.watches.tables(request)
 
     async def _ask(self, request: object, names: Sequence[str]) -> StateReply:
-        return StateReply(index=self.state.index, leader="node1", term=1, nodes=list(self.state.nodes.values()), waited=INTERVAL)
+        state = self.control.state
+        return StateReply(index=state.index, leader="node1", term=1, nodes=list(state.nodes.values()), waited=INTERVAL)
 
     def _applied(self) -> None:
         self.applied += 1
@@ -117,7 +108,7 @@ def test_what_changes_is_known_at_once_and_what_does_not_concern_workers_wakes_n
         assert layer.registrations["w1"].instances == (made,)
         assert layer.nodes is nodes, "a table that has not changed is the same object"
         await asyncio.sleep(3 * INTERVAL)
-        assert (layer.index, bench.begun, await layer.check()) == (bench.state.index, 1, None)
+        assert (layer.index, bench.begun, await layer.check()) == (bench.control.state.index, 1, None)
 
     play(scenario)
 
@@ -137,16 +128,16 @@ def test_a_busy_log_is_not_asked_for_entry_by_entry(play):
 
 def test_another_leader_is_known_at_once_and_none_is_a_trouble(play):
     async def scenario(bench: Bench) -> None:
-        bench.leader = "node2"
-        bench.watches.leader_changed()
+        bench.control.leader = "node2"
+        bench.control.watches.leader_changed()
         await asyncio.sleep(0.01)
         assert bench.layer.leader == "node2"
-        bench.leader = None
-        bench.watches.leader_changed()
+        bench.control.leader = None
+        bench.control.watches.leader_changed()
         await asyncio.sleep(0.01)
         assert await bench.layer.check() == "the control nodes have no leader"
-        bench.leader = "node3"
-        bench.watches.leader_changed()
+        bench.control.leader = "node3"
+        bench.control.watches.leader_changed()
         await asyncio.sleep(1.1)
         assert (await bench.layer.check(), bench.layer.leader) == (None, "node3")
         asked = len(bench.questions)
@@ -158,10 +149,12 @@ def test_another_leader_is_known_at_once_and_none_is_a_trouble(play):
 
 def test_what_was_lost_is_read_anew(play):
     async def scenario(bench: Bench) -> None:
-        bench.history = History()
-        bench.history.restart(bench.state.index + 1)  # a snapshot was installed: what it holds came about unseen
-        bench.state = apply_batch(bench.state, encode_batch([Proposal("c", encode(node("w2", "r1")))]), bench.state.index + 1).state
-        bench.watches.applied()
+        control = bench.control
+        control.history = History()
+        control.history.restart(control.state.index + 1)  # a snapshot was installed: what it holds came about unseen
+        batch = encode_batch([Proposal("c", encode(node("w2", "r1")))])
+        control.state = apply_batch(control.state, batch, control.state.index + 1).state
+        control.watches.applied()
         await asyncio.sleep(0.1)
         assert (set(bench.layer.nodes), bench.begun) == ({"w1", "w2"}, 2)
 
@@ -190,7 +183,7 @@ def test_a_reader_who_must_know_more_does_not_wait_for_something_to_change(play)
         for number in range(3):
             bench.put(PutKey(key="k", value=b"%d" % number))
         assert bench.layer.index == 2
-        await bench.layer.reach(bench.state.index, 1.0)
+        await bench.layer.reach(bench.control.state.index, 1.0)
         assert bench.layer.index == 5
 
         async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:

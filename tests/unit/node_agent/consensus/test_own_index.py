@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from control_node import ControlNode
+
 from hmcore.apps.records import Allocation, allocation_id
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.records import Node, Role
@@ -12,43 +14,30 @@ from hmcore.watch import TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.own import OwnRecords
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.appcommands import AdmitNode, PlanApp, PutApp, Stop
-from node_agent.consensus.statemachine.commands import Command, FormCluster, PutNode, encode
-from node_agent.consensus.statemachine.history import History
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
-from node_agent.consensus.statemachine.state import State
-from node_agent.platform.watches import Watches
+from node_agent.consensus.statemachine.commands import FormCluster, PutNode
 
 DB = Allocation(id=allocation_id("shop", "db", 1, 1), app="shop", service="db", slot=1, node="w1", generation=1, revision="r")
 
 
 class Bench:
     def __init__(self) -> None:
-        self.state, self.history = State(), History()
+        self.control = ControlNode()
+        self.put = self.control.put
         clock = lambda: asyncio.get_running_loop().time()  # noqa: E731
-        self.watches = Watches("node1", state=lambda: (self.state, self.history), leader=lambda: ("node1", 1), clock=clock)
         self.seen: list[tuple[int, bool | None]] = []
         self.changed = asyncio.Event()
         self.own = OwnRecords(
             "w1", control_nodes=lambda: ["node1"], watch=self._watch, tables=self._tables, on_change=self._on_change, clock=clock
         )
 
-    def put(self, *commands: Command) -> int:
-        for command in commands:
-            index = self.state.index + 1
-            outcome = apply_batch(self.state, encode_batch([Proposal(f"c{index}", encode(command))]), index)
-            self.state = outcome.state
-            self.history.add(index, outcome.changes)
-            self.watches.applied()
-        return self.state.index
-
     def plan(self, **named: object) -> PlanApp:
-        return PlanApp(app="shop", basis=self.state.apps["shop"].index, rollouts={}, healthy=0, **named)  # type: ignore[arg-type]
+        return PlanApp(app="shop", basis=self.control.state.apps["shop"].index, rollouts={}, healthy=0, **named)  # type: ignore[arg-type]
 
     async def _watch(self, request: WatchRequest, names: Sequence[str]) -> WatchReply:
-        return await self.watches.watch(request)
+        return await self.control.watches.watch(request)
 
     async def _tables(self, request: TablesRequest, names: Sequence[str]) -> TablesReply:
-        return await self.watches.tables(request)
+        return await self.control.watches.tables(request)
 
     def _on_change(self) -> None:
         found = (self.own.allocations or {}).get(DB.id)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from control_node import ControlNode
 
 from hmcore.apps.records import Allocation, AllocationStatus, Phase
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
@@ -15,11 +16,7 @@ from hmcore.watch import TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.own import EARLIER, HELD, IMPATIENCE, OwnAllocations, OwnRecords
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, PutStatuses, Stop
-from node_agent.consensus.statemachine.commands import Command, FormCluster, PutKey, PutNode, encode
-from node_agent.consensus.statemachine.history import History
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
-from node_agent.consensus.statemachine.state import State
-from node_agent.platform.watches import Watches
+from node_agent.consensus.statemachine.commands import FormCluster, PutKey, PutNode
 
 
 def allocation(node: str, number: int) -> Allocation:
@@ -31,10 +28,9 @@ class Bench:
     """A control node, as it is in the product, and a worker `w1` that follows its part. `failure`: what every question is answered with."""
 
     def __init__(self) -> None:
-        self.state = State()
-        self.history = History()
+        self.control = ControlNode()
+        self.put = self.control.put
         clock = lambda: asyncio.get_running_loop().time()  # noqa: E731
-        self.watches = Watches("node1", state=lambda: (self.state, self.history), leader=lambda: ("node1", 1), clock=clock)
         self.failure: HyperMeshError | None = None
         self.reachable = ["node1"]
         self.asked = 0
@@ -52,15 +48,8 @@ class Bench:
             clock=clock,
         )
 
-    def put(self, command: Command) -> None:
-        index = self.state.index + 1
-        outcome = apply_batch(self.state, encode_batch([Proposal(f"c{index}", encode(command))]), index)
-        self.state = outcome.state
-        self.history.add(index, outcome.changes)
-        self.watches.applied()
-
     def plan(self, *starts: Allocation, stops: tuple[str, ...] = (), forgets: tuple[str, ...] = ()) -> None:
-        basis = self.state.apps["shop"].index
+        basis = self.control.state.apps["shop"].index
         ends = tuple(Stop(key=key, reason="scaled") for key in stops)
         self.put(PlanApp(app="shop", basis=basis, rollouts={}, healthy=0, starts=starts, stops=ends, forgets=forgets))
 
@@ -68,13 +57,13 @@ class Bench:
         self.asked += 1
         if self.failure is not None:
             raise self.failure
-        return await self.watches.watch(request)
+        return await self.control.watches.watch(request)
 
     async def _tables(self, request: TablesRequest, names: Sequence[str]) -> TablesReply:
         self.asked += 1
         if self.failure is not None:
             raise self.failure
-        return await self.watches.tables(request)
+        return await self.control.watches.tables(request)
 
     def _changed(self) -> None:
         self.changes += 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
-from hmcore.api import StateReply
+from hmcore.api import Method, StateReply
 from hmcore.errors import HyperMeshError
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
+from hmcore.stoq.faults import error_of, fault_of
 from hmctl.actions.checks import judge
 from hmctl.actions.status import Answer, Expected, Silence
 from hmctl.actions.survey import Survey
@@ -47,6 +49,39 @@ def node_report(name: str, **more: Any) -> NodeReport:
         ],
     }
     return NodeReport(**{**values, **more})
+
+
+@dataclass
+class Door:
+    """The agent `name` as hmctl is connected to it. `told`: what it says of the cluster's state; `answer`: how it answers a call."""
+
+    name: str
+    told: Callable[[], StateReply]
+    answer: Callable[[str, Method[Any, Any], Any], Awaitable[Any]]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def state(self) -> StateReply:
+        return self.told()
+
+    async def call(self, method: Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
+        return await self.answer(self.name, method, request)
+
+
+@contextmanager
+def as_its_client_hears(name: str) -> Iterator[None]:
+    """What the agent raises, after its way through the wire."""
+    try:
+        yield
+    except HyperMeshError as error:
+        raise error_of(fault_of(error), host=name) from None
 
 
 @dataclass

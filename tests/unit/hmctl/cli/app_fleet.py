@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from answering import Door
 from app_streams import Node, node
-from app_world import NAMES, Agent, World
+from app_world import NAMES, World
 
 from hmcore.config.inventory import Host, load_inventory
 from hmcore.errors import ConnectionLost
@@ -21,16 +22,16 @@ from hmctl.actions.agents import Agents
 from hmctl.client import Access
 
 
-class StreamingAgent(Agent):
+class StreamingDoor(Door):
     """Its streams are real ones."""
 
     def __init__(self, name: str, fleet: Fleet) -> None:
-        super().__init__(name, fleet.world)
+        super().__init__(name, fleet.world.told, fleet.world.answer)
         self.fleet = fleet
         self.connection: Connection | None = None
 
     async def open(self, dialogue: Any, request: Any) -> Any:
-        if self.name in self.world.down:
+        if self.name in self.fleet.world.down:
             raise ConnectionLost("nothing listens there any more", host=self.name)
         if self.connection is None:
             self.connection = await connect_unix(self.fleet.folder / self.name / "agent.sock")
@@ -50,9 +51,9 @@ class Fleet:
     connections: list[tuple[str, Connection]] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
 
-    async def connect(self, host: Host, access: Any, **options: Any) -> StreamingAgent:
+    async def connect(self, host: Host, access: Any, **options: Any) -> StreamingDoor:
         await self.world.connect(host, access, **options)
-        return StreamingAgent(host.name, self)
+        return StreamingDoor(host.name, self)
 
     def agents(self) -> Agents:
         return Agents(self.hosts, Access("hm-abc123defg", self.folder / "known_hosts"))

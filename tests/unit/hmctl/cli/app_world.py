@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 
+from answering import Door, as_its_client_hears
 from msgspec.structs import replace
 
 from hmcore import api
@@ -23,11 +24,10 @@ from hmcore.apps.secrets import (
 )
 from hmcore.apps.spec import AppSpec, ContainerSpec, Resources, ServiceSpec
 from hmcore.config.inventory import Host
-from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest, PeerUnreachable
+from hmcore.errors import ConnectionLost, InvalidRequest, PeerUnreachable
 from hmcore.images.calls import NAME_IMAGE, RESOLVE, Pinned, ResolveReply, ResolveRequest
 from hmcore.pki import Identity, Kind
 from hmcore.records import InstanceHealth, Node, NodeState, Role
-from hmcore.stoq.faults import error_of, fault_of
 from hmcore.watch import WATCH
 from node_agent.consensus.statemachine import levels, receipts
 from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses
@@ -211,67 +211,49 @@ class World:
 
     # --- what is asked
 
-    async def connect(self, host: Host, access: Any, **options: Any) -> Agent:
+    async def connect(self, host: Host, access: Any, **options: Any) -> Door:
         if host.name in self.down:
             raise PeerUnreachable("no answer within 2 s", host=host.name)
-        return Agent(host.name, self)
+        return Door(host.name, self.told, self.answer)
 
+    def told(self) -> api.StateReply:
+        return api.StateReply(index=self.state.index, leader=self.leader, term=1, nodes=[])
 
-class Agent:
-    def __init__(self, name: str, world: World) -> None:
-        self.name = name
-        self.world = world
+    async def answer(self, name: str, method: api.Method[Any, Any], request: Any) -> Any:
+        self.asked.append((name, method.name))
+        if name in self.down:
+            raise ConnectionLost("nothing listens there any more", host=name)
+        if method is WATCH and request.wait and self.lagging.pop(name, None) is None:
+            (self.on_wait.pop(0) if self.on_wait else self.step)()
+        with as_its_client_hears(name):
+            return await self._answer(name, method, request)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    async def state(self) -> api.StateReply:
-        return api.StateReply(index=self.world.state.index, leader=self.world.leader, term=1, nodes=[])
-
-    async def call(self, method: api.Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
-        world = self.world
-        world.asked.append((self.name, method.name))
-        if self.name in world.down:
-            raise ConnectionLost("nothing listens there any more", host=self.name)
-        if method is WATCH and request.wait and world.lagging.pop(self.name, None) is None:
-            (world.on_wait.pop(0) if world.on_wait else world.step)()
-        try:
-            return await self._answer(method, request)
-        except HyperMeshError as error:
-            raise error_of(fault_of(error), host=self.name) from None
-
-    async def _answer(self, method: api.Method[Any, Any], request: Any) -> Any:
-        world, apps = self.world, self.world.apps
+    async def _answer(self, name: str, method: api.Method[Any, Any], request: Any) -> Any:
+        apps = self.apps
         if method is WATCH:
-            return await self.world.watches.watch(request)
+            return await self.watches.watch(request)
         if method is RESOLVE:
-            if self.world.is_old:
+            if self.is_old:
                 raise InvalidRequest(f"unknown method {method.name}")
-            known = self.world.images
-            self.world.resolved.append(request)
-            found = {name: Pinned(image=name, id=known.get(name, "")) for name in request.names if name not in self.world.gone}
-            failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name in self.world.gone}
+            known = self.images
+            self.resolved.append(request)
+            found = {name: Pinned(image=name, id=known.get(name, "")) for name in request.names if name not in self.gone}
+            failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name in self.gone}
             return ResolveReply(found=found, failed=failed)
         if method is LIST_SECRETS:
-            return SecretsReply(index=self.world.state.index, secrets=self.world.kept())
+            return SecretsReply(index=self.state.index, secrets=self.kept())
         if method is PUT_SECRET:
-            return self.world.keep(request)
+            return self.keep(request)
         if method is NAME_IMAGE:
-            self.world.images[request.image.name] = request.image.id
-            return api.ChangeReply(index=self.world.state.index, changed=True)
+            self.images[request.image.name] = request.image.id
+            return api.ChangeReply(index=self.state.index, changed=True)
         if method is APPS:
-            if (before := self.world.lagging.get(self.name)) is not None:
+            if (before := self.lagging.get(name)) is not None:
                 return before
             reply = await apps.list(request)
-            return reply if self.name == self.world.leader else replace(reply, waits={})
+            return reply if name == self.leader else replace(reply, waits={})
         if method is REBALANCE and not request.dry:
-            world.step()
+            self.step()
         changes = {
             REBALANCE: apps.rebalance,
             DEPLOY: apps.deploy,

@@ -6,16 +6,15 @@ import io
 import json
 import signal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from answering import NAMES, Cluster
+from answering import NAMES, Cluster, Door, as_its_client_hears
 
 from hmcore import api
 from hmcore.config.inventory import Host
-from hmcore.errors import ConnectionLost, HyperMeshError, NoQuorum, PeerUnreachable
+from hmcore.errors import ConnectionLost, NoQuorum, PeerUnreachable
 from hmcore.pki import Identity, Kind
-from hmcore.stoq.faults import error_of, fault_of
 from hmcore.store import DELETE_KEY, GET_KEY, LIST_KEYS, MOST_VALUE, PUT_KEY
 from hmcore.watch import TABLES, WATCH, Change, Entry
 from hmctl import client
@@ -75,58 +74,39 @@ class Store:
         receipt = self.put(command, request_id)
         return receipt.index, receipt.result
 
-    async def connect(self, host: Host, access: Any, **options: Any) -> Agent:
+    async def connect(self, host: Host, access: Any, **options: Any) -> Door:
         if host.name in self.down:
             raise PeerUnreachable("no answer within 2 s", host=host.name)
-        return Agent(host.name, self)
+        return Door(host.name, self.told, self.answer)
 
+    def told(self) -> api.StateReply:
+        return api.StateReply(index=self.state.index, leader="node1", term=1, nodes=[])
 
-class Agent:
-    def __init__(self, name: str, store: Store) -> None:
-        self.name = name
-        self.store = store
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    async def state(self) -> api.StateReply:
-        return api.StateReply(index=self.store.state.index, leader="node1", term=1, nodes=[])
-
-    async def call(self, method: api.Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
-        store = self.store
-        store.asked.append((self.name, method.name))
-        if self.name in store.down:
-            raise ConnectionLost("nothing listens there any more", host=self.name)
-        if method is WATCH and request.wait and store.on_watch:
-            store.on_watch.pop(0)(self.name)
-        try:
+    async def answer(self, name: str, method: api.Method[Any, Any], request: Any) -> Any:
+        self.asked.append((name, method.name))
+        if name in self.down:
+            raise ConnectionLost("nothing listens there any more", host=name)
+        if method is WATCH and request.wait and self.on_watch:
+            self.on_watch.pop(0)(name)
+        with as_its_client_hears(name):
             return await self._answer(method, request)
-        except HyperMeshError as error:
-            raise error_of(fault_of(error), host=self.name) from None
 
     async def _answer(self, method: api.Method[Any, Any], request: Any) -> Any:
-        store = self.store
-        if store.cut_off and method in (PUT_KEY, DELETE_KEY):
+        if self.cut_off and method in (PUT_KEY, DELETE_KEY):
             raise NoQuorum("no answer in time: 1 of 3 voters reachable")
         match method:
             case _ if method is PUT_KEY:
-                return await store.keys.put(request, ANN)
+                return await self.keys.put(request, ANN)
             case _ if method is DELETE_KEY:
-                return await store.keys.delete(request, ANN)
+                return await self.keys.delete(request, ANN)
             case _ if method is GET_KEY:
-                return await store.keys.get(request)
+                return await self.keys.get(request)
             case _ if method is LIST_KEYS:
-                return await store.keys.list(request)
+                return await self.keys.list(request)
             case _ if method is TABLES:
-                return await store.watches.tables(request)
+                return await self.watches.tables(request)
         assert method is WATCH
-        return await store.watches.watch(request)
+        return await self.watches.watch(request)
 
 
 @pytest.fixture

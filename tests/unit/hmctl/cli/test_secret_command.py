@@ -6,10 +6,10 @@ import asyncio
 import io
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from answering import Cluster
+from answering import Cluster, Door, as_its_client_hears
 from vault_world import ANN, World
 
 from hmcore import api
@@ -23,8 +23,7 @@ from hmcore.apps.secrets import (
 )
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec, Source
 from hmcore.config.inventory import Host
-from hmcore.errors import HyperMeshError, PeerUnreachable, TooLarge
-from hmcore.stoq.faults import error_of, fault_of
+from hmcore.errors import PeerUnreachable, TooLarge
 from hmctl import client
 from hmctl.actions import agents, change
 from hmctl.actions.secrets import SecretCalls
@@ -47,30 +46,15 @@ class Doors:
     async def connect(self, host: Host, access: Any, **options: Any) -> Door:
         if host.name in self.world.down:
             raise PeerUnreachable("no answer within 2 s", host=host.name)
-        return Door(host.name, self)
+        return Door(host.name, self.told, self.answer)
 
+    def told(self) -> api.StateReply:
+        return api.StateReply(index=self.world.state.index, leader=self.world.leader, term=1, nodes=[])
 
-class Door:
-    def __init__(self, name: str, doors: Doors) -> None:
-        self.name = name
-        self.doors = doors
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    async def state(self) -> api.StateReply:
-        return api.StateReply(index=self.doors.world.state.index, leader=self.doors.world.leader, term=1, nodes=[])
-
-    async def call(self, method: api.Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
-        self.doors.asked.append((self.name, method.name))
-        secrets = self.doors.world.up(self.name).secrets
-        try:
+    async def answer(self, name: str, method: api.Method[Any, Any], request: Any) -> Any:
+        self.asked.append((name, method.name))
+        secrets = self.world.up(name).secrets
+        with as_its_client_hears(name):
             match method:
                 case _ if method is PUT_SECRET:
                     return await secrets.put(request, ANN)
@@ -78,8 +62,6 @@ class Door:
                     return await secrets.remove(request, ANN)
                 case _ if method is LIST_SECRETS:
                     return await secrets.list(request)
-        except HyperMeshError as error:
-            raise error_of(fault_of(error), host=self.name) from None
         raise AssertionError(method)
 
 

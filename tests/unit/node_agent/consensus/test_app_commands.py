@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from committing import AUTHOR, WHEN, node, run
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hmcore.apps.records import Allocation, AllocationStatus, Machine, Phase, Rollout, Stage, Subnet, allocation_id
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
-from hmcore.records import Node, Role
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.appcommands import (
     AdmitNode,
@@ -28,36 +28,16 @@ from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PutNode,
     Refused,
     RemoveNode,
-    Result,
-    decode_result,
-    encode,
 )
 from node_agent.consensus.statemachine.effects.apps import KEPT_GENERATIONS
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch, restore, snapshot
+from node_agent.consensus.statemachine.machine import restore, snapshot
 from node_agent.consensus.statemachine.state import State, digest
-
-
-def run(state: State, *commands: Command) -> tuple[State, Result]:
-    """The state after the commands, one log entry each, and what came of the last."""
-    result: Result = Refused("nothing was asked")
-    for command in commands:
-        index = state.index + 1
-        proposal = Proposal(f"r{index}", encode(command), 1.5, "operator/admin")
-        state, receipts, _ = apply_batch(state, encode_batch([proposal]), index)
-        result = decode_result(receipts[0].result)
-        assert not state.digest or state.digest == digest(state)
-    return state, result
 
 
 def web(replicas: int = 2, image: str = "web:1") -> AppSpec:
     return AppSpec(services={"web": ServiceSpec(container=ContainerSpec(image=image), replicas=replicas)})
-
-
-def node(name: str) -> PutNode:
-    return PutNode(node=Node(name=name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1"))
 
 
 def begun(*commands: Command, level: int = levels.LATEST) -> State:
@@ -79,7 +59,7 @@ def test_each_other_spec_is_a_generation():
     assert result == Applied(revision=1)
     app, made = state.apps["shop"], state.generations["shop@1"]
     assert (app.generation, app.healthy, app.rollouts) == (1, 0, {})
-    assert (made.spec, made.author, made.unix_time, made.note) == (web(), "operator/admin", 1.5, "first")
+    assert (made.spec, made.author, made.unix_time, made.note) == (web(), AUTHOR, WHEN, "first")
     assert state.events[-1].kind == "app.deployed"
     assert run(state, PutApp(name="shop", spec=web()))[1] == Applied(changed=False, revision=1)
     assert run(state, PutApp(name="shop", spec=web(3)))[1] == Applied(revision=2)

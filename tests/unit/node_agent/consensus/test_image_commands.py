@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from committing import AUTHOR, WHEN, node, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hmcore.apps.records import Image, ImageLayer
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
-from hmcore.records import Node, Role
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.appcommands import HoldImage, PlanApp, PutApp, PutImage, RemoveImage, StopApp
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PutNode,
     Refused,
     RemoveNode,
-    Result,
-    decode_result,
-    encode,
 )
 from node_agent.consensus.statemachine.effects import images
 from node_agent.consensus.statemachine.effects.apps import KEPT_GENERATIONS
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch, restore, snapshot
-from node_agent.consensus.statemachine.state import State, digest
-
-
-def run(state: State, *commands: Command) -> tuple[State, Result]:
-    """The state after the commands, one log entry each, and what came of the last."""
-    result: Result = Refused("nothing was asked")
-    for command in commands:
-        index = state.index + 1
-        state, receipts, _ = apply_batch(state, encode_batch([Proposal(f"r{index}", encode(command), 1.5, "operator/anna")]), index)
-        result = decode_result(receipts[0].result)
-        assert not state.digest or state.digest == digest(state)
-    return state, result
-
-
-def node(name: str) -> PutNode:
-    return PutNode(node=Node(name=name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1"))
+from node_agent.consensus.statemachine.machine import restore, snapshot
+from node_agent.consensus.statemachine.state import State
 
 
 def begun(*commands: Command, level: int = levels.LATEST) -> State:
@@ -70,7 +51,7 @@ def test_a_name_means_an_image():
     state, result = run(begun(), put("web:1", "a", "node1", "stranger"))
     assert result == Applied()
     found = state.images["web:1"]
-    assert (found.id, found.holders, found.author, found.unix_time, found.index) == (id_of("a"), ("node1",), "operator/anna", 1.5, 4)
+    assert (found.id, found.holders, found.author, found.unix_time, found.index) == (id_of("a"), ("node1",), AUTHOR, WHEN, 4)
     assert (found.size, found.blobs) == (110, {id_of("a"): 10, id_of("0"): 100})
     assert (state.events[-1].kind, state.events[-1].message) == ("image.named", "it is aaaaaaaaaaaa")
     again, result = run(state, put("web:1", "a", "node1"))

@@ -4,48 +4,30 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from committing import AUTHOR, WHEN, node, run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.apps.records import Allocation, allocation_id
 from hmcore.apps.secrets import MOST_SECRET, Box
 from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec, Source
-from hmcore.records import Node, Role
+from hmcore.records import Role
 from node_agent.consensus.statemachine import levels
 from node_agent.consensus.statemachine.appcommands import PlanApp, PutApp, StopApp
 from node_agent.consensus.statemachine.commands import (
     Applied,
     Command,
     FormCluster,
-    PutNode,
     Refused,
     RemoveNode,
-    Result,
-    decode_result,
-    encode,
 )
 from node_agent.consensus.statemachine.effects import secrets
 from node_agent.consensus.statemachine.effects.apps import KEPT_GENERATIONS
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch, restore, snapshot
+from node_agent.consensus.statemachine.machine import snapshot
 from node_agent.consensus.statemachine.secretcommands import PutKeeper, PutSecret, RemoveSecret, TurnKey
-from node_agent.consensus.statemachine.state import State, digest
+from node_agent.consensus.statemachine.state import State
 
 KEYS = {name: name[-1:].encode() * 32 for name in ("node1", "node2", "node3")}
-
-
-def run(state: State, *commands: Command) -> tuple[State, Result]:
-    result: Result = Refused("nothing was asked")
-    for command in commands:
-        index = state.index + 1
-        state, receipts, _ = apply_batch(state, encode_batch([Proposal(f"r{index}", encode(command), 1.5, "ann")]), index)
-        result = decode_result(receipts[0].result)
-        assert not state.digest or state.digest == digest(state)
-        assert restore(snapshot(state)) == state
-    return state, result
-
-
-def node(name: str, role: Role = Role.CONTROL) -> PutNode:
-    return PutNode(node=Node(name=name, address="198.18.0.9", port=7443, role=role, release="r1"))
 
 
 def turn(basis: int, *names: str, wraps: dict[str, bytes] | None = None, lost: bool = False) -> TurnKey:
@@ -79,7 +61,7 @@ def test_the_value_that_was_set_last_is_current_and_none_other_is_kept():
     assert result == Applied()
     assert {key: each.current for key, each in state.secrets.items()} == {"secret:db#d2": True}
     made = state.secrets["secret:db#d2"]
-    assert (made.author, made.unix_time, made.sealed) == ("ann", 1.5, b"sealed d2")
+    assert (made.author, made.unix_time, made.sealed) == (AUTHOR, WHEN, b"sealed d2")
     assert state.events[-1].kind == "secret.set"
 
 

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from hmcore.errors import UsageError
+from hmcore.files import sync_folder
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -17,7 +18,7 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     except OSError:
         beside.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def create(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -29,7 +30,7 @@ def create(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         raise UsageError(f"{path} exists already") from None
     finally:
         beside.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def private_folder(path: Path) -> None:
@@ -49,11 +50,3 @@ def _beside(path: Path, content: bytes, mode: int) -> Path:
         beside.unlink()
         raise
     return beside
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from hmcore.errors import PkiError
+from hmcore.files import read_or_make
 from hmcore.pki import Identity, Kind, create_key, public_key, verify
 
 EXPIRY_WARNING = timedelta(days=30)
@@ -62,17 +62,6 @@ def node_key(directory: Path) -> bytes:
     """This node's private key (PEM), made now if there is none: readable by root alone, and never half written."""
     path = directory / "node.key"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists():
-            return path.read_bytes()
-        beside = directory / ".node.key.new"
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key := create_key())
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(beside, path)
+        return read_or_make(path, create_key)
     except OSError as error:
         raise PkiError(f"{path} cannot be made: {error.strerror}", fix="run this as root") from error
-    return key

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hmcore.digests import hex_of
 from hmcore.errors import BlobCorrupt, BlobError
+from hmcore.files import sync_folder
 from hmcore.stoq.bulk.frames import CHUNK, MARK
 from hmcore.stoq.bulk.streams import expect_mark
 
@@ -77,7 +78,7 @@ class Partial:
                     os.fdatasync(file)
                 os.rename(self._path, whole)
                 os.rename(_marks_of(self._path), _marks_of(whole))
-                _sync_folder(whole.parent)
+                sync_folder(whole.parent)
             except OSError:
                 self._discard()
                 raise
@@ -175,11 +176,3 @@ def _fill(file: int, buffer: bytearray, offset: int) -> int:
     while filled < len(buffer) and (got := os.preadv(file, [view[filled:]], offset + filled)):
         filled += got
     return filled
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from hmcore.apps.secrets import Keeper, UnlockReply, UnlockRequest, Vault
 from hmcore.errors import HyperMeshError, PermissionDenied, SecretError, SecretsLocked
+from hmcore.files import read_or_make
 from hmcore.pki import Identity, Kind
 from node_agent.vault.keeping import told
 from node_agent.vault.sealing import KEY, Hidden, VaultKey, new_private, open_vault, public_of, seal_vault_key, take_layer_off
@@ -144,25 +144,10 @@ class Holder:
 def _read_or_make(path: Path) -> Hidden:
     """Readable by root alone, and never half written."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists():
-            return _checked(Hidden(path.read_bytes()), path)
-        beside = path.with_name(f".{path.name}.new")
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write((made := new_private()).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        found = read_or_make(path, lambda: new_private().data)
     except OSError as error:
         raise SecretError(f"{path} cannot be made or read: {error.strerror}") from error
-    return made
+    return _checked(Hidden(found), path)
 
 
 def _checked(key: Hidden, path: Path) -> Hidden:

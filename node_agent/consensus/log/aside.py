@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from hmcore.errors import ConsensusError
+from hmcore.files import sync_folder
 
 _SUFFIX = ".diverged-"
 
@@ -22,11 +23,7 @@ def set_aside(directory: Path, index: int, now: float) -> Path:
             shutil.rmtree(older)
         os.rename(directory, place)
         os.utime(place, (now, now))
-        parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_folder(directory.parent)
     except OSError as error:
         raise ConsensusError(f"{directory} cannot be moved aside: {error.strerror or error}", fix=f"ls -ld {directory}*") from error
     return place

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hmcore.errors import ConsensusError, StorageDamaged, StorageFailed, StorageFull
+from hmcore.files import sync_folder
 
 TEMPORARY = ".new"  # suffix of a file that is being written and replaces its namesake by a rename
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -120,11 +121,7 @@ def _make_durably(directory: Path) -> None:
         return
     _make_durably(directory.parent)
     directory.mkdir(mode=0o700)
-    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    sync_folder(directory.parent)
 
 
 class Directory:

@@ -4,17 +4,17 @@ room for it, beside what all the others want at the same moment. Pure. What find
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hmcore.apps.explanation import Explanation
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, allocation_id, statuses_key
 from hmcore.apps.spec import Volume
 from hmcore.records import STOPPED, Node, NodeState
 from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration import rollout, scheduler
 from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Terms
-from node_agent.orchestration.scheduling.model import Assignment, Candidate, Pending, Placed, Request, volumes_of
+from node_agent.orchestration.rollouts.yielding import give_way
+from node_agent.orchestration.scheduling.model import Assignment, Candidate, Outcome, Pending, Placed, Request, volumes_of
 
 
 class View(Protocol):
@@ -73,8 +73,8 @@ def steps(
     for name in sorted(set(names) & view.apps.keys()):
         situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible, closed)
         looks.append(_Look(view.apps[name], situation, rollout.decide(situation, memories.get(name, Observed()), now, terms)))
-    nodes, explained = _place(view, looks, cluster)
-    return {look.app.name: _step(look, nodes, explained) for look in looks}
+    outcomes = _place(view, looks, cluster)
+    return {look.app.name: _step(look, outcomes) for look in looks}
 
 
 def by_app(allocations: Mapping[str, Allocation]) -> dict[str, dict[str, Allocation]]:
@@ -129,31 +129,18 @@ class _Eligible:
         return found
 
 
-def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> tuple[dict[Key, str], dict[Key, Explanation]]:
-    """Nodes for those that find a place, and why the others do not."""
+def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> dict[Key, Outcome]:
+    """What becomes of each start: a node, or why there is none."""
     requests = [_request(view, look, start) for look in looks for start in look.decision.starts]
     if not requests:
-        return {}, {}
-    nodes: dict[Key, str] = {}
-    explained: dict[Key, Explanation] = {}
-    for outcome in scheduler.plan(cluster.candidates, placed(view), requests, cluster.homes):
-        key = outcome.request.app, outcome.request.service, outcome.request.slot, outcome.request.node
-        match outcome:
-            case Assignment(node=node):
-                nodes[key] = node
-            case Pending(explanation=explanation):
-                explained[key] = explanation
-    return nodes, explained
+        return {}
+    outcomes = scheduler.plan(cluster.candidates, placed(view), requests, cluster.homes)
+    return {(each.request.app, each.request.service, each.request.slot, each.request.node): each for each in outcomes}
 
 
 def _request(view: View, look: _Look, start: Start) -> Request:
     spec = view.generations[f"{look.app.name}@{start.generation}"].spec
     service = spec.services[start.service]
-    before = [
-        each.id
-        for each in look.situation.allocations.values()
-        if (each.service, each.slot, each.stop) == (start.service, start.slot, False) and start.slot > 0
-    ]
     return Request(
         app=look.app.name,
         service=start.service,
@@ -163,7 +150,7 @@ def _request(view: View, look: _Look, start: Start) -> Request:
         volumes=volumes_of(spec, start.service),
         reason=start.reason,
         node=start.node,
-        instead_of=before[0] if before else "",
+        instead_of=tuple(stop.allocation for stop in start.former),
     )
 
 
@@ -183,16 +170,17 @@ def placed(view: View) -> list[Placed]:
     return found
 
 
-def _step(look: _Look, nodes: Mapping[Key, str], explained: Mapping[Key, Explanation]) -> Step:
+def _step(look: _Look, outcomes: Mapping[Key, Outcome]) -> Step:
     app, decision = look.app, look.decision
     starts: list[Allocation] = []
     waits = dict(decision.waits)
     for start in decision.starts:
-        key = app.name, start.service, start.slot, start.node
-        if (node := nodes.get(key)) is not None:
-            starts.append(_allocation(app, start, node, serial=app.serial + len(starts) + 1))
-        elif key in explained:
-            waits[start.service] = explained[key].text
+        match outcomes[app.name, start.service, start.slot, start.node]:
+            case Assignment(node=node):
+                starts.append(_allocation(app, start, node, serial=app.serial + len(starts) + 1))
+            case Pending(explanation=explanation) as pending:
+                waits[start.service] = explanation.text
+                decision = replace(decision, stops=(*decision.stops, *give_way(start, pending)))
     return Step(_command(app, look.situation, decision, tuple(starts)), decision.observed, decision.next, waits)
 
 

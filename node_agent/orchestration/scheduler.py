@@ -16,6 +16,7 @@ from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.ledger import Ledger
 from node_agent.orchestration.scheduling.model import Assignment, Candidate, Eligibility, Outcome, Pending, Placed, Request
 from node_agent.orchestration.scheduling.needs import Needs, Service, Wants, needs_of
+from node_agent.orchestration.scheduling.outlook import outlooks
 from node_agent.orchestration.scheduling.standing import enter, homes_of
 
 
@@ -29,12 +30,14 @@ def plan(
     asked = sorted(((wants.of(request.spec, request.volumes), request) for request in requests), key=_turn)
     ledger = Ledger(Fleet(candidates))
     known = sorted(placed, key=lambda each: each.allocation.id)
-    enter(ledger, wants, known, leaving=frozenset(request.instead_of for _, request in asked if request.instead_of))
-    groups: dict[tuple[Service, Needs, str, frozenset[str], str], list[Request]] = {}
+    enter(ledger, wants, known, leaving=frozenset(id for _, request in asked for id in request.instead_of))
+    groups: dict[tuple[Service, Needs, str, str], list[Request]] = {}
     for needs, request in asked:
-        groups.setdefault(((request.app, request.service), needs, request.image_id, request.avoid, request.node), []).append(request)
-    planner = _Planner(ledger, {**homes_of(wants, known), **homes})
-    return tuple(outcome for (_, needs, *_), group in groups.items() for outcome in planner.place(needs, group))
+        groups.setdefault(((request.app, request.service), needs, request.image_id, request.node), []).append(request)
+    lives = {**homes_of(wants, known), **homes}
+    planner = _Planner(ledger, lives)
+    outcomes = tuple(outcome for (_, needs, *_), group in groups.items() for outcome in planner.place(needs, group))
+    return outlooks(ledger.fleet, wants, known, outcomes, lives)
 
 
 def eligible(candidates: Iterable[Candidate], spec: ServiceSpec, volumes: tuple[Volume, ...] = ()) -> Eligibility:
@@ -85,7 +88,7 @@ class _Planner:
             nodes, group = self._with_most(homeless, nodes), group[:1]
         if not nodes:
             return []
-        choice = Choice(self._ledger, service, needs, nodes, image=first.image_id, avoid=first.avoid)
+        choice = Choice(self._ledger, service, needs, nodes, image=first.image_id)
         outcomes: list[Outcome] = []
         for request in group:
             number = choice.take()
@@ -103,9 +106,8 @@ class _Planner:
         return [number for number, count in there.items() if count == most]
 
 
-def _turn(asked: tuple[Needs, Request]) -> tuple[bool, str, str, int, str, str, str, str, list[str], Needs]:
+def _turn(asked: tuple[Needs, Request]) -> tuple[bool, str, str, int, str, tuple[str, ...], str, str, Needs]:
     """What has only one place to go comes before what may go anywhere."""
     needs, request = asked
     free = not (request.node or needs.bound)
-    key = (free, request.app, request.service, request.slot, request.node, request.instead_of, request.image_id, request.reason)
-    return *key, sorted(request.avoid), needs
+    return free, request.app, request.service, request.slot, request.node, request.instead_of, request.image_id, request.reason, needs

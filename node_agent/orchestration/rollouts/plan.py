@@ -181,9 +181,10 @@ class _Starts:
                 self._start(slot, before)
 
     def beside(self, holding: Holding) -> None:
-        self._start(holding.slot, list(holding.former))
+        former = tuple(_stop(self._service, replica, surplus=False) for replica in holding.former)
+        self._start(holding.slot, list(holding.former), former, leaving=any(replica.misplaced for replica in holding.former))
 
-    def _start(self, slot: Slot, before: list[Replica]) -> None:
+    def _start(self, slot: Slot, before: list[Replica], former: tuple[Stop, ...] = (), *, leaving: bool = False) -> None:
         if self._aim is None:
             return
         if self._room is not None and len(self.made) >= self._room:
@@ -191,7 +192,9 @@ class _Starts:
             return
         last = max(before, key=lambda replica: (replica.allocation.generation, replica.allocation.index), default=None)
         reason = "wanted" if last is None else f"in place of {last.id}"
-        self.made.append(Start(self._service.name, slot[0], slot[1], self._aim.generation, self._aim.revision, reason))
+        self.made.append(
+            Start(self._service.name, slot[0], slot[1], self._aim.generation, self._aim.revision, reason, former, leaving=leaving)
+        )
 
 
 def _aim(service: Service, gate: str) -> Aim | None:

@@ -40,8 +40,17 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    allocation: str  # its id
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """A replica that is to be placed: of a replicated service in `slot` (from 1), of a global one (slot 0) on `node`."""
+    """A replica that is to be placed: of a replicated service in `slot` (from 1), of a global one (slot 0) on `node`.
+
+    `former`: how those are to stop that it begins beside; `leaving`: they must leave their node, whether there is a place for it or not.
+    """
 
     service: str
     slot: int
@@ -49,12 +58,8 @@ class Start:
     generation: int
     revision: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    allocation: str  # its id
-    reason: str
+    former: tuple[Stop, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,8 @@ class Decision:
     """What is to be recorded, in ONE command that is refused if the app's index has changed since (and that changes it, whatever it does):
     two decisions from the same view would each be within the bounds, and both together beyond them.
 
-    Starts for which there is no place are left out, and decided again. `observed` is the memory for the next look whatever becomes of the
-    rest.
+    Starts for which there is no place are left out, and decided again; what stops for them: yielding.py. `observed` is the memory for the
+    next look whatever becomes of the rest.
     """
 
     observed: Observed

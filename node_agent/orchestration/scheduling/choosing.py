@@ -1,7 +1,7 @@
 """Who comes first among the nodes that fit, for replicas of one service one after the other.
 
 The order of preference: where fewest replicas of the service are, by the labels that they are spread over, the most important first; then
-on the node itself; a node that is not to be avoided; the lowest burden (room.py); the image is there already; the circle (fleet.py).
+on the node itself; the lowest burden (room.py); the image is there already; the circle (fleet.py).
 
 All but the first is one whole number for each node, so that the nodes of a branch are a heap of numbers. These heaps are in another one,
 whose entries may be out of date: the counts of branches only grow, so an entry that is still right when it comes up is the first.
@@ -21,8 +21,7 @@ from node_agent.orchestration.scheduling.room import BURDEN, LIGHTER
 
 IMAGE = BURDEN >> 1  # it is taken off where the image is
 PLACE = IMAGE - 1  # on the circle
-AVOIDED = LIGHTER
-REPLICA = AVOIDED << 1
+REPLICA = LIGHTER
 
 _FEW = 8  # less than a part of so many of all nodes: their numbers are made one by one
 
@@ -30,9 +29,7 @@ _FEW = 8  # less than a part of so many of all nodes: their numbers are made one
 class Choice:
     """`nodes`: who fits (filters.py), by number; so all of them do until something is placed elsewhere than here."""
 
-    def __init__(
-        self, ledger: Ledger, service: Service, needs: Needs, nodes: Sequence[int], *, image: str = "", avoid: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, ledger: Ledger, service: Service, needs: Needs, nodes: Sequence[int], *, image: str = "") -> None:
         fleet = ledger.fleet
         if len(fleet) > PLACE:
             raise ValueError(f"at most {PLACE} nodes, not {len(fleet)}")
@@ -41,7 +38,6 @@ class Choice:
         self._needs = needs
         self._start = fleet.start(*service)
         self._having = fleet.having(image)
-        self._avoid = frozenset(fleet.numbers[name] for name in avoid if name in fleet.numbers)
         keys = self._all_keys(nodes) if len(nodes) * _FEW > len(fleet) else [self._key(number) for number in nodes]
         self._paths = fleet.paths(needs.spread) if needs.spread else None
         self._branches: dict[int, int] = defaultdict(int)
@@ -103,7 +99,6 @@ class Choice:
     def _key(self, number: int) -> int:
         return (
             self._ledger.replicas(self._service).get(number, 0) * REPLICA
-            + (AVOIDED if number in self._avoid else 0)
             + self._ledger.room.burdens[number]
             - (IMAGE if number in self._having else 0)
             + (number - self._start) % len(self._ledger.fleet)
@@ -115,8 +110,6 @@ class Choice:
         keys = list(map(add, ledger.room.burdens, ledger.fleet.ranks(self._start)))
         for number in self._having:
             keys[number] -= IMAGE
-        for number in self._avoid:
-            keys[number] += AVOIDED
         for number, count in ledger.replicas(self._service).items():
             keys[number] += count * REPLICA
         return [keys[number] for number in nodes] if len(nodes) < len(keys) else keys

@@ -1,7 +1,8 @@
-"""What is taken on each node, while a plan is made: room, ports, and how many of a service are where. Entries are added, never removed.
+"""What is taken on each node, while a plan is made: room, ports, and how many of a service are where. A plan takes no entry
+out again.
 
 So whoever does not fit will not fit later in the same plan, and whoever comes later in the order of preference never comes earlier again:
-what choosing.py is built on.
+what choosing.py is built on. Entries are taken out only where it is asked what would be (outlook.py).
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ class Ledger:
         for port, address in needs.taken:
             self._ports.setdefault(port, {}).setdefault(number, []).append(address)
         self.room.put(number, needs)
+
+    def take_out(self, number: int | None, service: Service, needs: Needs) -> None:
+        """What an entry takes up on its node; who has which published port stays as it is."""
+        self.version += 1
+        if number is None:
+            return
+        self._present[service][number] -= 1
+        for port, address in needs.taken:
+            self._ports[port][number].remove(address)
+        self.room.put(number, needs, -1)
 
     def leave(self, number: int, service: Service) -> None:
         """A replica there counts no more, and takes up its room until it is gone."""

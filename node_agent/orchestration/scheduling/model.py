@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from hmcore.apps.constraints import Platform
 from hmcore.apps.explanation import Explanation
@@ -64,9 +65,8 @@ class Placed:
 class Request:
     """A place is wanted for a replica. `reason` is why, in words, and decides nothing.
 
-    `avoid`: nodes that it should not be on if that can be helped. `node`: only there (a global service has a request for every node).
-    `instead_of`: the id of the allocation that will stop for it: that one takes up room as long as it is there, but is not counted as a
-    replica where they are spread evenly.
+    `node`: only there (a global service has a request for every node). `instead_of`: the ids of the allocations that will stop for it:
+    these take up room as long as they are there, but are not counted as replicas where they are spread evenly.
     """
 
     app: str
@@ -76,9 +76,8 @@ class Request:
     image_id: str = ""
     volumes: tuple[Volume, ...] = ()
     reason: str = ""
-    avoid: frozenset[str] = frozenset()
     node: str = ""
-    instead_of: str = ""
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +86,19 @@ class Assignment:
     node: str
 
 
+class Outlook(StrEnum):
+    """Of what finds no place beside all that is there now."""
+
+    NONE = "none"  # not known to change
+    SOON = "soon"  # there is one once what was stopped is gone
+    INSTEAD = "instead"  # there is one once those that it is to replace are gone, and not before
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     request: Request
     explanation: Explanation
+    outlook: Outlook = Outlook.NONE
 
 
 Outcome = Assignment | Pending

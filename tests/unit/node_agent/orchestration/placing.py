@@ -199,7 +199,6 @@ class PlainWay:
         return (
             branches,
             mine.count(each.name),
-            each.name in asked.avoid,
             min(max(shares), 2047),  # beyond twice what a node has, more is the same
             len(here),
             asked.image_id not in each.images,

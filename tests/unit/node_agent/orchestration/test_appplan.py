@@ -2,87 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
+from appbed import NAMES, Bed, web
 
-from hmcore.apps.records import AllocationStatus, Phase, Stage
+from hmcore.apps.records import Stage
 from hmcore.apps.spec import AppSpec, ContainerSpec, Resources, ServiceSpec, Update
-from hmcore.records import InstanceHealth, Node, NodeState, Role
-from node_agent.consensus.statemachine import levels
-from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses, StopApp
-from node_agent.consensus.statemachine.commands import Applied, Command, FormCluster, PutNode, SetNodeState, decode_result, encode
-from node_agent.consensus.statemachine.machine import Proposal, apply_batch, encode_batch
-from node_agent.consensus.statemachine.state import State
-from node_agent.orchestration.appplan import Cluster, steps
-from node_agent.orchestration.rollout import Observed, Terms
-from node_agent.orchestration.scheduling.model import Candidate
-
-NAMES = ("node1", "node2", "node3")
-ROOMY = Resources(cpus=4000, memory=8 << 30)
-
-
-class Bed:
-    """A cluster whose nodes do at once what they shall; `sick`: images whose containers never become fit."""
-
-    def __init__(self) -> None:
-        self.state = State()
-        self.memory = Observed()
-        self.now = 0.0
-        self.sick: set[str] = set()
-        self.closed: set[str] = set()  # nodes that run no apps
-        self.waits: Mapping[str, str] = {}
-        self.do(FormCluster(id="hm-a", bootstrap="b1", level=levels.LATEST))
-        for name in NAMES:
-            self.do(PutNode(node=Node(name=name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1")))
-
-    def do(self, command: Command) -> None:
-        index = self.state.index + 1
-        self.state, receipts, _ = apply_batch(self.state, encode_batch([Proposal(f"r{index}", encode(command))]), index)
-        assert isinstance(decode_result(receipts[0].result), Applied)
-
-    def run(self, seconds: float = 60.0) -> None:
-        """Until nothing is to be done any more."""
-        end = self.now + seconds
-        while self.now < end:
-            if "shop" not in self.state.apps:
-                return
-            candidates = tuple(
-                Candidate(node=node, capacity=ROOMY, apps=node.name not in self.closed) for node in self.state.nodes.values()
-            )
-            made = steps(self.state, ["shop"], Cluster(candidates), {"shop": self.memory}, self.now, Terms(fence_after=10.0))["shop"]
-            self.memory, self.waits = made.observed, made.waits
-            if made.command is not None:
-                self.do(made.command)
-            elif made.next is None and not self.obey():
-                return
-            self.obey()
-            self.now = max(self.now + 0.1, min(made.next or 0.0, end))
-
-    def obey(self) -> bool:
-        """Whether any node had something new to tell."""
-        before = self.state.statuses
-        for name in NAMES:
-            if self.state.nodes[name].state is NodeState.READY:
-                told = tuple(self._status(key) for key in sorted(self.state.allocations) if key.startswith(f"{name}/"))
-                self.do(PutStatuses(node=name, incarnation=0, allocations=told))
-        return {name: each.allocations for name, each in before.items()} != {n: e.allocations for n, e in self.state.statuses.items()}
-
-    def _status(self, key: str) -> AllocationStatus:
-        each = self.state.allocations[key]
-        if each.stop:
-            return AllocationStatus(id=each.id, phase=Phase.DONE)
-        image = self.state.generations[f"shop@{each.generation}"].spec.services[each.service].container.image
-        if image in self.sick:
-            return AllocationStatus(id=each.id, phase=Phase.FAILED, error="it ends at once", exit_code=1)
-        return AllocationStatus(id=each.id, phase=Phase.RUNNING, health=InstanceHealth.HEALTHY)
-
-    def running(self) -> list[tuple[str, int, str]]:
-        return sorted((each.service, each.generation, each.node) for each in self.state.allocations.values() if not each.stop)
-
-
-def web(replicas: int, image: str = "web:1", **named: object) -> AppSpec:
-    return AppSpec(services={"web": ServiceSpec(container=ContainerSpec(image=image), replicas=replicas, **named)})
+from hmcore.records import NodeState
+from node_agent.consensus.statemachine.commands import PutApp, SetNodeState, StopApp
 
 
 def test_an_app_is_spread_and_becomes_healthy():

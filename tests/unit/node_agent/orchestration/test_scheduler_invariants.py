@@ -82,7 +82,7 @@ def situations(draw):
     for slot in range(draw(st.integers(0, 14))):
         name = draw(st.sampled_from(sorted(services)))
         spec, mounted = services[name]
-        replaced = draw(st.sampled_from([each.allocation.id for each in there])) if there and draw(rarely) else ""
+        replaced = draw(st.sampled_from([each.allocation.id for each in there])) if there and draw(rarely) else None
         asked.append(
             request(
                 spec,
@@ -90,9 +90,8 @@ def situations(draw):
                 name=name,
                 volumes=mounted,
                 image_id=draw(st.sampled_from(["", "i1", "i2"])),
-                avoid=draw(st.frozensets(st.sampled_from(NAMES), max_size=1)),
                 node=draw(st.sampled_from(NAMES)) if spec.mode == "global" else "",
-                instead_of=replaced,
+                instead_of=() if replaced is None else (replaced,),
             )
         )
     homes = {each.name: draw(st.sampled_from(NAMES)) for each in VOLUMES[:2] if draw(rarely)}
@@ -107,7 +106,7 @@ def test_each_outcome_is_that_of_the_plain_way(situation):
     fleet, there, asked, homes = situation
     outcomes = plan(fleet, there, asked, homes)
     assert Counter(id(each.request) for each in outcomes) == Counter(map(id, asked))
-    plain = PlainWay(fleet, there, homes, [each.instead_of for each in asked])
+    plain = PlainWay(fleet, there, homes, [id for each in asked for id in each.instead_of])
     for each in outcomes:
         best = plain.first(each.request)
         if isinstance(each, Assignment):
@@ -234,7 +233,7 @@ def test_a_rolling_update_leaves_replicas_even(count, wanted, start_first):
         slot, old = each.allocation.slot, each.allocation
         if not start_first:
             there.remove(each)
-        (outcome,) = plan(fleet, there, [request(spec, slot, instead_of=old.id if start_first else "")], {})
+        (outcome,) = plan(fleet, there, [request(spec, slot, instead_of=(old.id,) if start_first else ())], {})
         there = [one for one in there if one.allocation.id != old.id] + as_placed([outcome], serial=5000 + slot)
     on = Counter(each.allocation.node for each in there)
     assert max(on.values()) - min(on[each.name] for each in fleet) <= 1

@@ -1,1 +1,4 @@
-"""Who is a member and who lives. What the leader decides is pure; thin shells listen, decide in turns and propose."""
+"""What the leader decides: who is a member and who lives, where replicas run, how rollouts go on, which locks have ended.
+
+That is pure; thin shells listen, decide in turns and propose.
+"""

@@ -1,11 +1,13 @@
-"""How a worker asks about the replicated state: a control node that is fit, each worker its own, and the next when that does not answer."""
+"""How this node asks others: about the replicated state a control node that is fit, each worker its own, and the next when that does not
+answer; about itself the node that is meant."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hmcore.api import STATE, Method, StateReply, StateRequest
+from hmcore.api import INSTANCES, REPORT, STATE, Empty, InstancesReply, Method, ReportRequest, StateReply, StateRequest
+from hmcore.records import NodeReport
 from hmcore.selection import Strategy
 from hmcore.watch import TABLES, WATCH, TablesReply, TablesRequest, WatchReply, WatchRequest
 from node_agent.consensus.following.observer import TIMEOUT
@@ -29,6 +31,27 @@ class Asking:
 
     async def state(self, request: StateRequest, names: Sequence[str]) -> StateReply:
         return await self._ask(STATE, request, names, request.wait, lambda reply: reply.waited)
+
+    async def report(self, name: str, timeout: float) -> NodeReport:
+        """How a node is, whether it is well or not."""
+        return await self._ask_itself("orchestration", REPORT, ReportRequest(members=False), name, timeout)
+
+    async def instances(self, name: str, timeout: float) -> InstancesReply:
+        """What runs on a node that has just told of itself. How it is, and that it is well again, only it can tell."""
+        return await self._ask_itself("registry", INSTANCES, Empty(), name, timeout)
+
+    async def _ask_itself(self, service: str, method: Method[Req, Res], request: Req, name: str, timeout: float) -> Res:
+        """Raises what Directory.call raises."""
+        return await self._directory().call(
+            f"{PLATFORM}{service}",
+            method,
+            request,
+            timeout=timeout,
+            node=name,
+            allow_unknown=True,
+            bootstrap=[name],
+            insist=True,
+        )
 
     async def _ask(
         self,

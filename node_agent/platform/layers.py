@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from hmcore.api import BARRIER, FORMATION, INSTANCES, REPORT, Empty, Formation, InstancesReply, ReportRequest
+from hmcore.api import BARRIER, FORMATION, Empty, Formation, InstancesReply
 from hmcore.config.agent import AgentConfig
-from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, Role
+from hmcore.records import ComponentReport, ComponentState, Node, Role
 from hmcore.stoq.endpoint import Service
 from node_agent.consensus.following.observer import INTERVAL, ObserverLayer
 from node_agent.consensus.layer import FORMATION_TIMEOUT, VoterLayer
@@ -32,7 +32,7 @@ from node_agent.platform.voting import Voting
 from node_agent.platform.watches import Watches
 from node_agent.registry.directory import Directory
 from node_agent.registry.layer import RegistryLayer
-from node_agent.registry.own import PLATFORM, Place
+from node_agent.registry.own import Place
 from node_agent.registry.registry import Catalogue
 from node_agent.security.chronicle import Chronicle
 from node_agent.security.journal import Waiters
@@ -97,6 +97,7 @@ class Layers:
             trouble=self._security_trouble,
             wall_clock=wall_clock,
         )
+        self._asking = Asking(config.node, lambda: self.directory)  # made later
         self.incarnation = Incarnation(config.data_dir / "incarnation", wall_clock)
         self.news = Waiters(FOLLOWERS, INTERVAL)  # of the replicated state
         self._voter = voter = self._make_voter(wall_clock) if config.role is Role.CONTROL else None
@@ -120,7 +121,7 @@ class Layers:
             connected=lambda: self.transport.connected,
             fresh=lambda: self.cluster.fresh,
         )
-        self.forwarding = Forwarding(self._ask_report, links=self.transport.reports, wall_clock=wall_clock)
+        self.forwarding = Forwarding(self._asking.report, links=self.transport.reports, wall_clock=wall_clock)
         self.control = None if voter is None else self._make_control(voter)
         self.locks = Locks(
             config.node,
@@ -186,16 +187,15 @@ class Layers:
         )
 
     def _make_observer(self) -> ObserverLayer:
-        asking = Asking(self._config.node, lambda: self.directory)  # made later
         return ObserverLayer(
             self._config.node,
             self._config.cluster_id,
             self._config.bootstrap,
             control_nodes=self._control_nodes,
             connected=lambda: self.transport.connected,
-            watch=asking.watch,
-            tables=asking.tables,
-            ask=asking.state,
+            watch=self._asking.watch,
+            tables=self._asking.tables,
+            ask=self._asking.state,
             on_applied=self._state_changed,
         )
 
@@ -218,29 +218,7 @@ class Layers:
     async def _pull_instances(self, name: str) -> InstancesReply:
         if name == self._config.node:
             return self.registry.instances()
-        return await self.directory.call(
-            f"{PLATFORM}registry",
-            INSTANCES,
-            Empty(),
-            timeout=self._config.settings.calls.timeout,
-            node=name,
-            allow_unknown=True,  # it has just told us of itself, that is why we ask
-            bootstrap=[name],
-            insist=True,  # how it is, and that it is well again, only it can tell
-        )
-
-    async def _ask_report(self, name: str, timeout: float) -> NodeReport:
-        """How a node is, whether it is well or not."""
-        return await self.directory.call(
-            f"{PLATFORM}orchestration",
-            REPORT,
-            ReportRequest(members=False),
-            timeout=timeout,
-            node=name,
-            allow_unknown=True,
-            bootstrap=[name],
-            insist=True,
-        )
+        return await self._asking.instances(name, self._config.settings.calls.timeout)
 
     async def _ask_barrier(self, name: str, timeout: float) -> int:
         reply = await self.transport.call(name, BARRIER, Empty(), timeout=timeout)

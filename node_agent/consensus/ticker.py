@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+RESOLUTION = 0.001  # seconds: of uvloop's timers. One that goes off a hair too soon, and is set again for that hair, makes the loop spin
+
 
 class Ticker:
     """Calls `tick`, which returns how many seconds the next one may wait, or None when there is to be no other."""
@@ -62,10 +64,10 @@ class Ticker:
     def _rung(self) -> None:
         self._later = None
         if self._loop.time() < self._due:
-            self._sleep()
+            self._sleep(RESOLUTION)
         else:
             self._turn()
 
-    def _sleep(self) -> None:
-        self._rings = self._due
-        self._later = self._loop.call_at(self._due, self._rung)
+    def _sleep(self, least: float = 0.0) -> None:
+        self._rings = max(self._due, self._loop.time() + least)
+        self._later = self._loop.call_at(self._rings, self._rung)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 
 from node_agent.consensus.ticker import Ticker
 
@@ -94,3 +95,26 @@ def test_it_ends_when_told_and_raises_what_a_tick_raised(virtual):
             await Ticker(fails).run()
 
     virtual(scenario())
+
+
+def test_a_timer_that_goes_off_a_hair_too_soon_does_not_make_the_loop_spin():
+    """uvloop rounds to milliseconds."""
+
+    async def scenario() -> float:
+        ticks = Ticks(*[0.0104] * 40, None)
+        loop = asyncio.get_running_loop()
+        rung = 0
+        again = ticks.ticker._rung
+
+        def counted() -> None:
+            nonlocal rung
+            rung += 1
+            again()
+
+        ticks.ticker._rung = counted  # type: ignore[method-assign]
+        began = loop.time()
+        await ticks.ticker.run()
+        assert loop.time() - began >= 40 * 0.0104 - 0.001
+        return rung / 40
+
+    assert uvloop.run(scenario()) <= 2

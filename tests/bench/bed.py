@@ -20,9 +20,10 @@ LAB = "bench"
 
 @dataclass(frozen=True)
 class Bed:
-    """Where the inventory and the operator's own state of this run lie."""
+    """Where the inventory and the operator's own state of this run lie. `tools`: a folder of commands that hmctl finds before others."""
 
     directory: Path
+    tools: Path | None = None
 
     @property
     def inventory(self) -> Path:
@@ -39,7 +40,8 @@ class Bed:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
+        path = {"PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}"} if self.tools else {}
+        return os.environ | path | {"XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
 
     def timed(self, *args: str) -> float:
         """Seconds that `hmctl args` takes as a whole process. Raises RuntimeError when it fails."""

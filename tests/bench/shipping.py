@@ -1,7 +1,9 @@
-"""An image of 200 MB brought to three nodes and run there: what the operator sends, and how long it takes, beside `docker load` over SSH.
+"""An image of 200 MB brought to three nodes and run there: what the operator sends, and how long it takes, beside `docker save`, SSH and
+`docker load`.
 
-The peer is what people do without a registry: one host after the other, the whole image to each. It need not even `docker save`: the
-archive is there for both. The content is random, and another one for each side: nothing is compressed on the way, nothing is there before.
+The peer is what people do without a registry: one host after the other, the whole image to each. Both begin with an image in the operator's
+own Docker, which is one more host of the lab. The content is random, and another one for each side: nothing is compressed on the way,
+nothing is there before.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -21,15 +27,19 @@ from bed import Bed
 from containers import count, watch
 from figures import Figure, Kind
 
+from hmctl.lab.lab import Lab
+
 SIZE = 200_000_000
 PATIENCE = 120.0  # seconds
 
 SENT = Kind("image of 200 MB to three nodes: the operator sends", "of its bytes", 1.05, "once", tolerance=1.2)
-MOVED = Kind("image of 200 MB run by three nodes", "s", None, "docker load over SSH, one by one", tolerance=1.8)
+MOVED = Kind("image of 200 MB run by three nodes", "s", None, "docker save, SSH, docker load, one by one", tolerance=1.8)
 MOVED_OVER = Kind("image of 200 MB run by three nodes, over SSH's", "x", 0.5, "as fast as SSH", tolerance=1.8)
 FIGURES = (SENT, MOVED, MOVED_OVER)
 
 APP, SERVICE = "ship", "large"
+OURS, THEIRS = "bench-ours:1", "bench-theirs:1"
+OPERATOR = "bench-operator"  # another lab
 COMMAND = ("sleep", "1000000")
 RUN = "docker load >/dev/null && docker run -d --init --name peer-large {image} sleep 1000000 >/dev/null"
 REMOVE = "docker rm -f peer-large >/dev/null; docker rmi {image} >/dev/null"
@@ -38,11 +48,18 @@ REMOVE = "docker rm -f peer-large >/dev/null; docker rmi {image} >/dev/null"
 def measure(bed: Bed) -> list[Figure]:
     nodes = bed.addresses()
     busybox = base64.b64decode(bed.on(next(iter(nodes)), "base64", "/bin/busybox"))
-    theirs = by_ssh(bed, nodes, archive(bed.directory / "theirs.tar", "bench-theirs:1", busybox))
-    ours, pushed, sent, size = by_us(bed, nodes, archive(bed.directory / "ours.tar", "bench-ours:1", busybox))
+    archives = {name: archive(bed.directory / f"{name.partition(':')[0]}.tar", name, busybox) for name in (THEIRS, OURS)}
+    size = archives[OURS].stat().st_size
+    with operators_docker(bed) as docker:
+        for content in archives.values():
+            with content.open("rb") as images:
+                subprocess.run([*docker, "load"], stdin=images, check=True, capture_output=True, timeout=PATIENCE)
+            content.unlink()
+        theirs = by_ssh(bed, nodes, docker)
+        ours, pushed, sent = by_us(replace(bed, tools=tools(bed.directory / "tools", docker)), nodes)
     how = (
         f"from the begin of `hmctl image push` ({pushed:.1f} s of it), `hmctl app deploy` next, until it runs on all three; SSH: "
-        "`docker load` and `docker run`"
+        "`docker save`, `docker load` and `docker run`"
     )
     return [
         SENT.of(
@@ -51,6 +68,25 @@ def measure(bed: Bed) -> list[Figure]:
         MOVED.of(ours, theirs, how),
         MOVED_OVER.of(ours / theirs, 1.0, "the same"),
     ]
+
+
+@contextmanager
+def operators_docker(bed: Bed) -> Iterator[list[str]]:
+    """The command `docker` of an operator who has one, with a Docker of its own behind it."""
+    try:
+        bed.lab("up", "--name", OPERATOR, "--nodes", "1", "--inventory", str(bed.directory / "operator.yaml"))
+        yield Lab(OPERATOR).enter("node1", ["docker"])
+    finally:
+        bed.lab("down", "--name", OPERATOR, check=False)
+
+
+def tools(folder: Path, docker: Sequence[str]) -> Path:
+    """A folder with that command, as far as `hmctl image push` uses it: save --output FILE NAME, to a file of this machine."""
+    folder.mkdir()
+    command = folder / "docker"
+    command.write_text(f'#!/bin/sh\nset -e\n[ "$1 $2" = "save --output" ]\nexec {shlex.join(docker)} save "$4" > "$3"\n')
+    command.chmod(0o755)
+    return folder
 
 
 def archive(path: Path, name: str, program: bytes, size: int = SIZE) -> Path:
@@ -79,39 +115,41 @@ def _add(files: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -
     files.addfile(entry, io.BytesIO(content))
 
 
-def by_ssh(bed: Bed, nodes: dict[str, str], image: Path) -> float:
+def by_ssh(bed: Bed, nodes: dict[str, str], docker: Sequence[str]) -> float:
     """Seconds."""
     ssh = yaml.safe_load(bed.inventory.read_text())["ssh"]
     command = ["ssh", "-F", "none", "-i", ssh["key"], "-o", f"UserKnownHostsFile={ssh['known_hosts']}", "-o", "BatchMode=yes"]
     began = time.monotonic()
     try:
         for address in nodes.values():
-            with image.open("rb") as content:
-                argv = [*command, f"{ssh['user']}@{address}", RUN.format(image="bench-theirs:1")]
-                subprocess.run(argv, stdin=content, check=True, capture_output=True, timeout=PATIENCE)
+            with subprocess.Popen([*docker, "save", THEIRS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as saving:
+                argv = [*command, f"{ssh['user']}@{address}", RUN.format(image=THEIRS)]
+                subprocess.run(argv, stdin=saving.stdout, check=True, capture_output=True, timeout=PATIENCE)
+            if saving.returncode != 0:
+                raise RuntimeError(f"docker save ended with {saving.returncode}")
         return time.monotonic() - began
     finally:
         for node in nodes:
-            bed.on(node, "sh", "-c", REMOVE.format(image="bench-theirs:1"))
+            bed.on(node, "sh", "-c", REMOVE.format(image=THEIRS))
 
 
-def by_us(bed: Bed, nodes: dict[str, str], image: Path) -> tuple[float, float, int, int]:
-    """Seconds in all, and of the push alone; bytes that went out to the nodes, and those of the image."""
-    size, before, began = image.stat().st_size, sent_to(nodes), time.time()
+def by_us(bed: Bed, nodes: dict[str, str]) -> tuple[float, float, int]:
+    """Seconds in all, and of the push alone; bytes that went out to the nodes."""
+    before, began = sent_to(nodes), time.time()
     with watch(bed, nodes, {"hypermesh.service": f"{APP}/{SERVICE}"}) as seen:
         try:
-            pushed = bed.timed("image", "push", str(image))
+            pushed = bed.timed("image", "push", OURS)
             bed.hmctl("app", "deploy", "--file", "-", "--yes", "--no-wait", stdin=compose())
             took = seen.until(count(len(nodes)), PATIENCE, "the image runs on all nodes") - began
             sent = sent_to(nodes) - before
         finally:
             bed.hmctl("app", "rm", APP, "--yes", check=False)
-            bed.hmctl("image", "rm", "bench-ours:1", "--yes", check=False)
-    return took, pushed, sent, size
+            bed.hmctl("image", "rm", OURS, "--yes", check=False)
+    return took, pushed, sent
 
 
 def compose() -> str:
-    service = {"image": "bench-ours:1", "command": COMMAND, "init": True, "deploy": {"mode": "global"}}
+    service = {"image": OURS, "command": COMMAND, "init": True, "deploy": {"mode": "global"}}
     return json.dumps({"name": APP, "services": {SERVICE: service}})
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, allocation_id, statuses_key
+from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, Stage, allocation_id, statuses_key
 from hmcore.apps.spec import Volume
 from hmcore.records import STOPPED, Node, NodeState
 from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration import rollout, scheduler
 from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Terms
 from node_agent.orchestration.rollouts.yielding import give_way
+from node_agent.orchestration.scheduling.explaining import nowhere
+from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.model import Assignment, Candidate, Outcome, Pending, Placed, Request, volumes_of
+from node_agent.orchestration.scheduling.needs import needs_of
 
 
 class View(Protocol):
@@ -67,11 +70,11 @@ def steps(
     view: View, names: Iterable[str], cluster: Cluster, memories: Mapping[str, Observed], now: float, terms: Terms
 ) -> dict[str, Step]:
     """By app, of those that there are. `memories`: of their last looks."""
-    own, eligible = by_app(view.allocations), _Eligible(cluster)
+    own, eligible, no_place = by_app(view.allocations), _Eligible(cluster), _NoPlace(cluster)
     closed = frozenset(each.name for each in cluster.candidates if not each.apps)
     looks: list[_Look] = []
     for name in sorted(set(names) & view.apps.keys()):
-        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible, closed)
+        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible, no_place, closed)
         looks.append(_Look(view.apps[name], situation, rollout.decide(situation, memories.get(name, Observed()), now, terms)))
     outcomes = _place(view, looks, cluster)
     return {look.app.name: _step(look, outcomes) for look in looks}
@@ -91,6 +94,7 @@ def situation_of(
     own: Mapping[str, Allocation],
     heard: Mapping[str, float],
     eligible: Callable[[Generation], dict[str, tuple[str, ...]]],
+    no_place: Callable[[App, Generation], dict[str, str]],
     closed: frozenset[str],
 ) -> Situation:
     told = (status for node in sorted({each.node for each in own.values()}) for status in _told(view, node))
@@ -104,6 +108,7 @@ def situation_of(
         nodes={name: node.state for name, node in view.nodes.items()},
         stopped={name for name, node in view.nodes.items() if node.state is NodeState.DOWN and node.state_reason == STOPPED},
         eligible=eligible(target),
+        no_place=no_place(app, target),
         heard=heard,
         closed=closed,
     )
@@ -127,6 +132,30 @@ class _Eligible:
                 where = scheduler.eligible(self._candidates, spec, volumes_of(target.spec, name))
                 found[name] = (*where.nodes, *where.keep)
         return found
+
+
+class _NoPlace:
+    """What no node can take, as all of them are: of services that are still to come to what they shall be."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._fleet: Fleet | None = None
+
+    def __call__(self, app: App, target: Generation) -> dict[str, str]:
+        found = {}
+        for name, spec in target.spec.services.items():
+            if spec.mode == "global" or not _rolls(app, name):
+                continue
+            self._fleet = self._fleet or Fleet(self._cluster.candidates)
+            why = nowhere(self._fleet, needs_of(spec, volumes_of(target.spec, name)), self._cluster.homes)
+            if why is not None:
+                found[name] = why.text.replace("\n", "; ")
+        return found
+
+
+def _rolls(app: App, service: str) -> bool:
+    rollout = app.rollouts.get(service)
+    return rollout is None or rollout.generation != app.generation or rollout.stage is Stage.ROLLING
 
 
 def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> dict[Key, Outcome]:

@@ -144,6 +144,7 @@ def _service(situation: Situation, name: str, replicas: tuple[Replica, ...]) -> 
         proven=app.healthy,
         places=_places(situation, name, replicas) if spec.mode == "global" else frozenset(),
         rolling_back=bool(target.origin),
+        no_place=situation.no_place.get(name, ""),
     )
 
 

@@ -38,10 +38,12 @@ def judge(service: Service, subject: str, *, can_revert: bool) -> Judgement:
     events = tuple(Happening("replica.failed", id, why) for id, why in trouble.items())
     rollout = replace(rollout, failed=(*rollout.failed, *trouble))
     judged = dataclasses.replace(service, rollout=rollout)
-    if not judged.beyond or service.how.failure_action == "continue":
+    if not (judged.beyond or judged.in_vain) or service.how.failure_action == "continue":
         return Judgement(rollout, events)
     why = "; ".join(f"{id}: {reason}" for id, reason in list(trouble.items())[:1])
     words = f"{len(rollout.failed)} of {service.wanted} new replicas failed{f' ({why})' if why else ''}"
+    if not judged.beyond:
+        words = f"no node can take a new replica ({service.no_place})"
     if service.how.failure_action == "rollback":
         if can_revert:
             return Judgement(rollout, events, revert=words)

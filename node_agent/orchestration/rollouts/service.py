@@ -113,7 +113,8 @@ class Aim:
 @dataclass(frozen=True, slots=True)
 class Service:
     """`rollout` is to exactly this generation and revision. `fallback`: what replicas are made of while that is not to be had; `count` of
-    them there were to be. `proven`: the last healthy generation's number. `places`: of a global service, the nodes that it shall run on."""
+    them there were to be. `proven`: the last healthy generation's number. `places`: of a global service, the nodes that it shall run on.
+    `no_place`: why no node could ever take a replica of `aim`; empty: one could."""
 
     name: str
     spec: ServiceSpec
@@ -127,6 +128,7 @@ class Service:
     proven: int = 0
     places: frozenset[str] = frozenset()
     rolling_back: bool = False
+    no_place: str = ""
 
     @property
     def is_global(self) -> bool:
@@ -148,6 +150,12 @@ class Service:
     def beyond(self) -> bool:
         """More have failed than may."""
         return len(self.rollout.failed) > self.how.max_failure_ratio * self.wanted
+
+    @property
+    def in_vain(self) -> bool:
+        """What runs is to be replaced by what cannot run anywhere, which is more than may fail."""
+        outdated = any(replica.live and not self.current(replica) for replica in self.replicas)
+        return bool(self.no_place) and outdated and self.how.max_failure_ratio < 1
 
     def slot(self, replica: Replica) -> Slot:
         return (0, replica.allocation.node) if self.is_global else (replica.allocation.slot, "")

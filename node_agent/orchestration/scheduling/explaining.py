@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from hmcore.apps.constraints import parse
 from hmcore.apps.explanation import MOST_NAMED, Explanation, Filter, Removal
 from hmcore.apps.ports import Number
+from hmcore.apps.spec import Resources
 from hmcore.errors import UsageError
 from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.ledger import Ledger
@@ -85,12 +86,31 @@ class Sieve:
         return Explanation(nodes=self._nodes, fit=len(self.left), removals=self._removals)
 
 
+def nowhere(fleet: Fleet, needs: Needs, homes: Mapping[str, str]) -> Explanation | None:
+    """Why no node could take one of these, were all of them there and empty. None: one could, or has not told yet what it has."""
+    candidates = fleet.candidates
+    if any(each.capacity == Resources() for each in candidates):
+        return None
+    sieve = Sieve(fleet, fleet.by_name)
+    _sift_lasting(sieve, needs)
+    _sift_homes(sieve, needs, homes)
+    _sift_room(sieve, Filter.CPUS, needs.cpus, [each.capacity.cpus for each in candidates])
+    _sift_room(sieve, Filter.MEMORY, needs.memory, [each.capacity.memory for each in candidates])
+    return None if sieve.left else sieve.explanation()
+
+
 def sift_fixed(sieve: Sieve, needs: Needs) -> None:
     """What depends on nothing that is placed."""
     candidates = sieve.fleet.candidates
     gone = [number for number in sieve.left if candidates[number].obstacle]
     states = Counter(candidates[number].obstacle for number in gone)
     sieve.drop(gone, _because(filter=Filter.READY, states=dict(sorted(states.items()))))
+    _sift_lasting(sieve, needs)
+
+
+def _sift_lasting(sieve: Sieve, needs: Needs) -> None:
+    """What a node is told to be, and what it has."""
+    candidates = sieve.fleet.candidates
     sieve.drop([number for number in sieve.left if not candidates[number].apps], _because(filter=Filter.ROLE))
     for text in needs.constraints:
         satisfying = sieve.fleet.satisfying(text)
@@ -104,10 +124,7 @@ def sift_fixed(sieve: Sieve, needs: Needs) -> None:
 
 def sift_rest(sieve: Sieve, ledger: Ledger, service: Service, needs: Needs, homes: Mapping[str, str]) -> None:
     """What depends on what is placed."""
-    for volume in needs.bound:
-        if home := homes.get(volume):
-            gone = [number for number in sieve.left if sieve.fleet.name(number) != home]
-            sieve.drop(gone, _because(filter=Filter.VOLUME, what=volume, owner=home))
+    _sift_homes(sieve, needs, homes)
     if most := needs.max_per_node:
         present = ledger.present(service)
         sieve.drop([number for number in sieve.left if present.get(number, 0) >= most], _because(filter=Filter.MAX_PER_NODE, wanted=most))
@@ -116,6 +133,13 @@ def sift_rest(sieve: Sieve, ledger: Ledger, service: Service, needs: Needs, home
         sieve.drop(gone, _because(filter=Filter.PORT, what=_written(taken[0])))
     _sift_room(sieve, Filter.CPUS, needs.cpus, ledger.room.free_cpus)
     _sift_room(sieve, Filter.MEMORY, needs.memory, ledger.room.free_memory)
+
+
+def _sift_homes(sieve: Sieve, needs: Needs, homes: Mapping[str, str]) -> None:
+    for volume in needs.bound:
+        if home := homes.get(volume):
+            gone = [number for number in sieve.left if sieve.fleet.name(number) != home]
+            sieve.drop(gone, _because(filter=Filter.VOLUME, what=volume, owner=home))
 
 
 def _sift_room(sieve: Sieve, by: Filter, wanted: int, free: list[int]) -> None:

@@ -75,7 +75,7 @@ def strike(world: World, chance: random.Random) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_hundreds_of_nodes_come_to_what_is_wanted(seed: int) -> None:
     chance = random.Random(seed)
     world = World(seed, NODES, CLOSED)

@@ -1,4 +1,5 @@
-"""A cluster with one app, in virtual time: machines with containers, a record with check-and-set, and leaders that forget.
+"""A cluster with one app, in virtual time: machines with containers, a record with check-and-set, and leaders that forget. Where
+replicas go the product's scheduler says.
 
 The leader looks only when something changed or when it was told to, so that a deadline left out shows as a rollout that stands still. What
 it decides reaches the record some ticks later, also if it leads no more by then.
@@ -6,19 +7,26 @@ it decides reaches the record some ticks later, also if it leads no more by then
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, Phase, Stage, allocation_id, wanted_revision
-from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, ServiceSpec, Update
-from hmcore.records import InstanceHealth, NodeState
-from node_agent.orchestration import rollout
-from node_agent.orchestration.rollout import Decision, Observed, Situation, Terms
+from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, Placement, Port, Resources, ServiceSpec, Update
+from hmcore.records import InstanceHealth, Node, NodeState, Role
+from node_agent.orchestration import rollout, scheduler
+from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Stop, Terms
+from node_agent.orchestration.rollouts.yielding import give_way
+from node_agent.orchestration.scheduling.model import Assignment, Candidate, Pending, Placed, Request
 
 TICK = 0.25
+MOST_MEMORY = 5 << 30  # of a replica: no two fit on a machine
+ROOMY = Resources(cpus=4000, memory=8 << 30)
+LIMITS = {"": 0, "one": 1, "two": 2, "port": 1, "room": 1}  # how many of a service a machine takes; 0: any number
 SUSPECT, DOWN = 2.0, 4.0
 LEASE = 6.0
 TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN)
@@ -75,13 +83,19 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A decision on its way into the record: good only for the app as it was."""
+class Plan:
+    """A decision on its way into the record, good only for the app as it was: `starts` on their nodes, `stops` with what gives way."""
 
     at: float
     index: int
     decision: Decision
-    homes: tuple[str, ...]  # of the starts; empty: no place
+    starts: tuple[tuple[Start, str], ...]
+    stops: tuple[Stop, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything but starts that found no place is in it."""
+        return bool(self.starts or self.stops) or replace_starts(self.decision).changes
 
 
 @dataclass
@@ -103,7 +117,7 @@ class World:
         self.allocations: dict[str, Allocation] = {}
         self.lost: set[str] = set()
         self.events: list[rollout.Happening] = []
-        self.pending: list[Pending] = []
+        self.pending: list[Plan] = []
         self.refused = self.looks = self.applied = 0
         self.counts: dict[str, int] = {}
         self.leader: str | None = None
@@ -236,9 +250,8 @@ class World:
         assert self.alarm is None or self.alarm > self.now
         again = rollout.decide(situation, self.memory, self.now, TERMS)
         assert replace_observed(again) == replace_observed(decision), "to look twice is to decide the same"
-        if decision.changes:
-            at = self.now + TICK * self.random.randint(0, self.latency)
-            self.pending.append(Pending(at, self.app.index, decision, self._place(decision)))
+        if decision.changes and (plan := self._plan(decision)).changes:
+            self.pending.append(plan)
 
     def _said(self, machine: Machine) -> dict[str, AllocationStatus]:
         said = {id: status for id, status in machine.ended.items() if id in self.allocations}
@@ -253,29 +266,61 @@ class World:
             )
         return said
 
-    def _place(self, decision: Decision) -> tuple[str, ...]:
-        load = {m.name: 0 for m in self.machines.values() if m.member and m.state is NodeState.READY and not m.closed}
-        for allocation in self.allocations.values():
-            if allocation.node in load:
-                load[allocation.node] += 1
-        homes = []
-        for start in decision.starts:
-            home = start.node or min(sorted(load), key=lambda name: load[name], default="")
-            if home in load:
-                load[home] += 1
-            homes.append(home)
-        return tuple(homes)
+    def _plan(self, decision: Decision) -> Plan:
+        at = self.now + TICK * self.random.randint(0, self.latency)
+        starts = {(start.service, start.slot, start.node): start for start in decision.starts}
+        placed: list[tuple[Start, str]] = []
+        stops = list(decision.stops)
+        there = [Placed(allocation=each, spec=self.spec_of(each)) for each in self.allocations.values()]
+        for outcome in scheduler.plan(self._candidates(), there, [self._request(start) for start in decision.starts], {}):
+            start = starts[outcome.request.service, outcome.request.slot, outcome.request.node]
+            match outcome:
+                case Assignment(node=node):
+                    placed.append((start, node))
+                case Pending() as waiting:
+                    stops += give_way(start, waiting)
+        return Plan(at, self.app.index, decision, tuple(placed), tuple(stops))
 
-    def _apply(self, pending: Pending) -> None:
+    def _candidates(self) -> list[Candidate]:
+        return [
+            Candidate(
+                node=Node(name=each.name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1", state=each.state),
+                capacity=ROOMY,
+                apps=not each.closed,
+            )
+            for each in self.machines.values()
+            if each.member
+        ]
+
+    def _request(self, start: Start) -> Request:
+        return Request(
+            app="shop",
+            service=start.service,
+            slot=start.slot,
+            spec=self.generations[start.generation].spec.services[start.service],
+            node=start.node,
+            instead_of=tuple(stop.allocation for stop in start.former),
+        )
+
+    def places(self, spec: ServiceSpec) -> int:
+        """How many of a service all machines take."""
+        limited = spec.ports or spec.reservations.memory
+        most = 1 if limited else spec.placement.max_per_node
+        return most * len(self.machines) if most else 1000
+
+    def spec_of(self, allocation: Allocation) -> ServiceSpec:
+        return self.generations[allocation.generation].spec.services[allocation.service]
+
+    def _apply(self, pending: Plan) -> None:
         decision = pending.decision
         if self.removed or (self.check_and_set and pending.index != self.app.index):
             self.refused += 1
             return
-        self._check_paused(decision)
+        self._check_paused(pending.stops)
         self.applied += 1
         self.index += 1
         serial = self.app.serial
-        for stop in decision.stops:
+        for stop in pending.stops:
             if stop.allocation in self.allocations:
                 self.allocations[stop.allocation] = replace(
                     self.allocations[stop.allocation], stop=True, reason=stop.reason, index=self.index
@@ -284,21 +329,23 @@ class World:
             self.allocations[id] = replace(self.allocations[id], done=True, index=self.index)
         for id in decision.forgets:
             self.allocations.pop(id, None)
-        for start, home in zip(decision.starts, pending.homes, strict=True):
-            if home:
-                serial += 1
-                id = allocation_id("shop", start.service, start.slot, serial)
-                self.allocations[id] = Allocation(
-                    id=id,
-                    app="shop",
-                    service=start.service,
-                    slot=start.slot,
-                    node=home,
-                    generation=start.generation,
-                    revision=start.revision,
-                    reason=start.reason,
-                    index=self.index,
-                )
+        for start, home in pending.starts:
+            serial += 1
+            id = allocation_id("shop", start.service, start.slot, serial)
+            self.allocations[id] = Allocation(
+                id=id,
+                app="shop",
+                service=start.service,
+                slot=start.slot,
+                node=home,
+                generation=start.generation,
+                revision=start.revision,
+                reason=start.reason,
+                index=self.index,
+            )
+            there = sum((each.node, each.service) == (home, start.service) for each in self.allocations.values())
+            most = 0 if start.node else self.spec_of(self.allocations[id]).placement.max_per_node
+            assert not most or there <= most, f"{there} of {start.service} on {home} at {self.now}"
         if decision.generation is not None:
             self.generations[decision.generation.number] = decision.generation
         self.app = replace(decision.app or self.app, serial=serial, index=self.index)
@@ -337,7 +384,7 @@ class World:
             if allocation.stop:
                 machine.ended.setdefault(id, AllocationStatus(id=id, phase=Phase.DONE))
             elif id not in machine.ended:
-                spec = self.generations[allocation.generation].spec.services[allocation.service]
+                spec = self.spec_of(allocation)
                 image = spec.container.image
                 phase = Phase.STARTING if machine.gets(image) else Phase.PULLING
                 machine.containers[id] = Container(allocation, image, spec.exclusive, phase, self.now + STARTING * machine.slow)
@@ -399,6 +446,7 @@ class World:
                 slots = [container.allocation.slot for machine, container in there if machine.up and container.runs and container.exclusive]
                 assert len(slots) == len(set(slots)), f"two of an exclusive slot run at {self.now}: {there}"
             self._check_bound(name, service)
+        self._check_limits()
 
     def _containers(self, service: str) -> list[tuple[Machine, Container]]:
         return [
@@ -434,9 +482,16 @@ class World:
     def _how(self, service: ServiceSpec) -> Update:
         return service.rollback if self.generations[self.app.generation].origin else service.update
 
-    def _check_paused(self, decision: Decision) -> None:
+    def _check_limits(self) -> None:
+        """Who has a port has it whatever shall become of it."""
+        ports: Counter[tuple[str, int]] = Counter()
+        for each in self.allocations.values():
+            ports.update((each.node, port.published) for port in self.spec_of(each).ports)
+        assert not ports or max(ports.values()) == 1, f"a port is had twice at {self.now}: {ports}"
+
+    def _check_paused(self, stops: Iterable[Stop]) -> None:
         paused = {name for name, of in self.app.rollouts.items() if of.stage is Stage.PAUSED and of.generation == self.app.generation}
-        for stop in decision.stops:
+        for stop in stops:
             allocation = self.allocations.get(stop.allocation)
             if allocation is not None and allocation.service in paused and not self.app.stopping:
                 revision = wanted_revision(self.app, self.target, allocation.service)
@@ -467,6 +522,10 @@ class World:
                 applied, since = self.applied, self.now
 
 
+def replace_starts(decision: Decision) -> Decision:
+    return dataclasses.replace(decision, starts=())
+
+
 def replace_observed(decision: Decision) -> tuple[object, ...]:
     return decision.app, decision.generation, decision.starts, decision.stops, decision.done, decision.forgets, decision.events
 
@@ -481,7 +540,9 @@ def service(
     exclusive: bool = False,
     needs: Iterable[str] = (),
     required: bool = True,
+    limits: str = "",
 ) -> ServiceSpec:
+    """`limits`: what keeps a second one off a node (LIMITS), and how many at most there may be."""
     return ServiceSpec(
         container=ContainerSpec(image=image),
         replicas=replicas,
@@ -489,5 +550,8 @@ def service(
         update=update or Update(monitor=1.0),
         rollback=rollback or Update(monitor=1.0),
         exclusive=exclusive,
+        placement=Placement(max_per_node={"one": 1, "two": 2}.get(limits, 0)),
+        ports=(Port(target=80, published=8000 if mode == "global" else 8080, mode="host"),) if limits == "port" else (),
+        reservations=Resources(memory=MOST_MEMORY) if limits == "room" else Resources(),
         depends_on={name: Dependency(condition="healthy", required=required) for name in needs},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rollout_world import GOOD, TICK, World, service
+from rollout_world import GOOD, LIMITS, TICK, World, service
 
 from hmcore.apps.records import Stage, wanted_revision
 from hmcore.apps.spec import AppSpec, Update
@@ -28,6 +28,7 @@ settled_updates = st.builds(
     failure_action=st.sampled_from(["pause", "continue"]),
     monitor=st.sampled_from([0.0, 1.0]),
 )
+limits = st.sampled_from(["", "", "", *LIMITS])
 images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "lost", "job"])
 
 
@@ -43,10 +44,12 @@ def specs(draw: st.DrawFn) -> AppSpec:
             rollback=draw(settled_updates),
             needs=draw(st.sampled_from([[], ["db"]])),
             required=draw(st.booleans()),
+            limits=draw(limits),
         ),
     }
     if draw(st.integers(0, 4)):
-        services["watch"] = service(draw(images), update=draw(updates), rollback=draw(settled_updates), mode="global")
+        few = draw(st.sampled_from(["", "port"]))
+        services["watch"] = service(draw(images), update=draw(updates), rollback=draw(settled_updates), mode="global", limits=few)
     return AppSpec(services=services)
 
 
@@ -159,12 +162,20 @@ def as_wanted(world: World) -> None:
                 assert state.failed
                 assert state.message
                 assert spec.update.failure_action != "continue" or world.generations[app.generation].origin
+            case Stage.ROLLING if cramped(world, name):
+                assert len(live) <= spec.replicas
             case Stage.ROLLING:
                 db = world.target.services["db"]
                 assert "db" in spec.depends_on
                 assert app.rollouts["db"].stage is not Stage.STEADY or db.container.image not in GOOD
     if app.healthy == app.generation:
         assert all(state.stage is Stage.STEADY for state in app.rollouts.values())
+
+
+def cramped(world: World, name: str) -> bool:
+    """More are wanted than machines take."""
+    spec = world.target.services[name]
+    return spec.mode == "replicated" and spec.replicas > world.places(spec)
 
 
 @pytest.mark.long
@@ -277,6 +288,48 @@ def test_an_update_that_nodes_get_no_image_for_ends_and_costs_one_replica_at_mos
     else:
         assert (world.app.generation, world.app.healthy, world.fit("web")) == (3, 3, 3)
         assert world.target == world.generations[1].spec
+
+
+@pytest.mark.long
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    nodes=st.integers(1, 4),
+    share=st.integers(1, 8),
+    limits=st.tuples(st.sampled_from(sorted(LIMITS)), st.sampled_from(sorted(LIMITS))),
+    everywhere=st.booleans(),
+    parallelism=st.integers(1, 3),
+    script=st.lists(
+        st.tuples(st.sampled_from(["elect", "crash", "return", "slow"]), st.integers(0, 5), st.sampled_from(PAUSES)), max_size=4
+    ),
+)
+def test_start_first_ends_where_nodes_take_no_second_one(seed, nodes, share, limits, everywhere, parallelism, script):
+    """As many replicas as there is room for, from a generation with one limit to one with another."""
+    how = Update(parallelism=parallelism, order="start-first", monitor=0.0, failure_action="continue")
+    most = min(LIMITS[each] or 2 for each in limits)
+    replicas = min(share, most * nodes)
+
+    def spec(image: str, limits: str) -> AppSpec:
+        mode = "global" if everywhere else "replicated"
+        return AppSpec(services={"web": service(image, replicas, update=how, rollback=how, mode=mode, limits=limits)})
+
+    world = World(seed, nodes, spec("good", limits[0]))
+    world.quiet(calm=6.0)
+    world.deploy(spec("better", limits[1]))
+    least = world.fit("web") - parallelism
+    if not script:
+        while world.app.healthy != 2:
+            world.tick()
+            assert world.fit("web") >= least
+            assert world.now < 300
+    for what, which, pause in script:
+        perform(world, what, which)
+        world.run(pause)
+    world.heal()
+    world.elect("L0")
+    world.quiet()
+    as_wanted(world)
+    assert (world.app.healthy, world.app.rollouts["web"].stage) == (2, Stage.STEADY)
 
 
 @pytest.mark.parametrize(("image", "fault"), [("job", "crash"), ("job", "cut"), ("fail", "cut")])

@@ -140,3 +140,64 @@ def test_what_fits_elsewhere_is_there_before_it_leaves(how):
     bed.run()
     assert {node for _, _, node in bed.running()} == {"node1", "node3"}
     assert bed.least == 3
+
+
+NOWHERE = [
+    {"placement": Placement(constraints=("node.labels.disk == ssd",))},
+    {"reservations": Resources(memory=9 * GIB)},
+    {"reservations": Resources(cpus=5000)},
+]
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("limits", NOWHERE)
+def test_what_no_node_can_ever_take_has_failed_before_anything_stops(limits, order):
+    bed = deployed(web(order=order))
+    bed.do(PutApp(name="shop", spec=web("web:2", order=order, **limits)))
+    bed.run()
+    rollout = bed.state.apps["shop"].rollouts["web"]
+    assert (rollout.stage, bed.least, bed.stops) == (Stage.PAUSED, 3, [])
+    assert rollout.message.startswith("no node can take a new replica (")
+    assert "3 of 3 nodes" in rollout.message
+    bed.do(PutApp(name="shop", spec=web("web:3", order=order)))
+    bed.run()
+    assert bed.state.apps["shop"].healthy == 3
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+def test_it_is_taken_back_or_waited_for_as_failure_action_says(order):
+    def spec(action: str, image: str, **more: object) -> AppSpec:
+        return web(image, update=Update(order=order, failure_action=action), **more)  # type: ignore[arg-type]
+
+    bed = deployed(spec("rollback", "web:1"))
+    bed.do(PutApp(name="shop", spec=spec("rollback", "web:2", **NOWHERE[0])))
+    bed.run()
+    app = bed.state.apps["shop"]
+    assert (app.generation, app.healthy, bed.state.generations["shop@3"].origin, bed.stops) == (3, 3, 1, [])
+    assert "no node can take a new replica (constraint: 3 of 3 nodes" in bed.state.generations["shop@3"].note
+    bed.do(PutApp(name="shop", spec=spec("continue", "web:2", **NOWHERE[0])))
+    bed.run()
+    assert bed.state.apps["shop"].rollouts["web"].stage is Stage.ROLLING
+    assert bed.least == (3 if order == "start-first" else 2)
+    bed.labels = {"node1": {"disk": "ssd"}}
+    bed.run()
+    assert bed.state.apps["shop"].healthy == 4
+
+
+def test_what_a_node_that_is_away_can_take_has_not_failed_nor_has_what_was_never_there():
+    bed = Bed()
+    bed.labels = {"node2": {"disk": "ssd"}}
+    bed.do(PutApp(name="shop", spec=web(**NOWHERE[1])))
+    bed.run()
+    assert bed.state.apps["shop"].rollouts["web"].stage is Stage.ROLLING, "it waits for its node"
+    bed.do(PutApp(name="shop", spec=web()))
+    bed.run()
+    bed.do(SetNodeState(name="node2", state=NodeState.DOWN))
+    bed.run()
+    bed.do(PutApp(name="shop", spec=web("web:2", **NOWHERE[0])))
+    bed.run()
+    assert bed.state.apps["shop"].rollouts["web"].stage is Stage.ROLLING
+    assert len(bed.running()) == 3
+    bed.do(SetNodeState(name="node2", state=NodeState.READY))
+    bed.run()
+    assert bed.running() == [("web", 3, "node2")] * 3

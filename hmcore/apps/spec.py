@@ -180,7 +180,7 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`replicas` count only where the mode is `replicated`; a `global` service runs once on every node that fits.
 
-    `exclusive`: never two of a replica at a time, wherever nodes are cut off (design section 7). `weight`, `priority`: see
+    `exclusive`: never two at a time, wherever nodes are cut off (design section 7). `weight`, `priority`: see
     hmcore.records.Instance.
     """
 

@@ -177,6 +177,8 @@ def check_spec(name: str, spec: AppSpec) -> None:
         if not SERVICE.fullmatch(service):
             raise InvalidRequest(f"{service[:80]!r} is no name of a service: {SERVICE_SAYS}")
         _check_replicas(service, wanted.replicas)
+        if wanted.exclusive and (wanted.mode == "global" or wanted.replicas > 1):
+            raise InvalidRequest(f"{service} is exclusive: never two of it run at a time")
         if unknown := sorted(set(wanted.depends_on) - set(spec.services)):
             raise InvalidRequest(f"{service} depends on {unknown[0]}, which is no service of {name}")
         if not wanted.container.image:

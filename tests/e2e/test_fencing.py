@@ -23,34 +23,33 @@ KILL = 0.9  # seconds: what conflicts.py leaves at least for it
 SOON = 5.0  # seconds beyond what the settings say: an image may be fetched, and the machine is shared with others
 BRIEF = 12345  # seconds that a replica sleeps: what tells it from all other processes
 IMAGE = "e2e-alone:1"
-FILE = """
-name: {name}
-services:
-  web:
+SERVICE = """
+  {name}:
     image: {image}
     command: [sleep, "{seconds}"]
     stop_grace_period: 1s
     x-hypermesh: {{exclusive: true}}
-    deploy: {{replicas: {replicas}, restart_policy: {{delay: 3s}}, update_config: {{monitor: 0s}}}}
+    deploy: {{restart_policy: {{delay: 3s}}, update_config: {{monitor: 0s}}}}
 """
 
 
-def start(cluster: Cluster, folder: Path, name: str, *, replicas: int, seconds: int) -> App:
-    """An app whose one service is exclusive, up and running."""
+def start(cluster: Cluster, folder: Path, name: str, *services: str, seconds: int) -> App:
+    """An app whose services are all exclusive, up and running."""
     app = App(cluster, folder, name, image(cluster, folder, IMAGE))
     path = folder / f"{name}.yaml"
-    path.write_text(FILE.format(name=name, image=IMAGE, replicas=replicas, seconds=seconds))
+    each = "".join(SERVICE.format(name=service, image=IMAGE, seconds=seconds) for service in services)
+    path.write_text(f"name: {name}\nservices:{each}")
     app.run("deploy", "--file", path, "--yes", "--timeout", "60")
     return app
 
 
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """One exclusive service with one replica."""
+    """One exclusive service."""
     cluster.until_healthy()
     app = App(cluster, tmp_path_factory.mktemp("apps"), "alone", IMAGE)
     try:
-        yield start(cluster, app.folder, app.name, replicas=1, seconds=BRIEF)
+        yield start(cluster, app.folder, app.name, "web", seconds=BRIEF)
     finally:
         app.run("rm", app.name, "--yes", check=False)
 
@@ -254,14 +253,14 @@ def test_a_host_that_is_reset_runs_none_any_more(new_cluster: Callable[[str, int
     cluster.deploy()  # of two hosts, the second is a worker
     assert all(fenced(cluster, node) for node in cluster.names)
     with Lives(cluster.lab, BRIEF + 1) as lives:
-        start(cluster, tmp_path, "pair", replicas=2, seconds=BRIEF + 1)
-        pair = lives.until(lambda: lives.now if len(lives.now) == 2 else None, 10, "both replicas run")
+        start(cluster, tmp_path, "pair", "web", "other", seconds=BRIEF + 1)
+        pair = lives.until(lambda: lives.now if len(lives.now) == 2 else None, 10, "both run")
         old, other = sorted(pair, key=lambda life: life.node, reverse=True)
         assert (old.node, other.node) == ("node2", "node1")
         cluster.run("reset", "--limit", "node2", "--yes")
         assert lives.now == [other]
         assert not fenced(cluster, "node2")
         assert cluster.inside("node2", "docker", "ps", "-aq", "--filter", "label=hypermesh.allocation") == ""
-        lives.until(lambda: len(lives.now) == 2, BACK_WITHIN + SOON, "the second replica runs elsewhere")
+        lives.until(lambda: len(lives.now) == 2, BACK_WITHIN + SOON, "the second one runs elsewhere")
         assert {life.node for life in lives.now} == {"node1"}
         lives.never_more_at_once_than(2)

@@ -152,7 +152,10 @@ def _check(service: Fields, deploy: Fields, spec: ServiceSpec) -> None:
         service["container_name"].warn("is another name of the service, not of a container: it has several", "leave it out, or one replica")
     if spec.container.network_mode == "host" and (net := [name for name in spec.container.sysctls if name.startswith("net")]):
         service["sysctls"].wrong(f"{net[0]} is the node's own with network_mode: host", "set it on the nodes")
+    if spec.exclusive and (spec.mode == "global" or spec.replicas > 1):
+        part = deploy["mode"] if spec.mode == "global" else deploy["replicas"] if deploy.given("replicas") else service["scale"]
+        part.wrong("the service is exclusive: never two of it run at a time", "one replica; a service of its own for each that shall run")
     for key in ("update_config", "rollback_config"):
         update = spec.update if key == "update_config" else spec.rollback
         if spec.exclusive and update.order == "start-first":
-            deploy[key].wrong("start-first has two of a replica at a time, and the service is exclusive", "order: stop-first")
+            deploy[key].wrong("start-first has two of it at a time, and the service is exclusive", "order: stop-first")

@@ -38,6 +38,8 @@ def scale_app(draft: Draft, command: ScaleApp, entry: Entry) -> Result:
             return Refused(f"{command.name} has no service {name}")
         if services[name].mode == "global":
             return Refused(f"{command.name}/{name} is global: it runs once on every node that fits")
+        if services[name].exclusive and replicas > 1:
+            return Refused(f"{command.name}/{name} is exclusive: never two of it run at a time")
         services[name] = replace(services[name], replicas=replicas)
     spec = replace(current(draft, app).spec, services=services)
     if spec_digest(spec) == current(draft, app).digest:

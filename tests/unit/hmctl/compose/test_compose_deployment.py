@@ -164,10 +164,26 @@ def test_our_own():
     assert (spec.exclusive, spec.weight, spec.priority) == (True, 50, 2)
     assert "did you mean exclusive?" in refused("x-hypermesh: {exclusiv: true}")[0]
     assert "must be from 0" in refused("x-hypermesh: {weight: -1}")[0]
-    assert "two of a replica at a time" in refused("x-hypermesh: {exclusive: true}\ndeploy: {update_config: {order: start-first}}")[0]
+    assert "two of it at a time" in refused("x-hypermesh: {exclusive: true}\ndeploy: {update_config: {order: start-first}}")[0]
 
 
 def test_a_container_name_is_for_one_container():
     assert "it has several" in warnings("container_name: x\nscale: 2")[0]
     assert "it has several" in warnings("container_name: x\ndeploy: {mode: global}")[0]
     assert not warnings("container_name: x")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("deploy: {replicas: 3}", "compose.yaml:4: services.web.deploy.replicas: "),
+        ("scale: 2", "compose.yaml:4: services.web.scale: "),
+        ("deploy: {mode: global}", "compose.yaml:4: services.web.deploy.mode: "),
+    ],
+)
+def test_what_is_exclusive_runs_once(text, where):
+    (problem,) = refused(f"{text}\nx-hypermesh: {{exclusive: true}}")
+    assert problem.startswith(where), problem
+    assert "never two of it run at a time" in problem
+    assert service("deploy: {replicas: 0}\nx-hypermesh: {exclusive: true}").exclusive
+    assert service("x-hypermesh: {exclusive: true}").replicas == 1

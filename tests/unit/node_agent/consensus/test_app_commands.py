@@ -102,6 +102,14 @@ def test_a_global_service_is_not_scaled():
     assert result == Refused("shop/agent is global: it runs once on every node that fits")
 
 
+def test_of_an_exclusive_service_there_is_one():
+    spec = AppSpec(services={"db": ServiceSpec(container=ContainerSpec(image="a"), exclusive=True)})
+    state, result = run(begun(PutApp(name="shop", spec=spec)), ScaleApp(name="shop", replicas={"db": 2}))
+    assert result == Refused("shop/db is exclusive: never two of it run at a time")
+    state, _ = run(state, ScaleApp(name="shop", replicas={"db": 0}))
+    assert run(state, ScaleApp(name="shop", replicas={"db": 1}))[1] == Applied(changed=True, revision=3)
+
+
 def test_a_wanted_restart_is_counted_and_rolls():
     state = begun(PutApp(name="shop", spec=web()))
     state, _ = run(state, plan(state, rollouts={"web": Rollout(stage=Stage.STEADY)}), RestartApp(name="shop"))

@@ -6,7 +6,8 @@ that nobody asks for is not looked at. Who shall move after all, when an operato
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from hmcore.apps.spec import ServiceSpec, Volume
 from node_agent.orchestration.scheduling.choosing import Choice
@@ -17,7 +18,10 @@ from node_agent.orchestration.scheduling.ledger import Ledger
 from node_agent.orchestration.scheduling.model import Assignment, Candidate, Eligibility, Outcome, Pending, Placed, Request
 from node_agent.orchestration.scheduling.needs import Needs, Service, Wants, needs_of
 from node_agent.orchestration.scheduling.outlook import outlooks
+from node_agent.orchestration.scheduling.picking import Picker
 from node_agent.orchestration.scheduling.standing import enter, homes_of
+
+MANY = 128  # one replica for so many nodes: more of a service at once, and it pays to put the nodes in order for it
 
 
 def plan(
@@ -62,15 +66,20 @@ class _Planner:
         self._ledger = ledger
         self._homes = homes
         self._explainer = Explainer(ledger)
+        self._picker = Picker(ledger)
 
     def place(self, needs: Needs, group: list[Request]) -> list[Outcome]:
         """Requests that differ in nothing that matters, in order."""
         outcomes: list[Outcome] = []
-        while len(outcomes) < len(group):
-            placed = self._place_some(needs, group[len(outcomes) :])
-            if not placed:
+        take = self._taking(needs, group)
+        for request in group:
+            number = take()
+            if number is None:
                 break
-            outcomes += placed
+            name = self._ledger.fleet.name(number)
+            for volume in needs.bound:
+                self._homes.setdefault(volume, name)
+            outcomes.append(Assignment(request, name))
         waiting = group[len(outcomes) :]
         if waiting:
             first = waiting[0]
@@ -78,32 +87,19 @@ class _Planner:
             outcomes += [Pending(request, why) for request in waiting]
         return outcomes
 
-    def _place_some(self, needs: Needs, group: list[Request]) -> list[Outcome]:
-        """As many as find a place by what is known now: only one while a volume of theirs has no home yet."""
+    def _taking(self, needs: Needs, group: list[Request]) -> Callable[[], int | None]:
+        """What finds a place for one after the other: both ways have the same answers. Where many are asked for it pays to put all nodes
+        in order once; but not while the first place decides on all others, as that of a volume does."""
         first = group[0]
         service = first.app, first.service
+        if len(group) <= max(1, len(self._ledger.fleet) // MANY) or needs.bound:
+            return partial(self._picker.take, service, needs, self._homes, node=first.node, image=first.image_id)
         nodes = fitting(self._ledger, service, needs, self._homes, first.node)
-        homeless = [volume for volume in needs.bound if volume not in self._homes]
-        if homeless:
-            nodes, group = self._with_most(homeless, nodes), group[:1]
-        if not nodes:
-            return []
-        choice = Choice(self._ledger, service, needs, nodes, image=first.image_id)
-        outcomes: list[Outcome] = []
-        for request in group:
-            number = choice.take()
-            if number is None:
-                break
-            outcomes.append(Assignment(request, self._ledger.fleet.name(number)))
-            for volume in homeless:
-                self._homes[volume] = self._ledger.fleet.name(number)
-        return outcomes
+        return Choice(self._ledger, service, needs, nodes, image=first.image_id).take if nodes else _nowhere
 
-    def _with_most(self, volumes: list[str], nodes: Iterable[int]) -> list[int]:
-        """Those of the nodes where most of the volumes are: data of an app that was here before."""
-        there = {number: len(self._ledger.fleet.candidates[number].volumes.intersection(volumes)) for number in nodes}
-        most = max(there.values(), default=0)
-        return [number for number, count in there.items() if count == most]
+
+def _nowhere() -> None:
+    return None
 
 
 def _turn(asked: tuple[Needs, Request]) -> tuple[bool, str, str, int, str, tuple[str, ...], str, str, Needs]:

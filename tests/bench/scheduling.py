@@ -28,7 +28,7 @@ ROUNDS = 5
 
 MIXED = Kind("scheduler: 10,000 replicas of 200 services on 1,000 nodes", "s", 1, PEER)
 ONE = Kind("scheduler: 10,000 replicas of one service", "s", 1, PEER)
-SINGLE = Kind("scheduler: 10,000 services of one replica", "s", None, PEER)
+SINGLE = Kind("scheduler: 10,000 services of one replica", "s", 1, PEER)
 FULL = Kind("scheduler: 10,000 replicas, more than half without room", "s", 1, PEER)
 ANOTHER = Kind("scheduler: one more beside 10,000", "s", 1, PEER)
 FIGURES = (MIXED, ONE, SINGLE, FULL, ANOTHER)
@@ -47,7 +47,7 @@ def figures() -> list[Figure]:
     return [
         MIXED.of(*spent(lambda: placed_of(fleet, [], mixed), REQUESTS), f"reservations, constraints, spread over zones, ports; {best}"),
         ONE.of(*spent(lambda: placed_of(fleet, [], one), REQUESTS), best),
-        SINGLE.of(*spent(lambda: placed_of(fleet, [], single), REQUESTS), f"every service looks at every node; {best}"),
+        SINGLE.of(*spent(lambda: placed_of(fleet, [], single), REQUESTS), f"each decided by itself; {best}"),
         FULL.of(*spent(lambda: placed_of(small, [], mixed), None), f"with an explanation for each that waits; {best}"),
         ANOTHER.of(*spent(lambda: placed_of(fleet, standing, more), 1), f"all that stands is counted anew; {best}"),
     ]

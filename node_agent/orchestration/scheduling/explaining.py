@@ -129,8 +129,8 @@ def sift_rest(sieve: Sieve, ledger: Ledger, service: Service, needs: Needs, home
         present = ledger.present(service)
         sieve.drop([number for number in sieve.left if present.get(number, 0) >= most], _because(filter=Filter.MAX_PER_NODE, wanted=most))
     for taken in needs.taken:
-        gone = [number for number in sieve.left if ledger.in_use(number, taken)]
-        sieve.drop(gone, _because(filter=Filter.PORT, what=_written(taken[0])))
+        users = ledger.users(taken)
+        sieve.drop([number for number in sieve.left if number in users], _because(filter=Filter.PORT, what=_written(taken[0])))
     _sift_room(sieve, Filter.CPUS, needs.cpus, ledger.room.free_cpus)
     _sift_room(sieve, Filter.MEMORY, needs.memory, ledger.room.free_memory)
 

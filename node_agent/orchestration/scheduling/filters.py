@@ -13,16 +13,19 @@ def fitting(ledger: Ledger, service: Service, needs: Needs, homes: Mapping[str, 
     if (needs.published or needs.taken) and ledger.rival(service, needs) is not None:
         return ()
     fleet, pool = ledger.fleet, ledger.fleet.usable(needs)
-    only = {homes[volume] for volume in needs.bound if volume in homes}
-    if node:
-        only.add(node)
-    if only:
+    if only := only_on(needs, homes, node):
         number = fleet.numbers.get(only.pop()) if len(only) == 1 else None
         return (number,) if number is not None and number in pool.members and ledger.roomy(number, service, needs) else ()
     nodes = _with_room(ledger, needs, pool.order)
     if without := ledger.full(service, needs) | ledger.occupied(needs):
         nodes = [number for number in nodes if number not in without]
     return nodes
+
+
+def only_on(needs: Needs, homes: Mapping[str, str], node: str) -> set[str]:
+    """The names of nodes, to each of which it is bound (so it fits nowhere if there are two); empty: to none."""
+    only = {homes[volume] for volume in needs.bound if volume in homes}
+    return only | {node} if node else only
 
 
 def _with_room(ledger: Ledger, needs: Needs, nodes: Sequence[int]) -> Sequence[int]:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from hmcore.apps.constraints import Constraint, Key, parse, parse_key
 from hmcore.errors import UsageError
+from node_agent.orchestration.scheduling.bits import bits
 from node_agent.orchestration.scheduling.model import Candidate
 from node_agent.orchestration.scheduling.needs import Needs
 
@@ -22,10 +23,11 @@ _NONE: frozenset[int] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Numbers of nodes, in order and as a set."""
+    """Numbers of nodes: in order, as a set, and in bits (bits.py)."""
 
     order: tuple[int, ...]
     members: frozenset[int]
+    bits: int
 
 
 class Fleet:
@@ -40,11 +42,14 @@ class Fleet:
         for number, candidate in enumerate(self.candidates):
             for image in candidate.images:
                 self._images.setdefault(image, set()).add(number)
+        self._images_bits: dict[str, int] = {}
+        self._volumes: dict[str, set[int]] | None = None
         self._circle = list(range(len(self.candidates))) * 2
         self._answers: dict[Key, dict[str, frozenset[int]]] = {}
         self._pools: dict[tuple[tuple[str, ...], tuple[str, ...]], Pool] = {}
         self._paths: dict[tuple[str, ...], list[Path]] = {}
         self._parts: dict[tuple[str, ...], dict[Path, list[int]]] = {}
+        self._branches: dict[tuple[str, ...], dict[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -64,6 +69,22 @@ class Fleet:
     def having(self, image: str) -> Set[int]:
         return self._images.get(image, _NONE)
 
+    def bits_having(self, image: str) -> int:
+        """The same in bits."""
+        found = self._images_bits.get(image)
+        if found is None:
+            found = self._images_bits[image] = bits(self.having(image), len(self))
+        return found
+
+    def holding(self, volume: str) -> Set[int]:
+        """Where a volume of that name (Docker's) is."""
+        if self._volumes is None:
+            self._volumes = {}
+            for number, candidate in enumerate(self.candidates):
+                for name in candidate.volumes:
+                    self._volumes.setdefault(name, set()).add(number)
+        return self._volumes.get(volume, _NONE)
+
     def usable(self, needs: Needs) -> Pool:
         """Who passes all filters that depend on nothing that is placed."""
         asked = needs.constraints, needs.external
@@ -74,7 +95,7 @@ class Fleet:
                 members &= self.satisfying(text)
             if needs.external:
                 members = frozenset(number for number in members if self.candidates[number].volumes.issuperset(needs.external))
-            pool = self._pools[asked] = Pool(tuple(sorted(members)), members)
+            pool = self._pools[asked] = Pool(tuple(sorted(members)), members, bits(members, len(self)))
         return pool
 
     def satisfying(self, constraint: str) -> frozenset[int]:
@@ -106,6 +127,17 @@ class Fleet:
             for number, path in enumerate(self.paths(spread)):
                 parts.setdefault(path, []).append(number)
         return parts
+
+    def branches(self, spread: tuple[str, ...]) -> dict[int, int]:
+        """The nodes of each branch, in bits (bits.py)."""
+        branches = self._branches.get(spread)
+        if branches is None:
+            members: dict[int, list[int]] = {}
+            for number, path in enumerate(self.paths(spread)):
+                for branch in path:
+                    members.setdefault(branch, []).append(number)
+            branches = self._branches[spread] = {branch: bits(there, len(self)) for branch, there in members.items()}
+        return branches
 
     def _column(self, text: str) -> list[str]:
         try:

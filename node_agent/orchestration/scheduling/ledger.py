@@ -74,11 +74,14 @@ class Ledger:
 
     def roomy(self, number: int, service: Service, needs: Needs) -> bool:
         """Whether one more fits on a node."""
+        return self.holds(number, needs) and (not needs.max_per_node or self.present(service).get(number, 0) < needs.max_per_node)
+
+    def holds(self, number: int, needs: Needs) -> bool:
+        """Whether a node has room and the ports for one more of any service with such needs."""
         return (
             (not needs.cpus or self.room.free_cpus[number] >= needs.cpus)
             and (not needs.memory or self.room.free_memory[number] >= needs.memory)
             and (not needs.taken or not any(self.in_use(number, taken) for taken in needs.taken))
-            and (not needs.max_per_node or self.present(service).get(number, 0) < needs.max_per_node)
         )
 
     def in_use(self, number: int, taken: tuple[Number, str]) -> bool:
@@ -86,9 +89,13 @@ class Ledger:
         port, address = taken
         return any(clash(address, other) for other in self._ports.get(port, {}).get(number, ()))
 
+    def users(self, taken: tuple[Number, str]) -> set[int]:
+        """The nodes where somebody has that port at that address."""
+        return {number for number in self._ports.get(taken[0], ()) if self.in_use(number, taken)}
+
     def occupied(self, needs: Needs) -> set[int]:
         """The nodes that lack one of its ports."""
-        return {number for taken in needs.taken for number in self._ports.get(taken[0], ()) if self.in_use(number, taken)}
+        return {number for taken in needs.taken for number in self.users(taken)}
 
     def full(self, service: Service, needs: Needs) -> set[int]:
         """The nodes that have as many of a service as they may."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hmcore.apps.spec import Resources
 from node_agent.orchestration.scheduling.needs import Needs
+from node_agent.orchestration.scheduling.shelves import Shelves
 
 PER_MILLE = 1000
 BURDEN = 1 << 21  # the unit of `burdens`: beneath it there is room for what is compared after them
@@ -29,6 +30,14 @@ class Room:
         self.least_memory = min(self.free_memory, default=0)
         self.held = [0] * len(capacities)
         self.burdens = [0] * len(capacities)
+        self._shelves: Shelves | None = None
+
+    @property
+    def shelves(self) -> Shelves:
+        """The nodes by burden: made when they are first asked for, as not every plan does."""
+        if self._shelves is None:
+            self._shelves = Shelves(self.burdens)
+        return self._shelves
 
     def put(self, number: int, needs: Needs, times: int = 1) -> None:
         self.free_cpus[number] -= times * needs.cpus
@@ -36,7 +45,11 @@ class Room:
         self.least_cpus = min(self.least_cpus, self.free_cpus[number])
         self.least_memory = min(self.least_memory, self.free_memory[number])
         self.held[number] += times
-        self.burdens[number] = (min(self.load(number), _MOST_LOAD) * (_MOST_HELD + 1) + min(self.held[number], _MOST_HELD)) * BURDEN
+        before = self.burdens[number]
+        after = (min(self.load(number), _MOST_LOAD) * (_MOST_HELD + 1) + min(self.held[number], _MOST_HELD)) * BURDEN
+        self.burdens[number] = after
+        if self._shelves is not None:
+            self._shelves.move(number, before, after)
 
     def load(self, number: int, more: Needs | None = None, times: int = 1) -> int:
         """Of what the node has, how much is reserved: per mille of cpus or of memory, the greater. `more`: if that came (or went)."""

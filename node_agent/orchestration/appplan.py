@@ -3,7 +3,7 @@ room for it, beside what all the others want at the same moment. Pure. What find
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -70,11 +70,10 @@ def steps(
     view: View, names: Iterable[str], cluster: Cluster, memories: Mapping[str, Observed], now: float, terms: Terms
 ) -> dict[str, Step]:
     """By app, of those that there are. `memories`: of their last looks."""
-    own, eligible, no_place = by_app(view.allocations), _Eligible(cluster), _NoPlace(cluster)
-    closed = frozenset(each.name for each in cluster.candidates if not each.apps)
+    own, common = by_app(view.allocations), _Common(view, cluster)
     looks: list[_Look] = []
     for name in sorted(set(names) & view.apps.keys()):
-        situation = situation_of(view, view.apps[name], own.get(name, {}), cluster.heard, eligible, no_place, closed)
+        situation = _situation_of(view, view.apps[name], own.get(name, {}), common)
         looks.append(_Look(view.apps[name], situation, rollout.decide(situation, memories.get(name, Observed()), now, terms)))
     outcomes = _place(view, looks, cluster)
     return {look.app.name: _step(look, outcomes) for look in looks}
@@ -88,15 +87,28 @@ def by_app(allocations: Mapping[str, Allocation]) -> dict[str, dict[str, Allocat
     return found
 
 
-def situation_of(
-    view: View,
-    app: App,
-    own: Mapping[str, Allocation],
-    heard: Mapping[str, float],
-    eligible: Callable[[Generation], dict[str, tuple[str, ...]]],
-    no_place: Callable[[App, Generation], dict[str, str]],
-    closed: frozenset[str],
-) -> Situation:
+class _Common:
+    """What the situations of all apps have in common, made once: there may be as many apps as replicas."""
+
+    def __init__(self, view: View, cluster: Cluster) -> None:
+        self.nodes: Mapping[str, NodeState] = {name: node.state for name, node in view.nodes.items()}
+        self.stopped = frozenset(n for n, node in view.nodes.items() if node.state is NodeState.DOWN and node.state_reason == STOPPED)
+        self.heard = cluster.heard
+        self.closed = frozenset(each.name for each in cluster.candidates if not each.apps)
+        self.no_place = _NoPlace(cluster)
+        self._candidates = cluster.candidates
+
+    def eligible(self, target: Generation) -> dict[str, tuple[str, ...]]:
+        """Where global services run."""
+        found = {}
+        for name, spec in target.spec.services.items():
+            if spec.mode == "global":
+                where = scheduler.eligible(self._candidates, spec, volumes_of(target.spec, name))
+                found[name] = (*where.nodes, *where.keep)
+        return found
+
+
+def _situation_of(view: View, app: App, own: Mapping[str, Allocation], common: _Common) -> Situation:
     told = (status for node in sorted({each.node for each in own.values()}) for status in _told(view, node))
     target = view.generations[f"{app.name}@{app.generation}"]
     return Situation(
@@ -105,33 +117,18 @@ def situation_of(
         healthy=view.generations.get(f"{app.name}@{app.healthy}"),
         allocations=own,
         statuses={status.id: status for status in told if status.id in own},
-        nodes={name: node.state for name, node in view.nodes.items()},
-        stopped={name for name, node in view.nodes.items() if node.state is NodeState.DOWN and node.state_reason == STOPPED},
-        eligible=eligible(target),
-        no_place=no_place(app, target),
-        heard=heard,
-        closed=closed,
+        nodes=common.nodes,
+        stopped=common.stopped,
+        eligible=common.eligible(target),
+        no_place=common.no_place(app, target),
+        heard=common.heard,
+        closed=common.closed,
     )
 
 
 def _told(view: View, node: str) -> tuple[AllocationStatus, ...]:
     statuses = view.statuses.get(statuses_key(node))
     return () if statuses is None else statuses.allocations
-
-
-class _Eligible:
-    """Where global services run."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._candidates = cluster.candidates
-
-    def __call__(self, target: Generation) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for name, spec in target.spec.services.items():
-            if spec.mode == "global":
-                where = scheduler.eligible(self._candidates, spec, volumes_of(target.spec, name))
-                found[name] = (*where.nodes, *where.keep)
-        return found
 
 
 class _NoPlace:

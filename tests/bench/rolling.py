@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from bed import Bed
@@ -39,7 +39,8 @@ from node_agent.orchestration.scheduling.model import Candidate
 STEADY = Kind("rollout: a look at 10,000 replicas of 100 apps, all as they shall be", "s", 1, PEER)
 ROLLING = Kind("rollout: a look at one app of 10,000 replicas, half of them new", "s", 1, PEER)
 LOST = Kind("rollout: a look at 10,000 replicas of 100 apps, a node of 1,000 lost", "s", 1, PEER)
-FIGURES = (STEADY, ROLLING, LOST)
+ZONE = Kind("rollout: a look at one app of 10,000 replicas, a third of 1,000 nodes lost", "s", 1, PEER)
+FIGURES = (STEADY, ROLLING, LOST, ZONE)
 
 TERMS = Terms(fence_after=10.0)
 MONITORED = 60.0  # seconds after the first look, by which all that runs has been watched long enough
@@ -61,26 +62,28 @@ def measure(bed: Bed) -> list[Figure]:
 
 
 def figures() -> list[Figure]:
-    many, one = world(SERVICES), rolling(world(1))
+    many, one = world(SERVICES), world(1)
+    node, zone = {"node7"}, {f"node{number}" for number in range(0, NODES, 3)}
     best = f"on {NODES} nodes; best of {ROUNDS} rounds, by turns"
     return [
         STEADY.of(*spent(looking(many), 0), f"{SERVICES} services {best}"),
-        ROLLING.of(*spent(looking(one), 1), f"one replica is stopped {best}"),
-        LOST.of(*spent(looking(many, "node7"), 2 * on(many, "node7")), f"the {on(many, 'node7')} that it had are placed anew {best}"),
+        ROLLING.of(*spent(looking(rolling(one)), 1), f"one replica is stopped {best}"),
+        LOST.of(*spent(looking(many, node), 2 * on(many, node)), f"the {on(many, node)} that it had are placed anew {best}"),
+        ZONE.of(*spent(looking(one, zone), 2 * on(one, zone)), f"the {on(one, zone):,} that they had are placed anew {best}"),
     ]
 
 
-def on(world: World, node: str) -> int:
-    return sum(each.node == node for each in world.allocations.values())
+def on(world: World, names: Set[str]) -> int:
+    return sum(each.node in names for each in world.allocations.values())
 
 
-def looking(world: World, lost: str = "") -> Callable[[], int]:
-    """A look of a leader that has seen all before; it gives how many replicas are started and stopped. `lost`: a node that is down now."""
+def looking(world: World, lost: Set[str] = frozenset()) -> Callable[[], int]:
+    """A look of a leader that has seen all before; it gives how many replicas are started and stopped. `lost`: nodes that are down now."""
     everywhere = tuple(nodes())
     memories = {name: step.observed for name, step in _look(world, everywhere, {}, 0.0).items()}
     memories = {name: step.observed for name, step in _look(world, everywhere, memories, MONITORED).items()}
-    if lost:
-        world = dataclasses.replace(world, nodes={**world.nodes, lost: replace(world.nodes[lost], state=NodeState.DOWN)})
+    down = {name: replace(world.nodes[name], state=NodeState.DOWN) for name in lost}
+    world = dataclasses.replace(world, nodes={**world.nodes, **down})
     left = tuple(dataclasses.replace(each, node=world.nodes[each.node.name]) for each in everywhere)
     return lambda: sum(map(_moves, _look(world, left, memories, MONITORED + 1).values()))
 

@@ -75,9 +75,7 @@ def _told(seen: Seen, status: AllocationStatus | None, present: bool, now: float
         return replace(seen, fit_since=None)
     known = seen.forgiven is not None
     unbroken = known and status.restarts == seen.restarts and seen.fit_since is not None
-    return replace(
-        seen,
-        forgiven=seen.forgiven if known else status.restarts,
-        restarts=status.restarts,
-        fit_since=(seen.fit_since if unbroken else now) if present and is_fit(status) else None,
-    )
+    fit_since = (seen.fit_since if unbroken else now) if present and is_fit(status) else None
+    if known and (status.restarts, fit_since) == (seen.restarts, seen.fit_since):
+        return seen  # as of nearly all, at nearly every look
+    return replace(seen, forgiven=seen.forgiven if known else status.restarts, restarts=status.restarts, fit_since=fit_since)

@@ -7,7 +7,7 @@ run at a time: `replicas`, and `parallelism` more where the new one starts first
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from node_agent.orchestration.rollouts.service import Aim, Replica, Service, Slot, by_slot
@@ -172,9 +172,12 @@ class _Starts:
         """Whether what is stopped can be followed by something."""
         return self._aim is not None
 
-    def fill(self, missing: Iterable[Slot]) -> None:
-        for slot in missing:
-            before = [r for r in self._service.replicas if self._service.slot(r) == slot]
+    def fill(self, missing: Collection[Slot]) -> None:
+        there: dict[Slot, list[Replica]] = {slot: [] for slot in missing}
+        for replica in self._service.replicas if missing else ():
+            if (slot := self._service.slot(replica)) in there:
+                there[slot].append(replica)
+        for slot, before in there.items():
             if slot in self._leaving:
                 self.wait = _still(self._service, [r for r in before if r.may_run(self._service.exclusive)])
             elif self._limit is None or len(self.made) < self._limit:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from composing import tar
 from docker_archives import Made, oci
 
 OURS = "label=hypermesh.allocation"
+UNPACKING = "/var/lib/docker/tmp"  # where Docker puts an archive that it loads, and layers that it pulls
 STRANGERS = ("stranger", "stranger-of-the-cluster")  # the second has the cluster's label, as one started by hand may have; no allocation
 INSPECT = """
 for _ in 1 2 3 4 5; do  # what went between the two commands is no error
@@ -221,6 +223,16 @@ def image(cluster: Cluster, folder: Path, name: str, ballast: bytes = b"") -> st
     path.write_bytes(oci(Made(layers=tuple(layers), names=(name,), extra="PATH=/bin")))
     cluster.run("image", "push", path)
     return name
+
+
+@contextmanager
+def small(cluster: Cluster, node: str, folder: str) -> Iterator[None]:
+    """There is room for 1 MiB in it."""
+    cluster.inside(node, "mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder)
+    try:
+        yield
+    finally:
+        cluster.inside(node, "umount", folder)
 
 
 def agents_started(cluster: Cluster) -> dict[str, int]:

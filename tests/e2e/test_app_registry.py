@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import registries
 from clusters import Cluster
 from composing import Apps, archive
-from outages import image_ids
+from outages import UNPACKING, image_ids, small
 from registries import PASSWORD, USER, Registry
 
 
@@ -62,6 +62,35 @@ def test_an_image_of_a_registry_with_a_password(apps: Apps, registry: Registry, 
         done = apps.deploy("private", text.replace("replicas: 2", "replicas: 3"))
         assert (done["ending"], [each["action"] for each in done["plan"]]) == ("healthy", ["replaced"])
         assert image_ids(cluster, "private") == {node: {new} for node in cluster.names}
+    finally:
+        apps.remove_all()
+        cluster.run("secret", "rm", "--registry", registry.host, "--yes")
+
+
+def test_a_node_without_room_for_what_it_pulls_says_so_and_goes_on_when_there_is_room(
+    apps: Apps, registry: Registry, busybox: bytes, eventually: Callable[..., None]
+) -> None:
+    cluster, image = apps.cluster, f"{registry.host}/team/large:1"
+    victim = cluster.names[2]
+    id = registry.push(archive(busybox, {"layer": os.urandom(4 << 20)}, names=(image,)), image)
+    deploy = "{mode: global, update_config: {monitor: 0s, parallelism: 0}}"
+    text = f"services: {{web: {{image: '{image}', init: true, deploy: {deploy}}}}}\n"
+    cluster.run("secret", "set", "--registry", registry.host, "-u", USER, "-", stdin=PASSWORD)
+    try:
+        with small(cluster, victim, UNPACKING):
+            apps.deploy("pulling", text, "--no-wait")
+
+            def errors() -> dict[str, str]:
+                return {each["node"]: each["error"] for each in apps.replicas("pulling") if each["health"] != "healthy"}
+
+            eventually(lambda: "no space left on device" in errors().get(victim, ""), within=30)
+            eventually(lambda: errors().keys() == {victim}, within=30)
+            (service,) = apps.explain("pulling")["services"]
+            assert [(each["node"], "no space left on device" in each["why"]) for each in service["replicas"]] == [(victim, True)]
+            assert victim not in image_ids(cluster, "pulling")
+            cluster.inside(victim, "mount", "-o", "remount,size=64m", UNPACKING)
+            eventually(lambda: errors() == {}, within=60)
+        assert image_ids(cluster, "pulling") == {node: {id} for node in cluster.names}
     finally:
         apps.remove_all()
         cluster.run("secret", "rm", "--registry", registry.host, "--yes")

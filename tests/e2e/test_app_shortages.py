@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from clusters import AGENT, Cluster
-from outages import App, Strangers, image
+from outages import UNPACKING, App, Strangers, image, small
 
 IMAGE = "e2e-scarce:1"
 BLOBS = "/var/lib/hypermesh/blobs"
-UNPACKING = "/var/lib/docker/tmp"  # where Docker puts an archive that it loads
 SMALL, LARGE = "size=16m", "size=2g"  # the agent leaves half a gigabyte of that disk free; a tmpfs takes what is written to it
 
 
@@ -129,16 +128,6 @@ def test_a_node_on_whose_disk_docker_has_no_room_says_so_and_goes_on_when_there_
         cluster.inside(victim, "mount", "-o", "remount,size=64m", UNPACKING)
         took = call.until(lambda: {each["node"] for each in call.fit()} == set(cluster.names), 60, "all run it")
         print(f"room for Docker again: {took:.1f} s until the replica runs")
-
-
-@contextmanager
-def small(cluster: Cluster, node: str, folder: str) -> Iterator[None]:
-    """There is room for 1 MiB in it."""
-    cluster.inside(node, "mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder)
-    try:
-        yield
-    finally:
-        cluster.inside(node, "umount", folder)
 
 
 @contextmanager

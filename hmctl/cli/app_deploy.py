@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hmcore.apps.spec import AppSpec
     from hmctl.actions.apps_plan import Plan
     from hmctl.actions.apps_view import Seen
     from hmctl.compose.app import App
@@ -113,7 +114,10 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
         spec = context.run(bring(prepared, inventory, store, via=via, rows=rows, say=output.note))
     request = DeployRequest(id=new_request(), name=wanted.name, spec=spec, expect=wanted.expect, note=note)
     reply = carry_out(context, DEPLOY, request, wanted.name, via, seen)
-    return settle(context, Goal(wanted.name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=wanted.changes)
+    code = settle(context, Goal(wanted.name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=wanted.changes)
+    if wait and not code:
+        _warn_of_ports(context, spec, via)
+    return code
 
 
 def config(
@@ -176,6 +180,16 @@ def show_plan(output: Output, name: str, before: int, changes: tuple[Change, ...
             output.note(f"      {detail.words}")
     if all(change.kind == "unchanged" for change in changes):
         output.note("  what no service has by itself changes: volumes, networks, secrets or configs")
+
+
+def _warn_of_ports(context: Context, spec: AppSpec, via: Via) -> None:
+    """It runs; that does not mean that every node answers at its ports."""
+    from hmctl.actions import apps_answering
+
+    if apps_answering.publishes(spec):
+        inventory = context.inventory(warn=False)
+        for trouble in context.run(apps_answering.troubles(inventory, context.store(inventory), via)):
+            context.output.warn(trouble.words, fix=trouble.fix)
 
 
 def _unchanged(context: Context, seen: Seen, wanted: Plan) -> int:

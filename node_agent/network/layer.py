@@ -37,6 +37,7 @@ SETTLE = 0.05  # seconds in which several changes make one round
 CALM = 0.5  # seconds between two looks at everything, however much others change
 PAUSES = (0.5, 30.0)  # seconds between attempts at what fails: the first, then doubled up to the last
 PATIENCE = 1.0  # seconds until Docker is asked again for what it refused, whatever happens meanwhile
+LOOK_AGAIN = 5.0  # seconds until it is looked whether a program still listens on a port that shall be published: nobody tells when it ends
 LISTEN_AGAIN = 5.0  # seconds until a name server whose address is somebody else's tries again
 
 log = logging.getLogger(__name__)
@@ -57,19 +58,21 @@ class NetworkLayer:
         networks: Callable[[], Networks | None],
         on_bridge: Callable[[], None] = lambda: None,
         on_ports: Callable[[], None] = lambda: None,
+        on_trouble: Callable[[], None] = lambda: None,
         packets: Filter | None = None,
         upstream: Callable[[str], Upstream] = Upstream,
         port: int = PORT,
     ) -> None:
         """`cluster`: its id. `wanted` says what shall be, None while this node does not know the cluster: then nothing is touched. It is
         asked after each `poke`, a moment later. `networks`: Docker; None while it does not answer. `on_bridge`: containers can be attached
-        now. `on_ports`: `given` is another."""
+        now. `on_ports`: `given` is another. `on_trouble`: `check` says something else of published ports or of routes."""
         self._network = network
         self._cluster = cluster
         self._wanted = wanted
         self._networks = networks
         self._on_bridge = on_bridge
         self._on_ports = on_ports
+        self._on_trouble = on_trouble
         self._packets = packets or Filter()
         self._upstream = upstream
         self._port = port
@@ -179,7 +182,9 @@ class NetworkLayer:
         failing = bool({"bridge", "rules"} & self._troubles.keys())
         self._failures = self._failures + 1 if failing else 0
         first, last = PAUSES
-        return min(first * 2.0 ** min(self._failures - 1, 30), last) if failing else ANYWAY
+        if failing:
+            return min(first * 2.0 ** min(self._failures - 1, 30), last)
+        return LOOK_AGAIN if self._refused else ANYWAY
 
     async def _attempt(self, part: str, deed: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -224,7 +229,7 @@ class NetworkLayer:
                 self._bridge_known = False
                 self._dirty = True
             self._tell("routes", [f"{name}'s containers cannot be reached: {why}" for name, why in outcome.unreachable.items()])
-        elif done is None or done.published != now.published:
+        elif done is None or done.published != now.published or self._refused:
             outcome = await self._upkeep.ports(now.published)
         else:
             self._give(now)
@@ -234,10 +239,12 @@ class NetworkLayer:
         self._tell("ports", [f"{port} is not published here: {why}" for port, why in outcome.refused.items()], fix="ss -lntup")
 
     def _tell(self, part: str, found: list[str], fix: str | None = None) -> None:
-        self._troubles.pop(part, None)
+        before = self._troubles.pop(part, None)
         if found:
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             self._troubles[part] = LayerDown(f"{found[0]}{more}", fix=fix)
+        if str(before or "") != str(self._troubles.get(part, "")):
+            self._on_trouble()
 
     def _give(self, now: Wanted) -> None:
         """Ports that were given out, and that this node answers on."""

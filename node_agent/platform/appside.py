@@ -71,6 +71,9 @@ class Around(Protocol):
     def instances_changed(self) -> None:
         """Some container is to be told otherwise."""
 
+    def network_troubled(self) -> None:
+        """What the containers' network says of itself is something else."""
+
 
 class AppSide:
     """`network`, `images` and `workload` are components."""
@@ -93,6 +96,7 @@ class AppSide:
             networks=lambda: around.container.engine,
             on_bridge=lambda: self.workload.poke(),  # made later
             on_ports=lambda: self.workload.ports_changed(),
+            on_trouble=around.network_troubled,
         )
         self.images = Supply(
             self._me,

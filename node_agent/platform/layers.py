@@ -318,6 +318,9 @@ class Layers:
     def instances_changed(self) -> None:
         self.registry.changed()
 
+    def network_troubled(self) -> None:
+        self.managed["network"].poke()
+
     # --- who there is
 
     def _control_nodes(self) -> list[str]:

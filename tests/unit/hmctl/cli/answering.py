@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from hmcore.api import Method, StateReply
+from hmcore.api import REPORT, Method, ReportRequest, StateReply
 from hmcore.errors import HyperMeshError
 from hmcore.records import ComponentReport, ComponentState, Node, NodeReport, PeerReport, PhaseReport, RaftReport, Role
 from hmcore.stoq.faults import error_of, fault_of
@@ -70,6 +70,10 @@ class Door:
 
     async def state(self) -> StateReply:
         return self.told()
+
+    async def report(self, *, members: bool = True) -> NodeReport:
+        found: NodeReport = await self.call(REPORT, ReportRequest(members=members))
+        return found
 
     async def call(self, method: Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
         return await self.answer(self.name, method, request)

@@ -27,7 +27,7 @@ from hmcore.config.inventory import Host
 from hmcore.errors import ConnectionLost, InvalidRequest, PeerUnreachable
 from hmcore.images.calls import NAME_IMAGE, RESOLVE, Pinned, ResolveReply, ResolveRequest
 from hmcore.pki import Identity, Kind
-from hmcore.records import InstanceHealth, Node, NodeState, Role
+from hmcore.records import ComponentReport, ComponentState, InstanceHealth, Node, NodeReport, NodeState, RaftReport, Role
 from hmcore.watch import WATCH
 from node_agent.consensus.statemachine import levels, receipts
 from node_agent.consensus.statemachine.appcommands import PutApp, PutStatuses
@@ -92,6 +92,7 @@ class World:
         self.lagging: dict[str, AppsReply] = {}  # what a node still has, until somebody waits for it
         self.is_old = False  # the agents are of a release that does not resolve images
         self.gone: set[str] = set()  # names that mean nothing
+        self.troubled: dict[str, str] = {}  # what is wrong with the containers' network, by node
         self.resolved: list[ResolveRequest] = []
         self.now = 0.0
         self._memory: dict[str, Observed] = {}
@@ -240,6 +241,8 @@ class World:
             found = {name: Pinned(image=name, id=known.get(name, "")) for name in request.names if name not in self.gone}
             failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name in self.gone}
             return ResolveReply(found=found, failed=failed)
+        if method is api.REPORT:
+            return self._report(name)
         if method is LIST_SECRETS:
             return SecretsReply(index=self.state.index, secrets=self.kept())
         if method is PUT_SECRET:
@@ -263,6 +266,25 @@ class World:
             REMOVE: apps.remove,
         }
         return await changes[method](request, ANN)
+
+    def _report(self, name: str) -> NodeReport:
+        trouble = self.troubled.get(name)
+        state = ComponentState.DEGRADED if trouble else ComponentState.RUNNING
+        return NodeReport(
+            cluster="hm-a",
+            name=name,
+            address="198.18.0.9",
+            role=Role.CONTROL,
+            release="r1",
+            uptime_seconds=60.0,
+            health_score=1.0,
+            reasons=[],
+            containers=0,
+            components={"network": ComponentReport(state=state, error=trouble, fix="ss -lntup" if trouble else None)},
+            raft=RaftReport(role="follower"),
+            formed=True,
+            members=[],
+        )
 
 
 def service(image: str = "web:1", replicas: int = 3, **more: Any) -> ServiceSpec:

@@ -235,3 +235,21 @@ def test_ctrl_c_while_it_is_watched_leaves_the_rollout_alone(world: World, folde
     assert "the rollout of shop goes on" in capsys.readouterr().err
     world.settle()
     assert world.state.apps["shop"].healthy == 1
+
+
+def test_a_node_that_does_not_answer_at_a_published_port_is_named_once_the_app_runs(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.troubled["node2"] = "tcp port 80 is not published here: a program of this node listens on it"
+    world.lose("node3")
+    (folder / "plain.yaml").write_text("services: {web: {image: web:1}}\n")
+    assert main.run(["app", "deploy", "-f", "plain.yaml", "--name", "plain", "-y"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    (folder / "ported.yaml").write_text("services: {web: {image: web:1, ports: ['80:80']}}\n")
+    assert main.run(["app", "deploy", "-f", "ported.yaml", "--name", "ported", "-y", "--no-wait"]) == 0
+    assert "warning" not in capsys.readouterr().err, "it is not known yet"
+    (folder / "ported.yaml").write_text("services: {web: {image: web:2, ports: ['80:80']}}\n")
+    assert main.run(["app", "deploy", "-f", "ported.yaml", "--name", "ported", "-y"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"warning: the containers' network of node2: {world.troubled['node2']} fix: on node2: ss -lntup" in told
+    assert told.count("warning") == 1

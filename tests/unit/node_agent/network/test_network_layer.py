@@ -80,12 +80,14 @@ class Bench:
         self.wanted: Wanted | None = WANTED
         self.docker: object | None = object()
         self.given: list[object] = []
+        self.told: list[str] = []
         self.layer = NetworkLayer(
             Network(cidr="10.77.0.0/16", mode=mode),  # type: ignore[arg-type]
             "hm-1",
             wanted=lambda: self.wanted,
             networks=lambda: self.docker,  # type: ignore[arg-type,return-value]
             on_ports=lambda: self.given.append(self.layer.given),
+            on_trouble=lambda: self.told.append(str(self.layer._troubles.get("ports", ""))),
             packets=Filter(),  # type: ignore[arg-type]
             port=0,
         )
@@ -106,7 +108,14 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("CALM", 0.02), ("SETTLE", 0.005), ("PAUSES", (0.02, 0.1)), ("PATIENCE", 0.02), ("LISTEN_AGAIN", 0.05)):
+    for name, seconds in (
+        ("CALM", 0.02),
+        ("SETTLE", 0.005),
+        ("PAUSES", (0.02, 0.1)),
+        ("PATIENCE", 0.02),
+        ("LISTEN_AGAIN", 0.05),
+        ("LOOK_AGAIN", 0.05),
+    ):
         monkeypatch.setattr(under_test, name, seconds)
     monkeypatch.setattr(under_test, "Notices", Notices)
 
@@ -241,6 +250,22 @@ async def test_ports_that_were_given_out_are_told_once_the_node_answers_on_them(
         bench.wanted = replace(WANTED, given={"shop/web.1.2": (one, two)})  # the same ports, of another
         bench.layer.poke()
         await bench.until(lambda: bench.given[2:] == [{"shop/web.1.2": (one, two)}])
+
+
+async def test_a_port_that_a_program_listens_on_is_told_of_at_once_and_published_once_the_program_has_ended():
+    """Nobody tells that it has."""
+    bench = Bench()
+    bench.parts.outcome = Outcome(refused={"tcp port 80": "a program of this node listens on it"}, bridged=True)
+    async with running(bench):
+        await bench.until(lambda: len(bench.parts.rounds) > 2)
+        assert set(bench.parts.rounds[1:]) == {("ports", (PORT,))}
+        assert bench.told == ["tcp port 80 is not published here: a program of this node listens on it"], "once"
+        bench.parts.outcome = Outcome(bridged=True)
+        await bench.until_said("")
+        assert bench.told[1:] == [""]
+        rounds = len(bench.parts.rounds)
+        await asyncio.sleep(0.2)
+        assert len(bench.parts.rounds) == rounds, "then there is nothing to look for"
 
 
 async def test_with_the_mode_off_nothing_is_touched_nor_asked_for():

@@ -13,8 +13,10 @@ from node_agent.orchestration.scheduling.filters import fitting
 from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.ledger import Ledger
 from node_agent.orchestration.scheduling.model import Assignment, Outcome, Outlook, Pending, Placed, Request
-from node_agent.orchestration.scheduling.needs import Needs, Wants
+from node_agent.orchestration.scheduling.needs import Needs, Service, Wants
 from node_agent.orchestration.scheduling.standing import enter
+
+_Asked = tuple[Service, Needs, str]  # and the node
 
 
 def outlooks(
@@ -30,11 +32,12 @@ def outlooks(
         if isinstance(each, Assignment):
             _add(ledger, each.request, _needs(wants, each.request), fleet.numbers[each.node])
     runs = {each.allocation.id: each for each in placed if not each.allocation.stop}
+    full: set[_Asked] = set()
     found: list[Outcome] = []
     for each in outcomes:
         if isinstance(each, Pending) and each.request.instead_of:
             replaced = [runs[id] for id in each.request.instead_of if id in runs]
-            each = replace(each, outlook=_outlook(ledger, wants, each.request, replaced, homes))
+            each = replace(each, outlook=_outlook(ledger, wants, each.request, replaced, homes, full))
             if each.outlook is Outlook.INSTEAD:
                 for id in each.request.instead_of:
                     runs.pop(id, None)
@@ -42,17 +45,22 @@ def outlooks(
     return tuple(found)
 
 
-def _outlook(ledger: Ledger, wants: Wants, request: Request, replaced: Sequence[Placed], homes: Mapping[str, str]) -> Outlook:
+def _outlook(
+    ledger: Ledger, wants: Wants, request: Request, replaced: Sequence[Placed], homes: Mapping[str, str], full: set[_Asked]
+) -> Outlook:
+    """`full`: what has found no place so far is not looked for again. It is added to."""
     needs, service = _needs(wants, request), (request.app, request.service)
-    if nodes := fitting(ledger, service, needs, homes, request.node):
+    asked = service, needs, request.node
+    if asked not in full and (nodes := fitting(ledger, service, needs, homes, request.node)):
         _add(ledger, request, needs, nodes[0])
         return Outlook.SOON
+    full.add(asked)
     numbers = ledger.fleet.numbers
     for each in replaced:
         owner = each.allocation.app, each.allocation.service
         ledger.take_out(numbers.get(each.allocation.node), owner, wants.of(each.spec, each.volumes))
     for node in sorted({each.allocation.node for each in replaced}):
-        if request.node in ("", node) and (there := fitting(ledger, service, needs, homes, node)):
+        if there := fitting(ledger, service, needs, homes, request.node or node):
             _add(ledger, request, needs, there[0])
             return Outlook.INSTEAD
     enter(ledger, wants, replaced)

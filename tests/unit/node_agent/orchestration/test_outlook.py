@@ -87,3 +87,19 @@ def test_two_do_not_count_on_the_same_place():
     leaving = placed("node2", service(memory=8 * GIB), app="other", stop=True)
     found = outlook(nodes(2), [*old, leaving], *(beside(each, new) for each in old))
     assert found == [Outlook.SOON, Outlook.INSTEAD]
+
+
+def test_what_goes_on_is_still_there_for_the_next():
+    old = [placed("node1", service(memory=3 * GIB), slot, slot) for slot in (1, 2)]
+    assert outlook(nodes(1), old, *(beside(each, service(memory=6 * GIB)) for each in old)) == [Outlook.NONE] * 2
+
+
+def test_what_has_just_found_its_place_is_there():
+    old = placed("node1", service(memory=3 * GIB))
+    first = request(service(memory=5 * GIB), app="first")
+    assert outlook(nodes(1), [old], first, beside(old, service(memory=5 * GIB))) == ["node1", Outlook.NONE]
+
+
+def test_one_gives_way_once():
+    old = placed("node1", service(most=1, ports=[PORT]))
+    assert outlook(nodes(1), [old], beside(old), request(old.spec, 2, instead_of=(old.allocation.id,))) == [Outlook.INSTEAD, Outlook.NONE]

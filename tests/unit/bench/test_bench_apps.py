@@ -99,8 +99,8 @@ def test_figures_of_apps_are_beside_swarms(bench):
     made = bench("orchestrating")
     rows = {row.name: row for row in made.figures(made.Times(1.0, 3.0, 40.0, 5.0, 9.0), made.Times(2.0, 2.0, 50.0, 20.0, 30.0))}
     assert rows.keys() == {kind.name for kind in made.FIGURES}
-    assert rows[made.CREATED_OVER.name].value == 1.0
-    assert rows[made.CREATED_OVER.name].met
+    assert (rows[made.CREATED_OVER.name].value, rows[made.CREATED_OVER.name].met) == (0.5, True)
+    assert (rows[made.SCALED_OVER.name].value, rows[made.SCALED_OVER.name].met) == (1.5, False)  # what one gains does not make up for it
     assert rows[made.ROLLED_OVER.name].value == 0.8
     assert rows[made.FOLLOWER_OVER.name].value == 0.25
     assert rows[made.LEADER_OVER.name].value == 0.3

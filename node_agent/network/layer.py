@@ -173,7 +173,8 @@ class NetworkLayer:
         self._now = wanted
 
     async def _round(self) -> float:
-        """Bring about what is wanted. Seconds until the next round, if nothing happens."""
+        """Bring about what is wanted. Seconds until the next round, if nothing happens: after a look at everything that somebody changed
+        meanwhile a little longer, for our own changes are told, too."""
         now, own = self._now, self._now.own
         if own is None:
             return ANYWAY
@@ -184,6 +185,8 @@ class NetworkLayer:
         first, last = PAUSES
         if failing:
             return min(first * 2.0 ** min(self._failures - 1, 30), last)
+        if self._dirty:
+            return self._looked_at + CALM - asyncio.get_running_loop().time()
         return LOOK_AGAIN if self._refused else ANYWAY
 
     async def _attempt(self, part: str, deed: Callable[[], Awaitable[None]]) -> None:
@@ -257,10 +260,6 @@ class NetworkLayer:
             self._on_ports()
 
     async def _nap(self, seconds: float) -> None:
-        """Until something has changed; after a look at everything a little longer, for our own changes are told, too."""
-        clock = asyncio.get_running_loop().time
-        if self._dirty and not {"bridge", "rules"} & self._troubles.keys():
-            seconds = self._looked_at + CALM - clock()
         if await woken(self._poked, max(0.0, seconds)):
             await asyncio.sleep(SETTLE)
 

@@ -80,17 +80,22 @@ class Bench:
         self.wanted: Wanted | None = WANTED
         self.docker: object | None = object()
         self.given: list[object] = []
+        self.asked = 0  # how often it was asked what is wanted: once a round
         self.told: list[str] = []
         self.layer = NetworkLayer(
             Network(cidr="10.77.0.0/16", mode=mode),  # type: ignore[arg-type]
             "hm-1",
-            wanted=lambda: self.wanted,
+            wanted=self._want,
             networks=lambda: self.docker,  # type: ignore[arg-type,return-value]
             on_ports=lambda: self.given.append(self.layer.given),
             on_trouble=lambda: self.told.append(str(self.layer._troubles.get("ports", ""))),
             packets=Filter(),  # type: ignore[arg-type]
             port=0,
         )
+
+    def _want(self) -> Wanted | None:
+        self.asked += 1
+        return self.wanted
 
     async def trouble(self) -> str:
         return str(await self.layer.check() or "")
@@ -166,6 +171,7 @@ async def test_before_it_knows_its_place_nothing_is_touched(nothing):
     async with running(bench):
         await asyncio.sleep(0.1)
         assert (bench.parts.rounds, bench.parts.made, bench.layer.bridged) == ([], [], False)
+        assert bench.asked == 1, "it rests until it is told something"
         bench.wanted = WANTED
         bench.layer.poke()
         await bench.until(lambda: bench.parts.rounds and bench.parts.made)

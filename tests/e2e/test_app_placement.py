@@ -122,6 +122,24 @@ def test_a_port_of_the_host_is_had_once_on_a_node(apps: Apps, eventually: Callab
     )
 
 
+def test_start_first_where_there_is_room_for_one_on_each_node_stops_the_old_ones_first(apps: Apps) -> None:
+    """Beside the old ones there is no place for any new one: it would stand still."""
+
+    def wanted(words: str) -> str:
+        order = "update_config: {order: start-first, parallelism: 1, monitor: 0s, failure_action: rollback}"
+        limits = "replicas: 3, placement: {max_replicas_per_node: 1}"
+        port = "ports: [{target: 8080, published: 18118, mode: host}]"
+        return compose(web=f"{{image: {IMAGE}, init: true, command: {serving(words)}, {port}, deploy: {{{order}, {limits}}}}}")
+
+    apps.deploy("tight", wanted("one"))
+    before = apps.containers("tight")
+    assert apps.deploy("tight", wanted("two"))["code"] == 0
+    after = apps.containers("tight")
+    assert sorted(after.values()) == ["node1", "node2", "node3"]
+    assert not before.keys() & after.keys()
+    assert [apps.get(f"{apps.address(node)}:18118").split()[0] for node in apps.cluster.names] == ["two"] * 3
+
+
 def test_what_depends_on_a_healthy_service_starts_after_it_is(apps: Apps, eventually: Callable[..., None]) -> None:
     check = "healthcheck: {test: [CMD, test, -e, /www/ready], interval: 1s, retries: 100}"
     app = compose(db=service(check), web=service("depends_on: {db: {condition: service_healthy}}"))

@@ -86,7 +86,7 @@ def test_hosts_that_fail_are_named_and_the_others_are_deployed(hosts: Fleet) -> 
 
 def test_a_changed_setting_reaches_all_and_they_are_restarted_within_the_limit(hosts: Fleet) -> None:
     assert deploy(hosts)[0] == 0
-    hosts.path.write_text(inventory_text(COUNT, "settings: {membership: {down: 5.5}, upgrade: {batch: all}}\n"))
+    hosts.path.write_text(inventory_text(COUNT, "membership: {down: 5.5}, upgrade: {batch: all}"))
     hosts.hosts(counts="reset")
     status, report = deploy(hosts)
     assert (status, report["healthy"]) == (0, True), report

@@ -59,14 +59,15 @@ class Run:
         return json.loads(self.stdout)
 
 
-def inventory_text(count: int, extra: str = "") -> str:
-    """Three control nodes and workers, in ranges as a person would write them."""
+def inventory_text(count: int, settings: str = "") -> str:
+    """Three control nodes and workers, in ranges as a person would write them, with a network that has a subnet for each."""
     ranges = [f"  - {{address: '10.76.0.[1-{min(count, 3)}]', role: control}}"]
     for block in range((count + 249) // 250):
         first, last = (4 if block == 0 else 1), min(250, count - 250 * block)
         if first <= last:
             ranges.append(f"  - {{address: '10.76.{block}.[{first}-{last}]', role: worker}}")
-    return f"name: scale\nid: {CLUSTER}\nssh: {{user: root, key: operator}}\n{extra}hosts:\n" + "\n".join(ranges) + "\n"
+    head = f"name: scale\nid: {CLUSTER}\nssh: {{user: root, key: operator}}\nsettings: {{network: {{cidr: 10.80.0.0/12}}, {settings}}}\n"
+    return f"{head}hosts:\n" + "\n".join(ranges) + "\n"
 
 
 @dataclass

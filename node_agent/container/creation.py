@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from hmcore.apps.records import Allocation
 from hmcore.apps.spec import AppSpec, Attachment, ContainerSpec, Logging, Probe, ServiceSpec
-from node_agent.container import info, volumes
+from node_agent.container import info, resolvconf, volumes
 from node_agent.container.fencing.gates import gate_name
 from node_agent.container.info import MOST_GRACE
 from node_agent.container.templating import filled_in
@@ -60,8 +60,9 @@ class NodeFacts:
 
     `network`: Docker's name of the cluster's network here. `dns`: where the agent answers for services' names; empty: nowhere.
     `cgroup_parent`: as Docker's option takes it. `files`: the directory below which secrets and configs are laid ready (`file_path`).
-    `gates`: the directory of the gates that are open (fencing/gates.py). `address`: the node's own. `logging`: for services that say
-    nothing. `margin`: seconds until other nodes act by what this one knows (draining.py).
+    `resolvers`: the one for what containers ask for names by (`resolvconf_path`). `gates`: the directory of the gates that are open
+    (fencing/gates.py). `address`: the node's own. `logging`: for services that say nothing. `margin`: seconds until other nodes act by what
+    this one knows (draining.py).
     """
 
     cluster: str
@@ -69,6 +70,7 @@ class NodeFacts:
     dns: str = ""
     cgroup_parent: str = ""
     files: str = "/run/hypermesh/files"
+    resolvers: str = "/run/hypermesh/resolv"
     gates: str = "/run/hypermesh/fence/open"
     address: str = "127.0.0.1"
     logging: Logging = _DOCKERS_OWN
@@ -96,6 +98,11 @@ def file_folder(allocation_id: str) -> str:
 def file_path(facts: NodeFacts, allocation_id: str, number: int) -> str:
     """Where attachment `number` of the service's spec is laid ready for one allocation's container, with the owner and mode it asks for."""
     return f"{facts.files}/{file_folder(allocation_id)}/{number}"
+
+
+def resolvconf_path(facts: NodeFacts, allocation_id: str) -> str:
+    """Where the /etc/resolv.conf of one allocation's container is laid ready, if it has one of ours."""
+    return f"{facts.resolvers}/{file_folder(allocation_id)}"
 
 
 def needed_volumes(app: AppSpec, service: ServiceSpec) -> tuple[str, ...]:
@@ -164,11 +171,12 @@ def _host(allocation: Allocation, app: AppSpec, service: ServiceSpec, facts: Nod
     named = [volumes.of(mount, app, allocation, facts.cluster) for mount in spec.mounts if volumes.is_exact(mount)]
     files = [_file(file, file_path(facts, allocation.id, number)) for number, file in enumerate(spec.files)]
     gates = [_gate(allocation, facts)] if service.exclusive else []
+    names = [_resolv_conf(allocation, facts)] if resolvconf.is_ours(spec, facts.dns) else []
     logging = spec.logging if spec.logging.driver or spec.logging.options else facts.logging
     host: dict[str, object] = {
         "NetworkMode": spec.network_mode or facts.network,
         "RestartPolicy": {"Name": "no"},  # restarting is the agent's job: two that do it do it twice
-        "Mounts": named + files + gates,
+        "Mounts": named + files + gates + names,
         "Binds": [volumes.bind(mount) for mount in spec.mounts if volumes.is_bound(mount)],
         "Tmpfs": {mount.target: volumes.tmpfs(mount) for mount in spec.mounts if volumes.is_free(mount)},
         "Dns": [] if spec.network_mode == "none" else [*([facts.dns] if facts.dns else []), *spec.dns],
@@ -223,6 +231,11 @@ def _file(file: Attachment, source: str) -> dict[str, object]:
 def _gate(allocation: Allocation, facts: NodeFacts) -> dict[str, object]:
     """Once the node's lease has ended it is not there, and Docker starts nothing any more, whenever it was asked to."""
     return {"Type": "bind", "Source": f"{facts.gates}/{gate_name(allocation.id)}", "Target": GATE, "ReadOnly": True}
+
+
+def _resolv_conf(allocation: Allocation, facts: NodeFacts) -> dict[str, object]:
+    """In place of Docker's, which has its own server asked before us. Read-only: it is in the node's memory."""
+    return {"Type": "bind", "Source": resolvconf_path(facts, allocation.id), "Target": resolvconf.TARGET, "ReadOnly": True}
 
 
 def _healthcheck(probe: Probe) -> dict[str, object]:

@@ -54,13 +54,28 @@ class Images(Protocol):
 
 
 class Files(Protocol):
-    """Secrets and configs (creation.file_path)."""
+    """What is laid ready for containers to mount: secrets, configs (creation.file_path), resolv.conf (creation.resolvconf_path)."""
 
     async def lay_ready(self, allocation: str) -> None:
         """Before a container of it is started. Raises HyperMeshError: then it is not."""
 
     async def take_away(self, allocation: str) -> None:
         """A container of it was removed. Raises HyperMeshError."""
+
+
+class AllFiles:
+    """Several as one. See Files."""
+
+    def __init__(self, *parts: Files) -> None:
+        self._parts = parts
+
+    async def lay_ready(self, allocation: str) -> None:
+        for part in self._parts:
+            await part.lay_ready(allocation)
+
+    async def take_away(self, allocation: str) -> None:
+        for part in self._parts:
+            await part.take_away(allocation)
 
 
 class Fencing(Protocol):
@@ -208,7 +223,7 @@ async def _in_time(laying: Awaitable[None]) -> None:
         async with asyncio.timeout(FILES_TIMEOUT):
             await laying
     except TimeoutError as error:
-        raise HyperMeshError(f"its secrets and configs took longer than {FILES_TIMEOUT:g} s") from error
+        raise HyperMeshError(f"its files took longer than {FILES_TIMEOUT:g} s") from error
 
 
 def _run(hands: Hands, fencing: Fencing, run: Run) -> str:

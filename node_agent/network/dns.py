@@ -1,7 +1,8 @@
 """The agent's name server for containers, on the bridge's gateway address: UDP and TCP port 53.
 
-Docker's own server in each container passes on what it does not know, and does so from within the container's network namespace: so the
-source address says which container asks. What askers can hold is bounded: questions that wait for the node's resolvers, and connections.
+Containers ask here by their own resolv.conf. What asks Docker's server in the container all the same, that one passes on, and does so from
+within the container's network namespace: so the source address says which container asks. What askers can hold is bounded: questions that
+wait for the node's resolvers, and connections.
 """
 
 from __future__ import annotations

@@ -19,11 +19,13 @@ from hmcore.stoq.mtls import Credentials
 from node_agent.consensus.statemachine.state import State
 from node_agent.container.creation import NodeFacts
 from node_agent.container.draining import ROUND
+from node_agent.container.executor import AllFiles
 from node_agent.container.fencing.fence import boot_of
 from node_agent.container.fencing.keeper import Keeper
 from node_agent.container.files import LaidFiles
 from node_agent.container.info import ContainerInfo
 from node_agent.container.layer import ContainerLayer
+from node_agent.container.resolvconf_files import LaidResolvConf
 from node_agent.container.supply import Supply
 from node_agent.container.telling import Telling
 from node_agent.container.workload import Workload
@@ -109,6 +111,7 @@ class AppSide:
             registries=self.fetching.credentials,
         )
         self.files = LaidFiles(config.socket.parent / "files", wanted=lambda: self.workload.wanted, fetch=self.fetching.value)
+        self.resolvers = LaidResolvConf(config.socket.parent / "resolv", facts=self._facts, wanted=lambda: self.workload.wanted)
         self.fencing = Keeper(
             config.socket.parent / "fence",
             self._lease,
@@ -123,7 +126,7 @@ class AppSide:
             layer=around.container,
             facts=self._facts,
             images=self.images.images,
-            files=self.files,
+            files=AllFiles(self.files, self.resolvers),
             telling=self.telling,
             fencing=self.fencing,
             ports=lambda: self.network.given if self.network.managed else {},
@@ -207,6 +210,7 @@ class AppSide:
             dns=gateway(own.cidr) if self.network.managed else "",
             cgroup_parent=placement.for_driver(self._parent, driver),
             files=str(self._config.socket.parent / "files"),
+            resolvers=str(self._config.socket.parent / "resolv"),
             gates=str(self._config.socket.parent / "fence" / "open"),
             address=self._config.address,
             margin=self._config.settings.raft.heartbeat + ROUND,  # followers hear by the next one that something is agreed on

@@ -60,6 +60,11 @@ services:
   behind: {{networks: [back], {HERE}}}
 networks: {{front: {{}}, back: {{}}}}
 """
+STRANGER = f"""
+services:
+  stranger: {{hostname: behind, {HERE}}}
+  apart: {{volumes: ["/etc/passwd:/etc/resolv.conf:ro"], {HERE}}}
+"""
 ALMIGHTY = f"""
 services:
   almighty:
@@ -118,6 +123,14 @@ def table(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
+def on_node1(apps: Apps, service: str) -> dict[str, str]:
+    """The id, name and address that Docker knows of a service's one container."""
+    (replica,) = apps.replicas(service)
+    form = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    name, address = apps.cluster.inside("node1", "docker", "inspect", "-f", form, replica["container"]).split()
+    return {"id": replica["container"], "name": name.lstrip("/"), "address": address}
+
+
 def test_a_container_is_what_its_service_says(apps: Apps, marks: None) -> None:
     done = apps.deploy("odd", ODD)
     assert done["ending"] == "healthy"
@@ -141,6 +154,9 @@ def test_a_container_is_what_its_service_says(apps: Apps, marks: None) -> None:
 
     mounts = {words[1]: (words[2], words[3].split(",")) for words in table(shell(apps, "odd/odd", "cat /proc/mounts"))}
     assert "ro" in mounts["/"][1]
+    assert "ro" in mounts["/etc/resolv.conf"][1]
+    asked = shell(apps, "odd/odd", "busybox nslookup ahead > /dev/null; cat /etc/resolv.conf")
+    assert ["nameserver", "127.0.0.11"] not in table(asked)
     assert mounts["/scratch"][0] == "tmpfs"
     assert {"rw", "size=1024k"} <= set(mounts["/scratch"][1])
     assert (
@@ -164,6 +180,19 @@ def test_only_who_shares_a_network_finds_a_name(apps: Apps) -> None:
     assert found["both"] == set(names)
     assert found["ahead"] == {"both", "shown", "ahead", "both.near"}
     assert found["behind"] == {"both", "hidden", "behind", "both.near", "behind.near"}
+
+
+def test_a_name_leads_to_ones_own_app_whatever_strangers_on_the_node_are_called(apps: Apps) -> None:
+    """Docker's own server of names would answer first: by what containers are called, and by what they call their hosts."""
+    apps.deploy("stranger", STRANGER)
+    apps.deploy("near", NEAR)
+    stranger, behind = on_node1(apps, "stranger/stranger"), on_node1(apps, "near/behind")
+    answer = shell(apps, "near/both", "busybox nslookup behind").split()
+    assert (behind["address"] in answer, stranger["address"] in answer) == (True, False)
+    strange = (stranger["name"], stranger["id"][:12], "both-host")
+    asking = f"for name in {' '.join(strange)}; do busybox nslookup $name > /dev/null 2>&1 && echo $name; done; true"
+    assert shell(apps, "near/ahead", asking) == ""
+    assert shell(apps, "stranger/apart", "cat /etc/resolv.conf") == apps.cluster.inside("node1", "cat", "/etc/passwd")
 
 
 def test_a_privileged_container_has_all_that_its_node_has(apps: Apps) -> None:

@@ -54,7 +54,7 @@ SERVICE = _keys(
     },
     {
         "blkio_config": "leave it out; a container that needs a disk for itself can have a node for itself: deploy.placement.constraints",
-        "cgroup": "leave it out: containers here have a cgroup namespace of their own",
+        "cgroup": "leave it out: the namespace is the container's own with version 2 cgroups, and the node's with version 1",
         "cgroup_parent": "leave it out: containers of the cluster share one that is HyperMesh's",
         "cpu_period": "cpus: cpu_quota divided by cpu_period",
         "cpu_quota": "cpus: cpu_quota divided by cpu_period",

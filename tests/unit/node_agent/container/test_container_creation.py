@@ -27,6 +27,7 @@ from hmcore.apps.spec import (
 from node_agent.container.creation import NodeFacts, Wanted, container_name, creation, file_path, needed_volumes, second_name
 
 WEB = "shop/web.1.7"
+NAMES = {"Type": "bind", "Source": "/run/hypermesh/resolv/shop@web.1.7", "Target": "/etc/resolv.conf", "ReadOnly": True}
 
 
 def body_of(service: ServiceSpec | None = None, *, node: NodeFacts = NODE, app: AppSpec | None = None, **container: Any) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def test_a_spec_that_says_nothing_leaves_everything_to_image_and_docker() -> Non
     assert {name: value for name, value in host.items() if value} == {
         "NetworkMode": "hypermesh",
         "RestartPolicy": {"Name": "no"},
+        "Mounts": [NAMES],
         "Dns": ["10.1.0.1"],
         "CapDrop": ["NET_RAW"],
         "CgroupParent": "/hypermesh",
@@ -261,6 +263,7 @@ def test_mounts() -> None:
         },
         {"Type": "tmpfs", "Target": "/tmp", "ReadOnly": False, "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1777}},
         {"Type": "tmpfs", "Target": "/run", "ReadOnly": False, "TmpfsOptions": {}},
+        NAMES,
     ]
     assert needed_volumes(app, service) == ("shared",)
 
@@ -273,7 +276,7 @@ def test_a_tmpfs_with_options_of_its_own() -> None:
     )
     host = host_of(mounts=mounts)
     assert host["Tmpfs"] == {"/run": "rw,size=1048576,mode=755,uid=1000,exec", "/tmp": "ro,noatime"}
-    assert [mount["Target"] for mount in host["Mounts"]] == ["/var/tmp"]
+    assert [mount["Target"] for mount in host["Mounts"]] == ["/var/tmp", "/etc/resolv.conf"]
 
 
 def test_secrets_and_configs_are_files_that_are_laid_ready_for_one_allocation() -> None:
@@ -282,8 +285,18 @@ def test_secrets_and_configs_are_files_that_are_laid_ready_for_one_allocation() 
     assert host_of(files=files)["Mounts"] == [
         {"Type": "bind", "Source": "/run/hypermesh/files/shop@web.1.7/0", "Target": "/run/secrets/key", "ReadOnly": True},
         {"Type": "bind", "Source": "/run/hypermesh/files/shop@web.1.7/1", "Target": "/etc/conf", "ReadOnly": True},
+        NAMES,
     ]
     assert file_path(NODE, "a/b.1.1", 0) != file_path(NODE, "a/b.1.10", 0)
+
+
+def test_names_are_asked_for_as_we_say_unless_the_service_or_its_network_says_otherwise() -> None:
+    own = Mount(kind="bind", source="/srv/resolv.conf", target="/etc/resolv.conf", read_only=True)
+    assert NAMES in host_of(read_only=True, user="1000")["Mounts"]
+    bound = host_of(mounts=(own,))
+    assert (bound["Mounts"], bound["Binds"]) == ([], ["/srv/resolv.conf:/etc/resolv.conf:ro"]), "two mounts of one place Docker refuses"
+    assert host_of(network_mode="host")["Mounts"] == host_of(network_mode="none")["Mounts"] == []
+    assert body_of(node=NodeFacts(cluster=CLUSTER, network="bridge"))["HostConfig"]["Mounts"] == [], "where the network is not ours"
 
 
 def test_labels_of_ours_are_ours_to_say() -> None:

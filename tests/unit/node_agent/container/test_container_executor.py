@@ -14,7 +14,7 @@ from fake_hands import FakeFiles, FakeHands, FakeImages
 from hmcore.errors import HyperMeshError, ImageGone, LayerDown, NameTaken, PartGone
 from node_agent.container import executor as executor_module
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
-from node_agent.container.executor import HANDS, PULLS, Executor, Outcome
+from node_agent.container.executor import HANDS, PULLS, AllFiles, Executor, Outcome
 
 
 class Bench:
@@ -206,3 +206,15 @@ async def test_what_nobody_expects_ends_the_group() -> None:
         await broken()
     assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
     assert made[0].over == []
+
+
+async def test_files_of_several_sorts_are_all_laid_or_none_is_started() -> None:
+    secrets, names = FakeFiles(), FakeFiles()
+    both = AllFiles(secrets, names)
+    await both.lay_ready("shop/web.1.1")
+    assert secrets.ready == names.ready == {"shop/web.1.1"}
+    await both.take_away("shop/web.1.1")
+    assert secrets.ready == names.ready == set()
+    names.refuses = LayerDown("not now")
+    with pytest.raises(LayerDown):
+        await both.lay_ready("shop/web.1.1")

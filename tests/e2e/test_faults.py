@@ -120,11 +120,13 @@ def test_docker_stopped_degrades_and_started_again_mends(cluster: Cluster) -> No
 def test_a_full_disk_is_reported_and_waited_out(cluster: Cluster) -> None:
     node = leader_of(cluster)
     folder = "/var/lib/hypermesh/raft"
-    mount = f"mount -t tmpfs -o size=4m,mode=700 tmpfs {folder}"
+    # A disk that holds what is there, and that once more for a snapshot which is written beside its predecessor.
+    used = int(cluster.inside(node, "du", "-sk", folder).split()[0])
+    mount = f"mount -t tmpfs -o size={2 * used + 1024}k,mode=700 tmpfs {folder}"
     move = f"systemctl stop {AGENT}; mkdir /mnt/kept; cp -a {folder}/. /mnt/kept/; {mount}; cp -a /mnt/kept/. {folder}/"
     other = next(name for name in cluster.names if name != node)
-    cluster.inside(node, "sh", "-ec", f"{move}; systemctl start {AGENT}")
     try:
+        cluster.inside(node, "sh", "-ec", f"{move}; systemctl start {AGENT}")
         cluster.until_healthy()
         cluster.inside(node, "sh", "-c", f"dd if=/dev/zero of={folder}/ballast bs=4k 2>/dev/null; true")
         # A record of several disk blocks, which everybody must write down: a short one may still fit into the journal's last block.

@@ -15,18 +15,40 @@ sys.path.insert(0, str(Path(__file__).parent))
 import accounting
 import calling
 import consensus
+import crossing
 import deploying
 import discovering
 import idling
 import loading
+import orchestrating
 import registering
+import rolling
 import scaling
+import scheduling
 import scraping
+import shipping
 import starting
 from bed import ROOT, bed
 from figures import Figure, Kind, compare, read, uncompared, write
 
-MEASUREMENTS = (deploying, calling, starting, loading, idling, scraping, scaling, discovering, registering, accounting, consensus)
+MEASUREMENTS = (
+    deploying,
+    calling,
+    starting,
+    loading,
+    idling,
+    scraping,
+    scaling,
+    discovering,
+    registering,
+    accounting,
+    consensus,
+    scheduling,
+    orchestrating,
+    rolling,
+    shipping,
+    crossing,
+)
 
 
 def kinds() -> list[Kind]:

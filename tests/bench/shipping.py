@@ -2,8 +2,10 @@
 `docker load`.
 
 The peer is what people do without a registry: one host after the other, the whole image to each. Both begin with an image in the operator's
-own Docker, which is one more host of the lab. The content is random, and another one for each side: nothing is compressed on the way,
-nothing is there before.
+own Docker, which is one more host of the lab. The content is random, and another one each time: nothing is compressed on the way, nothing
+is there before.
+
+Once as the lab is, where nothing limits the link but processors that all hosts share, and once with an operator's link as an office has it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -35,10 +37,14 @@ PATIENCE = 120.0  # seconds
 SENT = Kind("image of 200 MB to three nodes: the operator sends", "of its bytes", 1.05, "once", tolerance=1.2)
 MOVED = Kind("image of 200 MB run by three nodes", "s", None, "docker save, SSH, docker load, one by one", tolerance=1.8)
 MOVED_OVER = Kind("image of 200 MB run by three nodes, over SSH's", "x", 0.5, "as fast as SSH", tolerance=1.8)
-FIGURES = (SENT, MOVED, MOVED_OVER)
+SLOW = Kind("the same over an operator's link of 100 Mbit/s", "s", None, "docker save, SSH, docker load, one by one", tolerance=1.5)
+SLOW_OVER = Kind("the same over an operator's link of 100 Mbit/s, over SSH's", "x", 0.5, "as fast as SSH", tolerance=1.5)
+FIGURES = (SENT, MOVED, MOVED_OVER, SLOW, SLOW_OVER)
 
 APP, SERVICE = "ship", "large"
-OURS, THEIRS = "bench-ours:1", "bench-theirs:1"
+OURS, THEIRS = "bench-ours:{}", "bench-theirs:{}"
+FREE, LIMITED = "free", "limited"  # the link, and the images' tags
+LINK = ("tbf", "rate", "100mbit", "burst", "256kb", "latency", "100ms")
 OPERATOR = "bench-operator"  # another lab
 COMMAND = ("sleep", "1000000")
 RUN = "docker load >/dev/null && docker run -d --init --name peer-large {image} sleep 1000000 >/dev/null"
@@ -47,27 +53,63 @@ REMOVE = "docker rm -f peer-large >/dev/null; docker rmi {image} >/dev/null"
 
 def measure(bed: Bed) -> list[Figure]:
     nodes = bed.addresses()
-    busybox = base64.b64decode(bed.on(next(iter(nodes)), "base64", "/bin/busybox"))
-    archives = {name: archive(bed.directory / f"{name.partition(':')[0]}.tar", name, busybox) for name in (THEIRS, OURS)}
-    size = archives[OURS].stat().st_size
     with operators_docker(bed) as docker:
-        for content in archives.values():
-            with content.open("rb") as images:
-                subprocess.run([*docker, "load"], stdin=images, check=True, capture_output=True, timeout=PATIENCE)
-            content.unlink()
-        theirs = by_ssh(bed, nodes, docker)
-        ours, pushed, sent = by_us(replace(bed, tools=tools(bed.directory / "tools", docker)), nodes)
+        ours = replace(bed, tools=tools(bed.directory / "tools", docker))
+        free = both(bed, ours, nodes, docker, FREE)
+        with limited(nodes):
+            slow = both(bed, ours, nodes, docker, LIMITED)
     how = (
-        f"from the begin of `hmctl image push` ({pushed:.1f} s of it), `hmctl app deploy` next, until it runs on all three; SSH: "
+        "from the begin of `hmctl image push` ({:.1f} s of it), `hmctl app deploy` next, until it runs on all three; SSH: "
         "`docker save`, `docker load` and `docker run`"
     )
     return [
         SENT.of(
-            sent / size, 1.0, f"by the counter of this machine's interface to them, headers, calls and the deploy included; {size} bytes"
+            free.sent / free.size,
+            1.0,
+            f"by the counter of this machine's interface to them, headers, calls and the deploy included; {free.size} bytes",
         ),
-        MOVED.of(ours, theirs, how),
-        MOVED_OVER.of(ours / theirs, 1.0, "the same"),
+        MOVED.of(free.ours, free.theirs, how.format(free.pushed)),
+        MOVED_OVER.of(free.ours / free.theirs, 1.0, "the same"),
+        SLOW.of(slow.ours, slow.theirs, how.format(slow.pushed) + "; a token bucket on the operator's side"),
+        SLOW_OVER.of(slow.ours / slow.theirs, 1.0, "the same"),
     ]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Seconds until it ran on all nodes, and of our push alone; bytes of the image, and those that we sent."""
+
+    theirs: float
+    ours: float
+    pushed: float
+    size: int
+    sent: int
+
+
+def both(bed: Bed, with_docker: Bed, nodes: dict[str, str], docker: Sequence[str], tag: str) -> Shipped:
+    busybox = base64.b64decode(bed.on(next(iter(nodes)), "base64", "/bin/busybox"))
+    for name in (THEIRS.format(tag), OURS.format(tag)):
+        content = archive(bed.directory / "image.tar", name, busybox)
+        with content.open("rb") as images:
+            subprocess.run([*docker, "load"], stdin=images, check=True, capture_output=True, timeout=PATIENCE)
+        size = content.stat().st_size
+        content.unlink()
+    theirs = by_ssh(bed, nodes, docker, THEIRS.format(tag))
+    ours, pushed, sent = by_us(with_docker, nodes, OURS.format(tag))
+    return Shipped(theirs, ours, pushed, size, sent)
+
+
+@contextmanager
+def limited(nodes: dict[str, str]) -> Iterator[None]:
+    """What this machine sends to the nodes goes through a narrow link; what they send each other does not."""
+    devices = {_device(address) for address in nodes.values()}
+    try:
+        for device in devices:
+            subprocess.run(["tc", "qdisc", "replace", "dev", device, "root", *LINK], check=True, capture_output=True, timeout=10)
+        yield
+    finally:
+        for device in devices:
+            subprocess.run(["tc", "qdisc", "delete", "dev", device, "root"], check=False, capture_output=True, timeout=10)
 
 
 @contextmanager
@@ -115,41 +157,41 @@ def _add(files: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -
     files.addfile(entry, io.BytesIO(content))
 
 
-def by_ssh(bed: Bed, nodes: dict[str, str], docker: Sequence[str]) -> float:
+def by_ssh(bed: Bed, nodes: dict[str, str], docker: Sequence[str], image: str) -> float:
     """Seconds."""
     ssh = yaml.safe_load(bed.inventory.read_text())["ssh"]
     command = ["ssh", "-F", "none", "-i", ssh["key"], "-o", f"UserKnownHostsFile={ssh['known_hosts']}", "-o", "BatchMode=yes"]
     began = time.monotonic()
     try:
         for address in nodes.values():
-            with subprocess.Popen([*docker, "save", THEIRS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as saving:
-                argv = [*command, f"{ssh['user']}@{address}", RUN.format(image=THEIRS)]
+            with subprocess.Popen([*docker, "save", image], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as saving:
+                argv = [*command, f"{ssh['user']}@{address}", RUN.format(image=image)]
                 subprocess.run(argv, stdin=saving.stdout, check=True, capture_output=True, timeout=PATIENCE)
             if saving.returncode != 0:
                 raise RuntimeError(f"docker save ended with {saving.returncode}")
         return time.monotonic() - began
     finally:
         for node in nodes:
-            bed.on(node, "sh", "-c", REMOVE.format(image=THEIRS))
+            bed.on(node, "sh", "-c", REMOVE.format(image=image))
 
 
-def by_us(bed: Bed, nodes: dict[str, str]) -> tuple[float, float, int]:
+def by_us(bed: Bed, nodes: dict[str, str], image: str) -> tuple[float, float, int]:
     """Seconds in all, and of the push alone; bytes that went out to the nodes."""
     before, began = sent_to(nodes), time.time()
     with watch(bed, nodes, {"hypermesh.service": f"{APP}/{SERVICE}"}) as seen:
         try:
-            pushed = bed.timed("image", "push", OURS)
-            bed.hmctl("app", "deploy", "--file", "-", "--yes", "--no-wait", stdin=compose())
+            pushed = bed.timed("image", "push", image)
+            bed.hmctl("app", "deploy", "--file", "-", "--yes", "--no-wait", stdin=compose(image))
             took = seen.until(count(len(nodes)), PATIENCE, "the image runs on all nodes") - began
             sent = sent_to(nodes) - before
         finally:
             bed.hmctl("app", "rm", APP, "--yes", check=False)
-            bed.hmctl("image", "rm", OURS, "--yes", check=False)
+            bed.hmctl("image", "rm", image, "--yes", check=False)
     return took, pushed, sent
 
 
-def compose() -> str:
-    service = {"image": OURS, "command": COMMAND, "init": True, "deploy": {"mode": "global"}}
+def compose(image: str) -> str:
+    service = {"image": image, "command": COMMAND, "init": True, "deploy": {"mode": "global"}}
     return json.dumps({"name": APP, "services": {SERVICE: service}})
 
 

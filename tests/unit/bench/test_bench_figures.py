@@ -162,3 +162,8 @@ def test_what_is_written_can_be_compared(figures):
     assert again == figure
     (found,) = figures.compare([again], [figure])
     assert (found.worse, found.regressed) == (1.0, False)
+
+
+def test_each_module_that_declares_figures_is_measured(bench):
+    declaring = {path.stem for path in (ROOT / "tests" / "bench").glob("*.py") if "\nFIGURES = " in path.read_text()}
+    assert declaring == {measurement.__name__ for measurement in bench.MEASUREMENTS}

@@ -92,12 +92,13 @@ def reflecting(index: int) -> bytes:
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Raises struct.error where they are cut short."""
-    while data:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
+    at, end = 0, len(data)
+    while at < end:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not _ATTRIBUTE.size <= length <= end - at:
             raise struct.error("an attribute is longer than what holds it")
-        yield kind & _TYPES, data[_ATTRIBUTE.size : length]
-        data = data[-(-length // 4) * 4 :]
+        yield kind & _TYPES, data[at + _ATTRIBUTE.size : at + length]
+        at += -(-length // 4) * 4
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

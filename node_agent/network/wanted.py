@@ -75,6 +75,8 @@ class _App:
         own = self.specs.get(generation, self.current)
         if service not in own.services:
             return self.latest(service)
+        if own is self.current:
+            return own.services[service]
         if service in self.current.services and revision(own, service) == revision(self.current, service):
             return self.current.services[service]
         return own.services[service]
@@ -127,13 +129,16 @@ def _replicas(app: _App, service: str, catalogue: Catalogue) -> Iterator[Replica
     """Whoever else calls himself an instance of the service, without being an allocation of it, is none of its replicas."""
     name = f"{app.name}/{service}"
     pool = {each.instance.id for each in catalogue.pool(name)}
+    made_of: dict[int, ServiceSpec | None] = {}
     for candidate in catalogue.lookup(name, _EVERYBODY):
         attributes = candidate.instance.attributes
         place = _PLACE.fullmatch(attributes.get(ALLOCATION, ""))
         if place is None or place["service"] != name:
             continue
         generation = int(attributes[GENERATION]) if attributes.get(GENERATION, "").isdecimal() else 0
-        spec = app.made_of(service, generation)
+        if generation not in made_of:
+            made_of[generation] = app.made_of(service, generation)
+        spec = made_of[generation]
         if spec is not None:
             yield _replica(candidate, spec, int(place["slot"]), int(place["serial"]), fit=candidate.instance.id in pool)
 

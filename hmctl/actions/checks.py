@@ -1,4 +1,4 @@
-"""The verdict of `hmctl status`: named checks (node_checks.py, raft_checks.py, apps_check.py), each of which looks at one thing and says
+"""The verdict of `hmctl status`: named checks (node_checks.py, raft_checks.py, apps/check.py), each of which looks at one thing and says
 what mends it, and the worst of which decides. Pure."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hmcore.api import StateReply
 from hmcore.errors import HyperMeshError
 from hmcore.health import cluster_checks, score
 from hmcore.records import CheckReport
-from hmctl.actions.apps_check import check_apps, statuses
+from hmctl.actions.apps.check import check_apps, statuses
 from hmctl.actions.health import condition_of, explained, silenced
 from hmctl.actions.node_checks import (
     check_certificate,

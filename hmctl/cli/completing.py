@@ -109,7 +109,7 @@ def image_names(ctx: typer.Context, incomplete: str) -> list[str]:
 def _apps(ctx: typer.Context) -> dict[str, list[str]]:
     """Services by app. A cluster that does not answer soon has none."""
     from hmctl.actions.agents import Agents
-    from hmctl.actions.apps import read
+    from hmctl.actions.apps.calls import read
     from hmctl.client import Access, Via
 
     context = Context(ctx.find_root().params.get("inventory"), Output(), False, os.environ)

@@ -31,7 +31,7 @@ COMPLETING = "_HMCTL_COMPLETE"  # set by the script that `hmctl completion` prin
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command: its module is hmctl/cli/<name>.py. `verbatim`: its subcommand after which every word belongs to another program."""
+    """A command: its module is hmctl.cli.<name>. `verbatim`: its subcommand after which every word belongs to another program."""
 
     name: str
     panel: str

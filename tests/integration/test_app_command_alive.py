@@ -17,7 +17,7 @@ from hmcore.config.inventory import Host
 from hmctl import client
 from hmctl.actions import agents, change
 from hmctl.cli import main
-from hmctl.cli.app_waiting import Rows
+from hmctl.cli.app.waiting import Rows
 from hmctl.client import AgentClient
 from hmctl.state import OperatorStore
 

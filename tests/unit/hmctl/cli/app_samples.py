@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hmctl.actions.apps_progress import ServiceProgress
+    from hmctl.actions.apps.progress import ServiceProgress
 
 
 def app_list() -> object:
-    from hmctl.actions.apps_view import AppCount, AppList, ServiceCount
+    from hmctl.actions.apps.view import AppCount, AppList, ServiceCount
 
     service = ServiceCount(name="web", desired=2, running=1, healthy=1, stage="rolling", labels={"team": "shop"})
     app = AppCount(name="shop", generation=2, healthy_generation=1, stage="rolling", message="", services=[service])
@@ -18,8 +18,8 @@ def app_list() -> object:
 
 
 def app_replicas() -> object:
-    from hmctl.actions.apps_ports import PortView
-    from hmctl.actions.apps_view import AppReplicas, ReplicaView
+    from hmctl.actions.apps.ports import PortView
+    from hmctl.actions.apps.view import AppReplicas, ReplicaView
 
     replica = ReplicaView(
         id="shop/web.1.1",
@@ -44,14 +44,14 @@ def app_replicas() -> object:
 
 
 def app_line() -> object:
-    from hmctl.cli.app_logs import LogView
+    from hmctl.cli.app.logs import LogView
 
     at = {"app": "shop", "service": "web", "replica": "web.1", "node": "node1", "container": "c1"}
     return LogView(time="2026-11-22T08:00:00.000000000Z", stream="stdout", message="started", **at)
 
 
 def app_explanation() -> object:
-    from hmctl.actions.apps_explaining import AppExplanation, ReplicaTrouble, ServiceExplanation
+    from hmctl.actions.apps.explaining import AppExplanation, ReplicaTrouble, ServiceExplanation
 
     trouble = ReplicaTrouble(id="shop/web.1.1", replica="web.1", node="node1", phase=None, why="it is unhealthy")
     service = ServiceExplanation(progress=_progress(), waits=["memory: 3 of 3 nodes have too little"], replicas=[trouble])
@@ -59,7 +59,7 @@ def app_explanation() -> object:
 
 
 def app_history() -> object:
-    from hmctl.actions.apps_history import AppHistory, GenerationView
+    from hmctl.actions.apps.history import AppHistory, GenerationView
 
     generation = GenerationView(
         number=2,
@@ -77,7 +77,7 @@ def app_history() -> object:
 
 def app_change() -> object:
     from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
-    from hmctl.actions.apps import AppChange
+    from hmctl.actions.apps.calls import AppChange
     from hmctl.compose.difference import difference, documents
 
     before, after = (AppSpec(services={"web": ServiceSpec(container=ContainerSpec(image=image))}) for image in ("nginx:1", "nginx:2"))
@@ -94,14 +94,14 @@ def app_change() -> object:
 
 
 def _progress() -> ServiceProgress:
-    from hmctl.actions.apps_progress import ServiceProgress
+    from hmctl.actions.apps.progress import ServiceProgress
 
     return ServiceProgress(service="web", stage="rolling", desired=2, placed=2, pulled=1, started=1, healthy=1, failed=0)
 
 
 def app_moves() -> object:
     from hmcore.apps.calls import Moved
-    from hmctl.actions.apps_rebalancing import Ending, Rebalanced
+    from hmctl.actions.apps.rebalancing import Ending, Rebalanced
 
     move = Moved(allocation="shop/web.1.1", source="node1", target="node2", reason="fewer replicas there")
     return Rebalanced(ending=Ending.TIMEOUT, moves=[move], left=[move], waits={"shop/web": "its rollout"})

@@ -7,8 +7,9 @@ from answering import NAMES, Cluster, node_report
 from app_world import FILE, World
 
 from hmctl import client
-from hmctl.actions import agents, apps, change
+from hmctl.actions import agents, change
 from hmctl.actions import survey as surveys
+from hmctl.actions.apps import calls
 from hmctl.actions.status import Answer
 
 
@@ -30,9 +31,9 @@ def world(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(agents, "connect", made.connect)
     monkeypatch.setattr(change, "connect", made.connect)
     monkeypatch.setattr(client.Access, "of", lambda store, via=None: client.Access(store.cluster, store.known_hosts))
-    monkeypatch.setattr(apps, "RETRY", 0.01)
-    monkeypatch.setattr(apps, "GAP", 0.0)
-    monkeypatch.setattr(apps, "HOLD", 0.02)
+    monkeypatch.setattr(calls, "RETRY", 0.01)
+    monkeypatch.setattr(calls, "GAP", 0.0)
+    monkeypatch.setattr(calls, "HOLD", 0.02)
     return made
 
 

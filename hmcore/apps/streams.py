@@ -31,7 +31,8 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the node's containers of `app`, and of `service` only unless it is empty, also of those that ended.
 
     `since`: seconds since 1970. `tail`: the latest lines of each container, -1: all. Of a container that is in `positions` (by its id)
-    all lines behind that. `follow`: go on, with containers that come, too; of those, everything.
+    all lines behind that. `follow`: go on, with containers that come, too; of those, everything. `gone`: also what was written last by
+    containers that were removed a while ago.
     """
 
     app: str
@@ -40,6 +41,7 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     tail: int = -1
     positions: dict[str, LogPosition] = {}
+    gone: bool = False
 
 
 class LogSource(msgspec.Struct, frozen=True, array_like=True, tag="source"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AHEAD = 4  # messages of a node that wait for their turn
 RETRY = 1.0  # seconds between attempts to reach a node that was lost
+ASIDE = 1.0  # seconds in which a node must be reached that has no replicas now
 
 Tell = Callable[[str, HyperMeshError | str], None]  # of a node; empty: of the cluster
 
@@ -58,13 +59,16 @@ def named(service: str, allocation: str, name: str, node: str) -> str:
 class NodeLogs:
     """One node's logs: its history in turn with the others', then what follows."""
 
-    def __init__(self, host: Host, wanted: Wanted, live: asyncio.Queue[Line], tell: Tell, *, follow: bool, late: bool) -> None:
-        """`late`: it had no replicas when we began; all that it has now is new."""
+    def __init__(
+        self, host: Host, wanted: Wanted, live: asyncio.Queue[Line], tell: Tell, *, follow: bool, late: bool, aside: bool = False
+    ) -> None:
+        """`late`: it had no replicas when we began; all that it has now is new. `aside`: it has none, and may know what its last ones
+        wrote."""
         self._host = host
         self._wanted = Wanted(wanted.app, wanted.service) if late else wanted
         self._live = live
         self._tell = tell
-        self._follow = follow
+        self._follow = follow and not aside
         self._past: asyncio.Queue[list[Line] | None] = asyncio.Queue(AHEAD)  # None: that was all
         self._ready: list[Line] = []  # of it, the next one last
         self._is_past = not late
@@ -74,6 +78,9 @@ class NodeLogs:
         self._was_present = late
         self._is_lost = False  # which was told
         self._number = 0
+        self._aside = aside
+        self._gone = not late
+        self.absent = aside  # it has no replicas, as far as we know
         self.failed = False  # some of what it has was not told
 
     async def older(self) -> Line | None:
@@ -91,8 +98,10 @@ class NodeLogs:
         """Until all is told; with `follow`, until cancelled."""
         while True:
             try:
-                return await agents.ask(self._host, self._read)
+                return await agents.ask(self._host, self._read, within=ASIDE if self._aside else None)
             except HyperMeshError as error:
+                if self._aside:
+                    return await self._end_past()
                 if not self._is_lost:
                     self._tell(self._host.name, error)
                 self._is_lost = self.failed = True
@@ -136,6 +145,7 @@ class NodeLogs:
             since=self._wanted.since or 0.0,
             tail=-1 if tail is None or self._was_present else tail,
             positions=self._positions,
+            gone=self._gone,
         )
 
     async def _take(self, said: LogLines) -> None:

@@ -128,13 +128,16 @@ class Executor:
         files: Files,
         on_settled: Callable[[Action, Outcome], None],
         fencing: Fencing | None = None,
+        before_removal: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`before_removal` is told of a container (its id) that is about to be removed, and must end in time."""
         self._tasks = tasks
         self._hands = hands
         self._images = images
         self._files = files
         self._on_settled = on_settled
         self._fencing = fencing or NoFence()
+        self._before_removal = before_removal
         self._under_way: dict[str, tuple[Action, asyncio.Task[Outcome]]] = {}
 
     def offer(self, actions: Iterable[Action]) -> list[Action]:
@@ -189,6 +192,8 @@ class Executor:
             case Kill(_, container):
                 await self._with_hands(lambda hands: hands.kill(container))
             case Remove(allocation, container):
+                if self._before_removal is not None:
+                    await self._before_removal(container)
                 await self._with_hands(lambda hands: hands.remove(container))
                 self._fencing.leave(allocation, container)
                 await _in_time(self._files.take_away(allocation))

@@ -1,35 +1,33 @@
 """The logs of an app's containers on this node, merged by time and followed: the answering end of hmcore.apps.streams.LOGS.
 
-Of a log no more is held than a line and what was read with it; who is read slowly reads slowly. When the reader has gone, all is closed.
+What a container that was removed wrote last is read like the others for a while (lastwords.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from hmcore.apps.streams import LogLine, LogLines, LogPosition, LogPresent, LogSource, LogsRequest, LogsSaid, LogTrouble, behind
-from hmcore.errors import ConnectionLost, HyperMeshError, InvalidRequest
-from hmcore.stoq.dialogue import Answering
+from hmcore.apps.streams import LogsRequest
+from hmcore.errors import HyperMeshError, InvalidRequest
 from hmcore.stoq.greeting import Peer
 from hmcore.stoq.pulse import Pulse
-from hmcore.stoq.tasks import cause
 from node_agent.container.dockerapi import DockerApi, DockerStream
 from node_agent.container.info import APP, ContainerInfo
+from node_agent.container.lastwords import LINES, LastWords
+from node_agent.container.log_reading import Reading, Talk, age
 from node_agent.container.loglines import Entry, LogParser
 
 MOST_READERS = 64
 MOST_OPEN = 256  # logs that are read at once, for all readers
-BATCH = 64 * 1024  # bytes of text in a message, and one line more
-MOST_LINES = 1000  # in a message
-RETRY = 1.0  # seconds before a log is opened again that ended or cannot be read: how fast Docker's news of a container come to us
 MOST_TIME = 1 << 33  # seconds since 1970
+LAST = 3.0  # seconds that reading the last words of a container may hold up its removal
 
-Talk = Answering[None, LogsSaid]
+log = logging.getLogger(__name__)
 
 
 class Api(Protocol):
@@ -50,6 +48,7 @@ class Logs:
         self._containers = containers
         self._clock = clock
         self._news = Pulse()
+        self._last = LastWords(time.monotonic)
         self._readers = 0
         self._open = 0
 
@@ -64,7 +63,7 @@ class Logs:
             raise InvalidRequest(f"{MOST_READERS} read logs here already")
         self._readers += 1
         try:
-            await _Reading(self, request, talk).run()
+            await Reading(self, request, talk).run()
         finally:
             self._readers -= 1
 
@@ -72,9 +71,39 @@ class Logs:
 
     def of(self, request: LogsRequest) -> list[ContainerInfo]:
         """Whose logs are wanted, the oldest first."""
-        wanted = f"{request.app}/{request.service}" if request.service else ""
-        found = (each for each in self._containers().values() if each.labels.get(APP) == request.app and wanted in ("", each.service))
-        return sorted(found, key=lambda each: (each.started, each.id))
+        return _wanted(request, self._containers().values())
+
+    def gone(self, request: LogsRequest) -> list[ContainerInfo]:
+        """Whose last words are wanted, likewise."""
+        present = self._containers()
+        return _wanted(request, (words.info for id, words in self._last.all().items() if id not in present))
+
+    def last_words(self, id: str) -> tuple[Entry, ...] | None:
+        """None: it is there, or none were kept."""
+        words = None if id in self._containers() else self._last.all().get(id)
+        return None if words is None else words.entries
+
+    async def remember(self, id: str) -> None:
+        """The container is about to be removed. What cannot be read is not kept."""
+        info = self.container(id)
+        if info is None:
+            return
+        try:
+            async with asyncio.timeout(LAST):
+                self._last.keep(info, await self._written(id))
+        except (HyperMeshError, TimeoutError) as error:
+            log.info("what %s wrote last is not kept: %s", info.name, error or f"it took longer than {LAST:g} s")
+
+    async def _written(self, id: str) -> list[Entry]:
+        stream, tty = await self.open(id, follow=False, since=0, tail=LINES)
+        try:
+            parser = LogParser(tty=tty)
+            found: list[Entry] = []
+            while data := await stream.read():
+                found = [*found, *parser.feed(data)][-LINES:]
+            return [*found, *parser.end()]
+        finally:
+            self.closed(stream)
 
     def container(self, id: str) -> ContainerInfo | None:
         return self._containers().get(id)
@@ -118,163 +147,9 @@ class Logs:
             raise
 
 
-class _Reading:
-    """One reader's."""
-
-    def __init__(self, logs: Logs, request: LogsRequest, talk: Talk) -> None:
-        self._logs = logs
-        self._request = request
-        self._talk = talk
-        self._numbers: dict[str, int] = {}  # by container
-        self._positions = dict(request.positions)
-        self._begun: set[str] = set()  # that were there when it began: of those, no more than was asked for
-
-    async def run(self) -> None:
-        found = self._logs.of(self._request)
-        self._begun = {info.id for info in found}
-        await self._announce(found)
-        await self._tell_history(found)
-        await self._talk.send(LogPresent(self._positions))
-        if self._request.follow:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    await self._follow_all(tasks)
-            except BaseExceptionGroup as failures:
-                raise cause(failures) from failures
-
-    async def _announce(self, found: Iterable[ContainerInfo]) -> None:
-        for info in found:
-            if info.id not in self._numbers:
-                self._numbers[info.id] = number = len(self._numbers)
-                await self._talk.send(LogSource(number, info.id, info.name, info.service, info.allocation))
-
-    async def _tell_history(self, found: Iterable[ContainerInfo]) -> None:
-        """All logs, side by side: the line that is next by time is told next."""
-        async with AsyncExitStack() as stack:
-            heads: list[tuple[int, int, Entry]] = []
-            streams: dict[int, tuple[str, AsyncGenerator[Entry, None]]] = {}
-            for info in found:
-                if self._request.tail == 0 and info.id not in self._positions:
-                    self._positions[info.id] = LogPosition(self._logs.now(), 0)
-                    continue
-                number = self._numbers[info.id]
-                entries = self._one_by_one(info.id)
-                streams[number] = info.id, await stack.enter_async_context(aclosing(entries))
-                if (entry := await anext(entries, None)) is not None:
-                    heads.append((entry.time, number, entry))
-            heapq.heapify(heads)
-            batch = _Batch(self._talk)
-            while heads:
-                _, number, entry = heads[0]
-                id, entries = streams[number]
-                await batch.add(number, entry)
-                self._positions[id] = behind(self._positions.get(id), entry.time)
-                following = await anext(entries, None)
-                if following is None:
-                    heapq.heappop(heads)
-                else:
-                    heapq.heapreplace(heads, (max(following.time, entry.time), number, following))
-            await batch.send()
-
-    async def _one_by_one(self, id: str) -> AsyncGenerator[Entry, None]:
-        """What of a log is asked for and there. That it cannot be read is told, once."""
-        try:
-            async with aclosing(self._entries(id, follow=False)) as several:
-                async for entries in several:
-                    for entry in entries:
-                        yield entry
-        except ConnectionLost:
-            raise
-        except HyperMeshError as error:
-            await self._talk.send(LogTrouble(self._numbers[id], error.message))
-
-    async def _entries(self, id: str, *, follow: bool) -> AsyncGenerator[list[Entry], None]:
-        """What comes behind our position, as it comes. Raises HyperMeshError."""
-        position = self._positions.get(id)
-        asked = self._request if id in self._begun else LogsRequest(app=self._request.app)
-        since = int(asked.since * 1e9) if position is None else position.time
-        stream, tty = await self._logs.open(id, follow=follow, since=since, tail=asked.tail if position is None else -1)
-        try:
-            parser, known = LogParser(tty=tty), 0 if position is None else position.count
-            while data := await stream.read():
-                entries, known = _unknown(parser.feed(data), position, known)
-                if entries:
-                    yield entries
-            entries, _ = _unknown(parser.end(), position, known)
-            if entries:
-                yield entries
-        finally:
-            self._logs.closed(stream)
-
-    # following
-
-    async def _follow_all(self, tasks: asyncio.TaskGroup) -> None:
-        followed: dict[str, asyncio.Task[None]] = {}
-        while True:
-            found = self._logs.of(self._request)
-            await self._announce(found)
-            followed = {id: task for id, task in followed.items() if not task.done()}
-            for info in found:
-                if info.id not in followed:
-                    followed[info.id] = tasks.create_task(self._follow(info.id), name=f"log of {info.name}")
-            if self._logs.of(self._request) == found:  # nothing has changed while we told
-                await self._logs.wait_for_news()
-
-    async def _follow(self, id: str) -> None:
-        """Until the container is gone, through its ends and starts."""
-        told = ""
-        while self._logs.container(id) is not None:
-            try:
-                async with aclosing(self._entries(id, follow=True)) as several:
-                    async for entries in several:
-                        batch = _Batch(self._talk)
-                        for entry in entries:
-                            await batch.add(self._numbers[id], entry)
-                            self._positions[id] = behind(self._positions.get(id), entry.time)
-                        await batch.send()
-                        told = ""
-            except ConnectionLost:
-                raise
-            except HyperMeshError as error:
-                if error.message != told and self._logs.container(id) is not None:
-                    await self._talk.send(LogTrouble(self._numbers[id], error.message))
-                told = error.message
-            await asyncio.sleep(RETRY)
-            while (info := self._logs.container(id)) is not None and not info.running:
-                await self._logs.wait_for_news()
-
-
-class _Batch:
-    """Lines that go into one message."""
-
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
-        self._lines: list[LogLine] = []
-        self._size = 0
-
-    async def add(self, number: int, entry: Entry) -> None:
-        self._lines.append(LogLine(number, entry.time, entry.error, entry.text))
-        self._size += len(entry.text)
-        if self._size >= BATCH or len(self._lines) >= MOST_LINES:
-            await self.send()
-
-    async def send(self) -> None:
-        if self._lines:
-            lines, self._lines, self._size = self._lines, [], 0
-            await self._talk.send(LogLines(lines))
-
-
-def _unknown(entries: list[Entry], position: LogPosition | None, known: int) -> tuple[list[Entry], int]:
-    """Those that are behind `position`, and how many of its time that are known have yet to come."""
-    if position is None:
-        return entries, 0
-    new: list[Entry] = []
-    for entry in entries:
-        if entry.time == position.time and known:
-            known -= 1
-        elif entry.time >= position.time:
-            new.append(entry)
-    return new, known
+def _wanted(request: LogsRequest, among: Iterable[ContainerInfo]) -> list[ContainerInfo]:
+    wanted = f"{request.app}/{request.service}" if request.service else ""
+    return sorted((each for each in among if each.labels.get(APP) == request.app and wanted in ("", each.service)), key=age)
 
 
 def _tty(config: object) -> bool:

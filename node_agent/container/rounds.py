@@ -47,8 +47,9 @@ class Rounds:
         on_statuses: Callable[[Mapping[str, AllocationStatus]], None],
         fencing: Fencing | None = None,
         fit: Callable[[], AbstractSet[str] | None] = lambda: None,
+        before_removal: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """`fit`: see Seen."""
+        """`fit`: see Seen. `before_removal`: see Executor."""
         self._fit = fit
         self._wanted = wanted
         self._facts = facts
@@ -58,6 +59,7 @@ class Rounds:
         self._files = files
         self._on_statuses = on_statuses
         self._fencing = fencing
+        self._before_removal = before_removal
         self._memory: Memory | None = None
         self._statuses: Mapping[str, AllocationStatus] | None = None  # nothing was told yet, not even that there are none
         self._poked = asyncio.Event()
@@ -76,7 +78,7 @@ class Rounds:
         """Until cancelled. What Docker is carrying out then it carries out."""
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as tasks:
-            executor = Executor(tasks, self._hands, self._images, self._files, self._settled, self._fencing)
+            executor = Executor(tasks, self._hands, self._images, self._files, self._settled, self._fencing, self._before_removal)
             prober = Prober(tasks, self.poke)
             while True:
                 self._poked.clear()

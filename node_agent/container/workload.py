@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -77,10 +77,11 @@ class Workload:
         fencing: Keeper | None = None,
         apps: bool = True,
         ports: Callable[[], Mapping[str, tuple[GivenPort, ...]] | None] = dict,
+        before_removal: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """`facts`: None while the node is not ready for containers. `on_change`: some replica fares otherwise than before, or is wanted no
         longer. `fencing`: without it nothing exclusive is started here. `apps`: the leader is told that replicas may be placed here.
-        `ports`: see NetworkLayer.given."""
+        `ports`: see NetworkLayer.given. `before_removal`: see Executor."""
         self._me = me
         self._apps = apps
         self._view = view
@@ -110,6 +111,7 @@ class Workload:
             on_statuses=self._tell,
             fencing=self._fencing,
             fit=self._fit,
+            before_removal=before_removal,
         )
 
     # --- as a component

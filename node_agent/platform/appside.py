@@ -132,6 +132,7 @@ class AppSide:
             ports=lambda: self.network.given if self.network.managed else {},
             on_change=around.instances_changed,
             apps=config.apps,
+            before_removal=streams.logs.remember,
         )
         self._streams = streams
         self.calls = Apps(

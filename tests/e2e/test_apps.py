@@ -94,7 +94,8 @@ def test_an_update_that_is_never_healthy_is_taken_back(apps: Apps, eventually: C
     ill = HEALTH.replace("/alive", "/missing")
     eventually(lambda: answers_everywhere(apps, "one"), within=10)
     with Load([f"{apps.address('node1')}:{PORT}"]) as load:
-        done = apps.deploy("shop", shop("two", health=ill), check=False)
+        failing = shop("two", health=ill).replace("exec httpd", "echo words of the ill; exec httpd")
+        done = apps.deploy("shop", failing, check=False)
     assert (done["code"], done["ending"]) == (1, "rolled-back")
     assert "generation 2 failed: web: " in done["error"]
     assert "unhealthy" in done["error"]
@@ -106,6 +107,8 @@ def test_an_update_that_is_never_healthy_is_taken_back(apps: Apps, eventually: C
     assert (generations[2]["origin"], generations[2]["author"]) == (1, "")
     assert kept <= set(apps.containers("shop")), "what was well was never replaced"
     eventually(lambda: answers_everywhere(apps, "one"), within=10)
+    eventually(lambda: len(apps.containers("shop")) == len(kept), within=10)
+    assert "words of the ill" in apps.run("logs", "shop").stdout, "what was removed is still read"
 
 
 def test_an_update_that_fails_is_paused_if_its_file_says_so(apps: Apps, eventually: Callable[..., None]) -> None:

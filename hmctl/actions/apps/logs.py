@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Show = Callable[[Line], None]
 
+MOST_ASIDE = 16  # nodes that are asked, beside those that run replicas, what replicas wrote that are no more
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -85,6 +87,8 @@ class _Merging:
         async with asyncio.TaskGroup() as tasks:
             for host in hosts:
                 self._start(tasks, host, late=False)
+            for host in [] if seen is None else self._aside(hosts):
+                self._start(tasks, host, late=False, aside=True)
             await self._history()
             if self._follow:
                 if seen is not None:
@@ -92,6 +96,11 @@ class _Merging:
                 await self._present()
         self._outcome.failed |= {name for name, node in self._nodes.items() if node.failed}
         return self._outcome
+
+    def _aside(self, hosts: Sequence[Host]) -> list[Host]:
+        """In a large cluster none: it would take longer than it is worth."""
+        others = [host for host in self._everywhere() if host not in hosts]
+        return others if len(others) <= MOST_ASIDE else []
 
     def _everywhere(self) -> list[Host]:
         return [host for host in self._agents.hosts if self._wanted.node in ("", host.name)]
@@ -106,9 +115,9 @@ class _Merging:
             self._outcome.failed.add(name)
         return [known[name] for name in sorted(names & known.keys())]
 
-    def _start(self, tasks: asyncio.TaskGroup, host: Host, *, late: bool) -> None:
-        self._outcome.asked += 1
-        node = self._nodes[host.name] = NodeLogs(host, self._wanted, self._live, self._tell, follow=self._follow, late=late)
+    def _start(self, tasks: asyncio.TaskGroup, host: Host, *, late: bool, aside: bool = False) -> None:
+        self._outcome.asked += not aside
+        node = self._nodes[host.name] = NodeLogs(host, self._wanted, self._live, self._tell, follow=self._follow, late=late, aside=aside)
         tasks.create_task(node.run(self._agents), name=f"logs of {host.name}")
 
     async def _history(self) -> None:
@@ -148,5 +157,5 @@ class _Merging:
                 self._tell("", f"{self._wanted.app} was removed")
             gone = not seen.reply.apps
             for host in self._hosts(seen.allocations(self._wanted.app, self._wanted.service or None)):
-                if host.name not in self._nodes:
+                if host.name not in self._nodes or self._nodes[host.name].absent:
                     self._start(tasks, host, late=True)

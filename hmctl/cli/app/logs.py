@@ -64,7 +64,8 @@ def logs(
 ) -> int:
     """Show what an app's replicas write, one service's, or one of them, merged by time and marked with the replica.
 
-    A replica is SERVICE.INDEX; of a global service, SERVICE@NODE. Ones that ended are read as long as their node keeps them.
+    A replica is SERVICE.INDEX; of a global service, SERVICE@NODE. What was removed is read for ten minutes more
+    (the last 100 lines, while its agent runs).
     Exit code 3: some of it could not be read; 1: none.
     """
     from hmctl.actions.apps.target import target as meant

@@ -11,12 +11,12 @@ from streaming_docker import BEGIN
 from hmcore.apps.streams import LogPosition, LogsRequest
 from hmcore.errors import InvalidRequest
 from hmcore.stoq.window import WINDOW
-from node_agent.container import logs
+from node_agent.container import lastwords, log_reading, logs
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "RETRY", 0.01)
+    monkeypatch.setattr(log_reading, "RETRY", 0.01)
 
 
 async def test_logs_of_all_containers_are_merged_by_time(tmp_path: Path) -> None:
@@ -176,3 +176,50 @@ async def test_docker_that_is_away_is_said_of_each_container(tmp_path: Path) -> 
         [trouble, present] = await Heard(await here.logs(LogsRequest(app="shop"))).all()
         assert trouble.startswith("c1? Docker's answer on")
         assert present == "--"
+
+
+async def test_what_a_container_wrote_last_is_read_when_it_is_gone(tmp_path: Path) -> None:
+    async with node(tmp_path) as here:
+        here.docker.add("c1")
+        here.docker.add("c2", allocation="shop/web.1.2", started=2.0)
+        await here.docker.log("c1", *((number, 1, b"line %d\n" % number) for number in range(lastwords.LINES + 5)))
+        await here.docker.log("c2", (2_000_000_000, 1, b"of its successor\n"))
+        await here.streams.logs.remember("c1")
+        assert await Heard(await here.logs(LogsRequest(app="shop", gone=True, tail=2))).all() == [
+            f"c1: line {lastwords.LINES + 3}",
+            f"c1: line {lastwords.LINES + 4}",
+            "c2: of its successor",
+            "--",
+        ], "while it is there, Docker's log is read"
+        await here.docker.remove("c1")
+        heard = Heard(await here.logs(LogsRequest(app="shop", gone=True)))
+        told = await heard.all()
+        assert told == [*(f"c1: line {number}" for number in range(5, lastwords.LINES + 5)), "c2: of its successor", "--"]
+        assert [(source.container, source.allocation) for source in heard.sources] == [("c1", "shop/web.1.1"), ("c2", "shop/web.1.2")]
+        assert await Heard(await here.logs(LogsRequest(app="shop", gone=True, tail=1))).all() == [told[-3], "c2: of its successor", "--"]
+        assert await Heard(await here.logs(LogsRequest(app="shop", gone=True, tail=0))).all() == ["--"]
+        assert await Heard(await here.logs(LogsRequest(app="shop", gone=True, service="db"))).all() == ["--"]
+        since = LogsRequest(app="shop", gone=True, since=BEGIN / 1e9 + 1)
+        assert await Heard(await here.logs(since)).all() == ["c2: of its successor", "--"]
+        behind = LogsRequest(
+            app="shop", positions={"c1": LogPosition(BEGIN + lastwords.LINES + 4, 1), "c2": LogPosition(BEGIN + 2_000_000_000, 1)}
+        )
+        assert await Heard(await here.logs(behind)).all() == ["--"], "it was told before the connection was lost"
+        heard = Heard(await here.logs(LogsRequest(app="shop", gone=True, tail=1, follow=True)))
+        assert await heard.until("--") == [told[-3], "c2: of its successor", "--"]
+        await here.docker.log("c2", (2_000_000_001, 1, b"more\n"))
+        assert await heard.until("c2: more") == ["c2: more"]
+        heard.talk.abort()
+        assert await Heard(await here.logs(LogsRequest(app="shop", tail=1))).all() == ["c2: more", "--"]
+
+
+async def test_last_words_that_cannot_be_read_hold_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LAST", 0.05)
+    async with node(tmp_path) as here:
+        here.docker.add("c1")
+        here.docker.refusals["GET /containers/c1/logs"] = (501, "configured logging driver does not support reading")
+        await here.streams.logs.remember("c1")
+        await here.streams.logs.remember("of nobody")
+        await here.docker.remove("c1")
+        assert await Heard(await here.logs(LogsRequest(app="shop", gone=True))).all() == ["--"]
+        assert here.streams.logs._open == 0

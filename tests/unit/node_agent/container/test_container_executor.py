@@ -218,3 +218,21 @@ async def test_files_of_several_sorts_are_all_laid_or_none_is_started() -> None:
     names.refuses = LayerDown("not now")
     with pytest.raises(LayerDown):
         await both.lay_ready("shop/web.1.1")
+
+
+async def test_before_a_container_is_removed_somebody_may_read_it() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        hands, over = FakeHands(), asyncio.Queue[Outcome]()
+        seen: list[tuple[str, bool]] = []
+
+        async def read(container: str) -> None:
+            seen.append((container, container in hands.docker.containers))
+
+        made = Executor(tasks, lambda: hands, FakeImages(hands.docker), FakeFiles(), lambda _, came: over.put_nowait(came), None, read)
+        for action in (run(), Kill("shop/web.1.1", "c1"), Remove("shop/web.1.1", "c1")):
+            made.offer([action])
+            async with asyncio.timeout(20):
+                await over.get()
+        hands.gate.set()
+    assert seen == [("c1", True)]
+    assert not hands.docker.containers

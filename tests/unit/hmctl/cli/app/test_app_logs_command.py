@@ -21,7 +21,7 @@ from hmctl.actions.apps import logs as app_logs
 from hmctl.actions.apps.logs import Line, Wanted, logs
 from hmctl.cli import main
 from node_agent.consensus.statemachine.appcommands import ScaleApp, StopApp
-from node_agent.container import logs as node_side
+from node_agent.container import log_reading as node_side
 
 
 @pytest_asyncio.fixture
@@ -161,6 +161,35 @@ async def test_a_replica_on_a_node_that_had_none_is_followed_there(here: Fleet) 
                 await node.docker.log(id, (5, 2, b"hello from the beginning\n"))
     await eventually(lambda: len(seen.lines) == 2)
     assert sorted(seen.lines) == ["web.2: hello from the beginning", "web.3: hello from the beginning"]
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+
+
+async def test_what_a_replica_wrote_that_is_gone_is_asked_for_where_none_is_now(here: Fleet) -> None:
+    here.world.deploy("one", AppSpec(services={"web": service(replicas=1)}))
+    here.start()
+    runs = next(each.node for each in here.world.state.allocations.values() if each.app == "one")
+    former, third = (name for name in here.nodes if name != runs)
+    here.nodes[former].docker.add("web-1-0", allocation="one/web.1.0")
+    await here.nodes[former].docker.log("web-1-0", (1, 1, b"boom\n"))
+    await here.nodes[former].streams.logs.remember("web-1-0")
+    await here.nodes[former].docker.remove("web-1-0")
+    here.world.down.add(third)
+    seen = Seen()
+    assert await seen.read(here, Wanted("one")) == 0, "a node without replicas is not missed"
+    assert (seen.lines, seen.told) == (["web.1: boom"], [])
+    following = asyncio.ensure_future(seen.read(here, Wanted("one"), follow=True))
+    await eventually(lambda: seen.lines == ["web.1: boom"] * 2)
+    await eventually(lambda: [name for name, node in here.nodes.items() if node.streams.logs._readers] == [runs])
+    here.world.down.clear()
+    here.world.do(ScaleApp(name="one", replicas={"web": 3}))
+    await eventually(lambda: all(node.streams.logs._readers for node in here.nodes.values()))
+    for id, node in here.start().items():
+        if node is here.nodes[former] and node.docker.infos[id].labels["hypermesh.app"] == "one":
+            await node.docker.log(id, (2, 1, b"hello\n"))
+    await eventually(lambda: len(seen.lines) > 2)
+    assert [line.partition(": ")[2] for line in seen.lines] == ["boom", "boom", "hello"], "what was gone before is not told again"
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
         await following

@@ -90,7 +90,7 @@ def test_an_update_start_first_fails_no_request(apps: Apps, eventually: Callable
 
 def test_an_update_that_is_never_healthy_is_taken_back(apps: Apps, eventually: Callable[..., None]) -> None:
     apps.deploy("shop", shop())
-    kept = {each["container"] for each in apps.replicas("shop/web")}
+    kept = apps.containers("shop")
     ill = HEALTH.replace("/alive", "/missing")
     eventually(lambda: answers_everywhere(apps, "one"), within=10)
     with Load([f"{apps.address('node1')}:{PORT}"]) as load:
@@ -105,9 +105,9 @@ def test_an_update_that_is_never_healthy_is_taken_back(apps: Apps, eventually: C
     generations = json.loads(apps.run("history", "shop", "-o", "json").stdout)["generations"]
     assert [(each["number"], each["reached"], each["origin"]) for each in generations][:2] == [(1, True, None), (2, False, None)]
     assert (generations[2]["origin"], generations[2]["author"]) == (1, "")
-    assert kept <= set(apps.containers("shop")), "what was well was never replaced"
+    assert kept.items() <= apps.containers("shop").items(), "what was well was never replaced"
     eventually(lambda: answers_everywhere(apps, "one"), within=10)
-    eventually(lambda: len(apps.containers("shop")) == len(kept), within=10)
+    eventually(lambda: apps.containers("shop") == kept, within=10)
     assert "words of the ill" in apps.run("logs", "shop").stdout, "what was removed is still read"
 
 

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,14 @@ class Cluster:
     def applied(self) -> dict[str, int]:
         """How far each node has applied the log."""
         return {raft["name"]: raft["applied_index"] for raft in self._raft()}
+
+
+@contextmanager
+def settings(cluster: Cluster, text: str) -> Iterator[None]:
+    """The inventory with other settings, for as long as the block runs."""
+    before = cluster.inventory.read_text()
+    cluster.inventory.write_text(f"{before}settings: {text}\n")
+    try:
+        yield
+    finally:
+        cluster.inventory.write_text(before)

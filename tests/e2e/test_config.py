@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
-from clusters import AGENT, Cluster
+from clusters import AGENT, Cluster, settings
 
 from hmcore.config.settings import Settings
 
@@ -48,17 +48,6 @@ mkdir -p /tmp/i/bin && cp /bin/busybox /tmp/i/bin/ && ln -sf busybox /tmp/i/bin/
 tar -C /tmp/i -c . | docker import - tiny >/dev/null
 docker run --detach --init=false --name=stays --label hypermesh.cluster="$1" tiny /bin/sleep 3600 >/dev/null
 """
-
-
-@contextmanager
-def settings(cluster: Cluster, text: str) -> Iterator[None]:
-    """The inventory with other settings, for as long as the block runs."""
-    before = cluster.inventory.read_text()
-    cluster.inventory.write_text(f"{before}settings: {text}\n")
-    try:
-        yield
-    finally:
-        cluster.inventory.write_text(before)
 
 
 def configs(cluster: Cluster) -> dict[str, str]:

@@ -141,6 +141,8 @@ def rollback(
     refuse_clashes(context, name, present, back.spec, via)
     changes = difference(present, back.spec)
     show_plan(context.output, f"{name}, back to what generation {back.number} was", app.generation, changes)
+    if not back.reached:
+        context.output.warn(f"generation {back.number} was never healthy, and is not taken back by itself", fix=f"hmctl app history {name}")
     context.output.confirm(f"Roll {name} back to generation {back.number}?", yes=yes)
     reply = carry_out(context, ROLLBACK, RollbackRequest(id=new_request(), name=name, to=back.number), name, via, seen)
     return settle(context, Goal(name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=changes)

@@ -296,6 +296,18 @@ def test_the_way_back_goes_to_what_was_named(world: World) -> None:
     assert world.state.generations["shop@4"].spec.services["web"].container.image == "web:1"
 
 
+def test_the_way_back_to_what_was_never_healthy_is_warned_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.deploy("shop", shop("web:1"))
+    world.sick.add("web:2")
+    world.deploy("shop", shop("web:2"))
+    world.sick.clear()
+    world.deploy("shop", shop("web:3"))
+    assert main.run(["app", "rollback", "shop", "--to", "2", "-y"]) == 0
+    assert "generation 2 was never healthy" in capsys.readouterr().err
+    assert main.run(["app", "rollback", "shop", "--to", "1", "-y"]) == 0
+    assert "never healthy" not in capsys.readouterr().err
+
+
 def test_what_the_cluster_takes_back_by_itself_is_a_failure(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     how = Update(failure_action="rollback")
     world.deploy("shop", shop("web:2", update=how))

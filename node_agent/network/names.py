@@ -1,8 +1,9 @@
 """Names of services, as containers ask for them. Pure: who asks and for what in, what to answer out.
 
 A container is told of services that share a network with it: `SERVICE` (and its aliases there), `SERVICE.APP`, and single replicas as
-`APP-SERVICE-SLOT` and `SLOT.SERVICE`. Fit replicas only. A name of one label, or below the name of the asker's app, is nobody else's
-business; all others are for the node's own resolvers (docs/adr/0096).
+`APP-SERVICE-SLOT` and `SLOT.SERVICE`; and by what Swarm calls them: `APP_SERVICE`, and each name of a service after `tasks.`. Fit replicas
+only. A name of one label, or below the name of the asker's app, is nobody else's business; all others are for the node's own resolvers
+(docs/adr/0096).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from node_agent.network.message import AAAA, ANY, PTR, A
 
 TTL = 1  # seconds: whoever asks again is soon told of a replica that has gone
 DEFAULT = "default"  # the network of services that name none
+TASKS = "tasks."  # Swarm: of a service's replicas, where its own name is that of one address for all of them
 _REVERSE = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.in-addr\.arpa")
 
 
@@ -91,6 +93,7 @@ class Directory:
         except ValueError as error:
             raise UsageError(f"{cidr!r} is no IPv4 network") from error
         self._names: dict[tuple[str, str], dict[str, list[str]]] = {}  # of (app, network): addresses by name
+        self._swarm: dict[tuple[str, str], dict[str, list[str]]] = {}  # the same by Swarm's names, which give way to all others
         self._callers: dict[str, tuple[str, str]] = {}
         self._networks: dict[tuple[str, str], tuple[str, ...]] = {}
         self._called: dict[str, str] = {}
@@ -111,9 +114,13 @@ class Directory:
             everything += [replica.address] if replica.fit else []
         for network, aliases in networks.items():
             names = self._names.setdefault((service.app, network), {})
+            swarm = self._swarm.setdefault((service.app, network), {})
             for each in dict.fromkeys((name, *(alias.lower() for alias in aliases))):
                 for known in (each, f"{each}.{app}"):
                     names.setdefault(known, []).extend(everything)
+                    swarm.setdefault(f"{TASKS}{known}", []).extend(everything)
+            for known in (f"{app}_{name}", f"{TASKS}{app}_{name}"):
+                swarm.setdefault(known, []).extend(everything)
             for slot, found in slots.items():
                 for known in (f"{app}-{name}-{slot}", f"{slot}.{name}"):
                     names.setdefault(known, []).extend(found)
@@ -125,9 +132,11 @@ class Directory:
             return self._reverse(asker, ".".join(reversed(reverse.groups())), kind)
         caller = self._callers.get(asker)
         if caller is None:
-            return NotYet() if name and "." not in name else Elsewhere()
-        spaces = [space for network in self._networks.get(caller, ()) if (space := self._names.get((caller[0], network)))]
+            return NotYet() if name and "." not in name.removeprefix(TASKS) else Elsewhere()
+        networks = [(caller[0], network) for network in self._networks.get(caller, ())]
+        spaces = [space for network in networks if (space := self._names.get(network))]
         known = [addresses for space in spaces if (addresses := space.get(name)) is not None]
+        known = known or [addresses for network in networks if (addresses := self._swarm.get(network, {}).get(name)) is not None]
         if not known:
             return Unknown() if self._ours(name, caller[0], spaces) else Elsewhere()
         found = list(dict.fromkeys(address for addresses in known for address in addresses))

@@ -246,7 +246,8 @@ def test_containers_ask_the_agent_for_names_with_their_own_libraries(world):
     world.ports([["udp", 53, [world.endpoint("k21")]]])  # somebody's own name server, published
     assert look("api") == look("api.shop") == look("shop-api-1") == look("1.api") == [world.addresses["k31"]]
     assert look("www") == [world.addresses["k11"]]
-    assert look("db") == socket.EAI_NONAME
+    assert look("tasks.api") == look("shop_api") == look("tasks.shop_api") == [world.addresses["k31"]]  # as Swarm calls it
+    assert look("db") == look("shop_db") == socket.EAI_NONAME
     assert look("2.api") in (socket.EAI_NONAME, socket.EAI_NODATA)  # not fit
 
 

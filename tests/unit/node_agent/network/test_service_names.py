@@ -38,6 +38,27 @@ def test_a_service_has_aliases_and_may_be_called_with_its_app(name):
     assert ask(PROXY_ADDRESS, name) == Found(("10.210.0.2", "10.210.1.2"))
 
 
+@pytest.mark.parametrize("name", ["shop_web", "tasks.web", "tasks.www", "tasks.shop_web", "tasks.web.shop"])
+def test_a_service_answers_to_what_swarm_calls_it(name):
+    assert ask(PROXY_ADDRESS, name) == Found(("10.210.0.2", "10.210.1.2"))
+    assert ask(FRESH, name) == Found(("10.210.0.2", "10.210.1.2"))
+    assert ask(PROXY_ADDRESS, name, AAAA) == Empty()
+
+
+def test_what_is_really_called_as_swarm_would_call_another_goes_before():
+    services = [
+        Service("shop", "web", {}, (Replica(1, "10.210.0.2"),)),
+        Service("shop", "tasks.web", {"default": (), "back": ()}, (Replica(1, "10.210.0.3"),)),
+        Service("shop", "db", {"back": ("shop_web",)}, (Replica(1, "10.210.0.4"),)),
+        Service("shop", "both", {"default": (), "back": ()}, (Replica(1, "10.210.0.5"),)),
+    ]
+    directory = Directory(CIDR, services, {})
+    assert directory.resolve("10.210.0.2", "tasks.web", A, 0) == Found(("10.210.0.3",))
+    assert directory.resolve("10.210.0.2", "tasks.tasks.web", A, 0) == Found(("10.210.0.3",))
+    assert directory.resolve("10.210.0.2", "shop_web", A, 0) == Found(("10.210.0.2",))  # the alias is in another network
+    assert directory.resolve("10.210.0.5", "shop_web", A, 0) == Found(("10.210.0.4",))
+
+
 @pytest.mark.parametrize(("name", "address"), [("shop-web-1", "10.210.0.2"), ("2.web", "10.210.1.2")])
 def test_a_replica_has_names_of_its_own(name, address):
     assert ask(PROXY_ADDRESS, name) == Found((address,))
@@ -59,6 +80,10 @@ def test_a_replica_that_is_not_fit_has_a_name_and_no_address():
         (BLOG_ADDRESS, "db"),  # another app
         (PROXY_ADDRESS, "9.web"),
         (PROXY_ADDRESS, "nobody"),
+        (PROXY_ADDRESS, "shop_db"),
+        (PROXY_ADDRESS, "shop_www"),  # Swarm calls services so, not their aliases
+        (BLOG_ADDRESS, "shop_web"),
+        (PROXY_ADDRESS, "tasks.db.shop"),
         (PROXY_ADDRESS, "nobody.shop"),
         (PROXY_ADDRESS, "a.b.shop"),
     ],
@@ -72,7 +97,9 @@ def test_the_same_name_in_two_apps_is_two_services():
     assert ask(DB_ADDRESS, "web") == Found(("10.210.0.2", "10.210.1.2"))
 
 
-@pytest.mark.parametrize("name", ["example.org", "web.blog", "1.example", "www.example.com", "2.pool.ntp.org", ""])
+@pytest.mark.parametrize(
+    "name", ["example.org", "web.blog", "1.example", "www.example.com", "2.pool.ntp.org", "tasks.db", "tasks.org", "tasks.1.web", ""]
+)
 def test_what_others_know_they_are_asked(name):
     assert ask(PROXY_ADDRESS, name) == Elsewhere()
 
@@ -90,6 +117,8 @@ def test_a_container_may_ask_before_it_is_known_to_others():
 
 def test_who_is_not_known_yet_is_to_ask_again():
     assert ask(STRANGER, "web") == NotYet()
+    assert ask(STRANGER, "tasks.web") == NotYet()
+    assert ask(STRANGER, "tasks.example.org") == Elsewhere()
     assert ask(STRANGER, "example.org") == Elsewhere()
 
 
@@ -137,8 +166,8 @@ def worlds(draw):
 
 
 names = st.one_of(
-    st.sampled_from(["x", "y", "z", "x.a", "1.x", "2.y", "a-x-1", "b-z-2", "x.b", "example.org"]),
-    st.text(alphabet="abxyz123.-", max_size=12),
+    st.sampled_from(["x", "y", "z", "x.a", "1.x", "2.y", "a-x-1", "b-z-2", "x.b", "a_x", "tasks.y", "tasks.b_z", "example.org"]),
+    st.text(alphabet="abxyz123.-_", max_size=12),
 )
 
 

@@ -149,14 +149,13 @@ OBJECTS: Mapping[str, Keys] = {
     "service.volumes.tmpfs": _keys("size mode"),
     "service.x-hypermesh": _keys("exclusive weight priority check"),
     "service.x-hypermesh.check": _keys("type port path interval timeout retries start_period start_interval"),
-    "network": _keys(
-        "name external driver",
+    "network": _keys(  # some do nothing but for values that are not supported: parts/network.py
+        "name external driver driver_opts internal enable_ipv4",
         {
-            **dict.fromkeys(("attachable", "driver_opts", "ipam"), _ONE_NETWORK),
-            **dict.fromkeys(("enable_ipv4", "enable_ipv6"), "the cluster's network has the addresses that settings.network gives it"),
+            "attachable": _ONE_NETWORK,
+            **dict.fromkeys(("enable_ipv6", "ipam"), "the cluster's network has the addresses that settings.network gives it"),
             "labels": _LABELS,
         },
-        {"internal": "leave it out: containers reach what their node reaches; forbid it there"},
     ),
     "volume": _keys("name external driver driver_opts labels"),
     "secret": _keys(

@@ -19,6 +19,9 @@ from hmctl.compose.parts.part import Fields, Part
 DEFAULT = "default"
 _OURS = ("", "bridge", "overlay", "default")
 _HOST_GATEWAY = "host-gateway"
+_PUBLISHED = "leave it out, and publish ports, or network_mode: host: a container is on its node's own networks then"
+_OPEN = "leave it out: all containers are on the cluster's network; what they must not reach is forbidden on the nodes"
+_BRIDGE = "com.docker.network.bridge."
 
 Mode = Literal["", "host", "none"]
 Links = list[tuple[str, str]]  # of a service: another one, and what it calls that
@@ -63,7 +66,8 @@ def networks_of(service: Fields, mode: Mode, defined: Collection[str], name: str
 
 
 def check_networks(part: Part) -> list[str]:
-    """The names of all networks at the top level. What they are made of has no meaning here, and says so."""
+    """The names of all networks at the top level. What they are made of has no meaning here, and says so; where somebody may rely on it,
+    because it keeps out or lets in, it is not supported."""
     names = []
     for name, entry in part.mapping().items():
         if not KEY.holds(name):
@@ -71,15 +75,67 @@ def check_networks(part: Part) -> list[str]:
             continue
         names.append(name)
         fields = entry.of("network")
-        if external_name(fields, name) is not None:
+        external = external_name(fields, name)
+        if external in ("host", "none"):
+            entry.unsupported(
+                f"network_mode: {external}, in place of networks:, in the services that are on it",
+                f"Docker's own network {external} cannot be one of an app",
+                then="it is an ordinary network of the app",
+                becomes={},
+            )
+        elif external is not None:
             entry.warn(
                 "is this app's own here: services of other apps are not on it", "put services that must find each other into one app"
             )
         elif fields["name"].text():
             fields["name"].warn("does nothing here", "a network is known by its name in the app")
-        if fields["driver"].text() not in _OURS:
-            fields["driver"].warn("does nothing here", "all containers are on the cluster's network")
+        _check_driver(fields["driver"])
+        _check_options(fields["driver_opts"])
+        if fields["internal"].boolean():
+            fields["internal"].unsupported("leave it out: containers reach what their node reaches; forbid it there")
+        if not fields["enable_ipv4"].boolean(default=True):
+            fields["enable_ipv4"].unsupported("leave it out: every container has an IPv4 address")
     return names
+
+
+def _check_driver(part: Part) -> None:
+    driver = part.text()
+    if driver in ("host", "none", "null"):
+        mode = "none" if driver == "null" else driver
+        part.unsupported(f"network_mode: {mode}, in place of networks:, in the services that are on it")
+    elif driver in ("macvlan", "ipvlan"):
+        part.unsupported(_PUBLISHED)
+    elif driver not in _OURS:
+        part.unsupported(
+            "leave it out: all containers are on the cluster's network, which neither encrypts nor keeps apart",
+            "there is no such network driver here",
+        )
+
+
+def _check_options(part: Part) -> None:
+    """Those by which a network encrypts, keeps out or lets in. A mapping, of texts, numbers and truth values."""
+    useless = False
+    for name, entry in part.mapping().items():
+        value = entry.scalar().lower()
+        off = value in ("false", "0", "f", "no", "off")
+        match name.removeprefix(_BRIDGE):
+            case "encrypted" if not off:  # Docker takes the option without a value, too
+                instead = "leave it out, and have the services use TLS of their own, or the nodes a private link between them"
+                entry.unsupported(instead, "nothing is encrypted between the nodes by the containers' network")
+            case "enable_icc" | "enable_ip_masquerade" if off:
+                entry.unsupported(_OPEN)
+            case "inhibit_ipv4" if not off:
+                entry.unsupported(_OPEN)
+            case "gateway_mode_ipv4" | "gateway_mode_ipv6" if value not in ("", "nat"):
+                entry.unsupported(_OPEN)
+            case "host_binding_ipv4" if value not in ("", "0.0.0.0"):  # noqa: S104 - it is read
+                entry.unsupported(f"leave it out, and publish ports there: ports: ['{value}:8080:80']")
+            case "parent" | "macvlan_mode" | "ipvlan_mode":
+                entry.unsupported(_PUBLISHED)
+            case _:
+                useless = True
+    if useless:
+        part.warn("does nothing here", "a container here has one network, that of the cluster")
 
 
 def links_of(part: Part) -> Links:

@@ -280,7 +280,18 @@ KINDS = {
         type="http",
         port=80,
     ),
-    "network": top("networks", {"name": "n", "external": True, "driver": "macvlan"}, {"networks": ["site"]}),
+    "network": top(
+        "networks",
+        {
+            "name": "n",
+            "external": True,
+            "driver": "macvlan",
+            "driver_opts": {"encrypted": ""},
+            "internal": Case(True, False),
+            "enable_ipv4": Case(False, True),
+        },
+        {"networks": ["site"]},
+    ),
     "volume": top(
         "volumes",
         {"name": "n1", "external": True, "driver": "nfs", "driver_opts": {"a": "b"}, "labels": {"a": "b"}},
@@ -319,7 +330,7 @@ def outcome(file: dict[str, Any]) -> object:
             raise FileNotFoundError(2, "No such file or directory")
         return known[path.name].encode()
 
-    found = app_of([Path("/shop/compose.yaml")], environment=ENVIRONMENT, read=read)
+    found = app_of([Path("/shop/compose.yaml")], environment=ENVIRONMENT, read=read, ignore_unsupported=True)
     made = found.converted
     return found.name, made.spec, made.builds, made.pulls, made.contents, [(each.path, each.message) for each in made.warnings]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from composing import converted, refused, refused_file, service, warnings
 
+from hmctl.compose.convert import convert
+
 NETS = "networks: {front: , back: }\n"
 
 
@@ -69,13 +71,63 @@ networks: {{n: {0}, unused: }}
 """
     assert not converted(text.format("{driver: overlay}")).warnings
     assert not converted(text.format("")).warnings
-    found = converted(text.format("{driver: macvlan, name: x, attachable: true, ipam: {config: [{subnet: 10.0.0.0/8}]}, labels: [a=b]}"))
+    assert not converted(text.format("{internal: false, enable_ipv4: true}")).warnings
+    found = converted(
+        text.format(
+            "{driver: bridge, driver_opts: {com.docker.network.driver.mtu: 1400, encrypted: 'false'}, name: x, attachable: true,"
+            " enable_ipv6: true, ipam: {config: [{subnet: 10.0.0.0/8}]}, labels: [a=b]}"
+        )
+    )
     assert {problem.path for problem in found.warnings} == {
-        f"networks.n.{key}" for key in ("attachable", "ipam", "labels", "name", "driver")
+        f"networks.n.{key}" for key in ("attachable", "enable_ipv6", "ipam", "labels", "name", "driver_opts")
     }
     assert found.spec.networks == ("n",)
-    assert "services of other apps are not on it" in str(converted(text.format("{external: true}")).warnings[0])
-    assert "containers reach what their node reaches" in refused_file(text.format("{internal: true}"))[0]
+    for external in ("{external: true}", "{external: true, name: bridge}"):
+        assert "services of other apps are not on it" in str(converted(text.format(external)).warnings[0])
+
+
+BRIDGE = "com.docker.network.bridge."
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "words"),
+    [
+        ("driver_opts: {encrypted: ''}", "driver_opts.encrypted", "TLS of their own, or the nodes a private link"),
+        ("driver_opts: {encrypted: }", "driver_opts.encrypted", "nothing is encrypted"),
+        ("driver: overlay, driver_opts: {encrypted: true}", "driver_opts.encrypted", "nothing is encrypted"),
+        (f"driver_opts: {{{BRIDGE}enable_icc: 'false'}}", f"driver_opts.{BRIDGE}enable_icc", "forbidden on the nodes"),
+        (f"driver_opts: {{{BRIDGE}enable_ip_masquerade: 'false'}}", f"driver_opts.{BRIDGE}enable_ip_masquerade", "on the nodes"),
+        (f"driver_opts: {{{BRIDGE}inhibit_ipv4: 'true'}}", f"driver_opts.{BRIDGE}inhibit_ipv4", "on the nodes"),
+        (f"driver_opts: {{{BRIDGE}gateway_mode_ipv4: isolated}}", f"driver_opts.{BRIDGE}gateway_mode_ipv4", "on the nodes"),
+        (f"driver_opts: {{{BRIDGE}host_binding_ipv4: 127.0.0.1}}", f"driver_opts.{BRIDGE}host_binding_ipv4", "['127.0.0.1:8080:80']"),
+        ("driver_opts: {parent: eth0}", "driver_opts.parent", "publish ports, or network_mode: host"),
+        ("driver: macvlan", "driver", "publish ports, or network_mode: host"),
+        ("driver: ipvlan", "driver", "publish ports, or network_mode: host"),
+        ("driver: host", "driver", "network_mode: host"),
+        ("driver: 'null'", "driver", "network_mode: none"),
+        ("driver: weaveworks/net-plugin", "driver", "neither encrypts nor keeps apart"),
+        ("internal: true", "internal", "containers reach what their node reaches"),
+        ("enable_ipv4: false", "enable_ipv4", "every container has an IPv4 address"),
+        ("external: true, name: host", "", "network_mode: host, in place of networks:"),
+        ("external: {name: host}", "", "network_mode: host, in place of networks:"),
+        ("external: true, name: none", "", "network_mode: none, in place of networks:"),
+    ],
+)
+def test_what_a_network_keeps_out_or_lets_in_elsewhere_is_not_dropped(made, path, words):
+    text = f"services: {{web: {{image: nginx, networks: [n]}}}}\nnetworks:\n  n: {{{made}}}\n"
+    where = f"compose.yaml:3: networks.n.{path}".removesuffix(".")
+    (said,) = refused_file(text)
+    assert said.startswith(f"{where}: ")
+    assert words in said
+    left = converted(text, ignore_unsupported=True)
+    assert left.spec.networks == ("n",)
+    assert any(str(problem).startswith(f"{where}: ") and words in str(problem) for problem in left.warnings)
+    assert not any(f"networks.n.{path}" == problem.path for problem in convert(left.counted).warnings)
+
+
+def test_host_networking_as_stacks_have_it_is_told_what_to_write():
+    text = "services: {web: {image: nginx, networks: [host]}}\nnetworks: {host: {external: true}}\n"
+    assert "network_mode: host" in refused_file(text)[0]
 
 
 def test_links_are_names_and_dependencies():

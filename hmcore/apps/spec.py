@@ -15,6 +15,8 @@ import msgspec
 
 from hmcore.apps.templates import labels_in
 
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "glusterfs", "9p")
+
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`published` on every node (`ingress`), or only on the nodes where a replica runs (`host`), there on IP address `address` if given.
@@ -208,6 +210,11 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     external: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Its data is on its node. A network's file system may be mounted anywhere, also by the local driver."""
+        return self.driver in ("", "local") and not self.options.get("type", "").casefold().startswith(NETWORK_FILE_SYSTEMS)
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

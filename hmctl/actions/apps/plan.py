@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from hmcore.apps.records import App, Stage
-from hmcore.apps.spec import AppSpec, spec_digest
+from hmcore.apps.spec import AppSpec, ServiceSpec, spec_digest
 from hmcore.errors import HyperMeshError
 from hmctl.actions.apps.view import Seen, checked_service, stage_of
 from hmctl.compose.difference import Change, difference
@@ -53,18 +53,33 @@ def scaled(seen: Seen, app: App, replicas: Mapping[str, int]) -> Plan:
 
 
 def shared_volumes(plan: Plan) -> list[str]:
-    """Of services that change, in words: several replicas of one volume, which is nearly always meant for one."""
+    """Of services that change, in words: several containers on one volume, which is nearly always meant for one."""
     found = []
     for name in sorted(change.service for change in plan.changes if change.kind != "unchanged"):
         service = plan.spec.services.get(name)
-        if service is None or service.mode == "global" or service.replicas < 2:
+        if service is None:
             continue
         volumes = sorted({mount.source for mount in service.container.mounts if mount.kind == "volume" and mount.source})
-        if volumes:
-            found.append(
-                f"the {service.replicas} replicas of {name} will share the volume {listed(volumes)}, all on the one node that has it"
-            )
+        if not volumes:
+            continue
+        if service.mode == "replicated" and service.replicas > 1:
+            where = ", all on the one node that has it" if any(_on_one_node(plan.spec, volume) for volume in volumes) else ""
+            found.append(f"the {service.replicas} replicas of {name} will share the volume {listed(volumes)}{where}")
+        elif _overlaps(service):
+            found.append(f"order: start-first: the old and the new replica of {name} will share the volume {listed(volumes)} for a while")
     return found
+
+
+def _overlaps(service: ServiceSpec) -> bool:
+    """Whether a replica's successor runs beside it, also where the node has but one of them."""
+    some = service.mode == "global" or service.replicas > 0
+    return some and not service.exclusive and "start-first" in (service.update.order, service.rollback.order)
+
+
+def _on_one_node(spec: AppSpec, volume: str) -> bool:
+    """What is external may be on several."""
+    made = spec.volumes.get(volume)
+    return made is None or (made.local and not made.external)
 
 
 def unfinished(app: App) -> str:

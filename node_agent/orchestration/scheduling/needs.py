@@ -10,8 +10,6 @@ from hmcore.apps.spec import ServiceSpec, Volume
 
 Service = tuple[str, str]  # app and service
 
-_SHARED = ("nfs", "cifs", "smb", "ceph", "glusterfs", "9p")  # file systems of the local driver whose data is elsewhere
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Needs:
@@ -60,20 +58,15 @@ def needs_of(spec: ServiceSpec, volumes: Iterable[Volume] = ()) -> Needs:
         taken=tuple(sorted(taken(spec))),
         published=tuple(sorted(published(spec))),
         bound=() if everywhere else bound(volumes),
-        external=tuple(sorted({volume.name for volume in volumes if volume.external and _local(volume)})),
+        external=tuple(sorted({volume.name for volume in volumes if volume.external and volume.local})),
     )
 
 
 def bound(volumes: Iterable[Volume]) -> tuple[str, ...]:
     """Docker's names of those whose data is on one node: what `homes` are kept for."""
-    return tuple(sorted({volume.name for volume in volumes if not volume.external and _local(volume)}))
+    return tuple(sorted({volume.name for volume in volumes if not volume.external and volume.local}))
 
 
 def clash(one: str, other: str) -> bool:
     """Whether the same port can not be had twice at these addresses of a node."""
     return one == other or ANY in (one, other)
-
-
-def _local(volume: Volume) -> bool:
-    """A network's file system may be mounted anywhere, also by the local driver."""
-    return volume.driver in ("", "local") and not volume.options.get("type", "").casefold().startswith(_SHARED)

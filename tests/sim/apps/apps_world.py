@@ -314,9 +314,9 @@ class World:
                 for container in member.here.docker.containers.values():
                     want = member.wanted.get(container.labels["hypermesh.allocation"])
                     if container.state == "running" and want is not None and want.exclusive:
-                        running[f"{want.allocation.app}/{want.allocation.service}.{want.allocation.slot}"] += 1
-        twice = {slot: count for slot, count in running.items() if count > 1}
-        assert not twice, f"exclusive slots run more than once at {self.now}: {twice}"
+                        running[f"{want.allocation.app}/{want.allocation.service}"] += 1
+        twice = {service: count for service, count in running.items() if count > 1}
+        assert not twice, f"exclusive services run more than once at {self.now}: {twice}"
 
     def spec(self, allocation: Allocation) -> ServiceSpec:
         return self.state.generations[f"{allocation.app}@{allocation.generation}"].spec.services[allocation.service]

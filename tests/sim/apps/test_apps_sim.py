@@ -40,7 +40,7 @@ def service(chance: random.Random, replicas: int, image: str = "good:1", *, excl
 def app(chance: random.Random, number: int) -> AppSpec:
     services = {"web": service(chance, chance.randint(35, 65))}
     if number % 4 == 0:
-        services["db"] = service(chance, 3, exclusive=True)
+        services["db"] = service(chance, 1, exclusive=True)
     return AppSpec(services=services)
 
 

@@ -36,7 +36,7 @@ images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "lost", "job"])
 def specs(draw: st.DrawFn) -> AppSpec:
     """A service that depends on an exclusive one, and a global one; now and then without the last."""
     services = {
-        "db": service(draw(images), draw(st.integers(0, 2)), update=draw(updates), rollback=draw(settled_updates), exclusive=True),
+        "db": service(draw(images), draw(st.integers(0, 1)), update=draw(updates), rollback=draw(settled_updates), exclusive=True),
         "web": service(
             draw(images),
             draw(st.integers(0, 5)),

@@ -23,6 +23,9 @@ def put_app(draft: Draft, command: PutApp, entry: Entry) -> Result:
         return Refused(f"{command.name} is being removed; deploy it again once it is gone")
     if before is not None and not command.origin and current(draft, before).digest == spec_digest(command.spec):
         return Applied(changed=False, revision=known)
+    for name, service in sorted(command.spec.services.items()):
+        if service.exclusive and (service.mode == "global" or service.replicas > 1):
+            return Refused(f"{command.name}/{name} is exclusive: never two of it run at a time")
     if (lacking := secrets.missing(draft, command.spec)) is not None:
         return Refused(lacking)
     return _begin(draft, before or App(name=command.name, generation=0), command.spec, entry, origin=command.origin, note=command.note)

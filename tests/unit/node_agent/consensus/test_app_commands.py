@@ -110,6 +110,15 @@ def test_of_an_exclusive_service_there_is_one():
     assert run(state, ScaleApp(name="shop", replicas={"db": 1}))[1] == Applied(changed=True, revision=3)
 
 
+@pytest.mark.parametrize("several", [{"replicas": 2}, {"mode": "global"}])
+def test_what_is_exclusive_begins_with_no_more_than_one(several):
+    spec = AppSpec(services={"db": ServiceSpec(container=ContainerSpec(image="a"), exclusive=True, **several)})
+    for origin in (0, 1):
+        state, result = run(begun(PutApp(name="blog", spec=web())), PutApp(name="shop", spec=spec, origin=origin))
+        assert result == Refused("shop/db is exclusive: never two of it run at a time")
+        assert "shop" not in state.apps
+
+
 def test_a_wanted_restart_is_counted_and_rolls():
     state = begun(PutApp(name="shop", spec=web()))
     state, _ = run(state, plan(state, rollouts={"web": Rollout(stage=Stage.STEADY)}), RestartApp(name="shop"))

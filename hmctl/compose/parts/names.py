@@ -46,7 +46,9 @@ SIGNAL = _rule(r"[1-9][0-9]?|(?:SIG)?[A-Z][A-Z0-9]{1,9}(?:[+-][0-9]{1,2})?", "a 
 CAPABILITY = _rule(r"(?:CAP_)?[A-Z][A-Z0-9_]{1,40}", "a capability's name: NET_ADMIN")
 SYSCTL = _rule(r"[a-z][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)+", "a kernel parameter's name: net.core.somaxconn")
 ULIMIT = _rule(r"[a-z]{2,20}", "a limit's name: nofile")
-USER = _rule(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}(?::[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127})?", "USER or USER:GROUP, by name or number")
+USER = _rule(
+    r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}(?::(?:[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127})?)?", "USER or USER:GROUP, by name or number"
+)
 GROUP = _rule(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}", "a group's name or number")
 DEVICE = _rule(r"/[^:\x00-\x20\x7f]{1,500}", "an absolute path")
 PATH = _rule(r"/[^\x00-\x1f\x7f]{0,4000}", "an absolute path")

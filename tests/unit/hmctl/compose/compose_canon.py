@@ -193,7 +193,7 @@ def _deploy(value: Tree) -> Tree:
         if "cpus" in limits:
             limits["cpus"] = float(limits["cpus"])
         for device in limits.get("devices", []):
-            device["count"] = str(device["count"])
+            device["count"] = str(device["count"]).replace("all", "-1")
     deploy["resources"] = resources
     placement = {key: part for key, part in deploy.pop("placement", {}).items() if part}
     return {**{key: part for key, part in deploy.items() if part not in ({}, None)}, **({"placement": placement} if placement else {})}
@@ -242,7 +242,7 @@ _FORMS: dict[str, Callable[[Tree], Tree]] = {
     "group_add": _texts,
     "cap_add": sorted,
     "cap_drop": sorted,
-    "profiles": sorted,
+    "profiles": lambda value: sorted(filter(None, value)),
     "ports": _ports,
     "volumes": _volumes,
     "secrets": lambda value: _files(value, "/run/secrets"),

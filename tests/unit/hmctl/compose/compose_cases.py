@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_canon import canonical
+from compose_canon import canonical, differences
 
+from hmcore.errors import ConfigError
+from hmctl.compose.app import app_of
 from hmctl.compose.load import load
 from hmctl.compose.project import Project
 
@@ -97,6 +99,20 @@ def judged(asked: Case) -> tuple[Any, str]:
     command = [BINARY, *files, *options, *profiles, "config", "--format", "json"]
     done = subprocess.run(command, env=asked.environment, capture_output=True, text=True, timeout=60)
     return (_plain(json.loads(done.stdout)) if done.returncode == 0 else None), done.stderr
+
+
+def reading_differs(asked: Case) -> list[tuple[str, Any, Any]] | None:
+    """Where we read otherwise than Docker Compose, as (path, ours, theirs); None: it refuses the files, and so do we."""
+    tree, _ = judged(asked)
+    if tree is None:  # some of what Compose refuses while it reads we refuse only on converting
+        with pytest.raises(ConfigError):
+            app_of(asked.files, environment=asked.environment, profiles=asked.profiles, ignore_unsupported=True)
+        return None
+    _, ours = ours_of(asked)
+    theirs = canonical(tree, tree["name"])
+    for section in ("networks", "volumes", "secrets", "configs"):  # `config` leaves out what no service uses
+        ours[section] = {name: ours[section][name] for name in theirs[section] if name in ours[section]}
+    return differences(ours, theirs)
 
 
 def recorded(asked: Case) -> Any:

@@ -29,7 +29,7 @@ STRICTER = {
     "volumes[].target": "Compose mounts it at '.'",
     "volumes[]: v:_": "Compose takes `v:` for a path in the container",
     "environment[]: _=a": "a value without a name",
-    **dict.fromkeys(("devices[]: /dev/a:_", "image: image:_", "restart: on-failure:_", "user: 1000:_", "user: _:1000"), _HALF),
+    **dict.fromkeys(("devices[]: /dev/a:_", "image: image:_", "restart: on-failure:_", "user: _:1000"), _HALF),
     **dict.fromkeys(("secrets.x.file", "configs.x.file", "configs.x.environment"), _NOWHERE),
 }
 # Keys that do nothing here, or not in a volume of this kind: nobody looks at what they hold.
@@ -40,7 +40,17 @@ UNREAD = {
 }
 # Where empty text says something: a value of its own, a command that is none, or a port with less about it.
 SAID = {
-    *("command", "entrypoint", "command[]", "entrypoint[]", "environment[]: A=_", "image: _image", "configs.x.content", "links[]: db:_"),
+    *(
+        "command",
+        "entrypoint",
+        "command[]",
+        "entrypoint[]",
+        "environment[]: A=_",
+        "image: _image",
+        "user: 1000:_",
+        "configs.x.content",
+        "links[]: db:_",
+    ),
     *(f"{key}.net.name" for key in ("environment", "labels", "sysctls", "deploy.labels", "logging.options")),
     *(f"ports[]: {text}" for text in ("_:80", "_:80:80", "80/_", "_:_:80")),
 }

@@ -24,6 +24,7 @@ import requests
 from hmcore.apps.records import Machine
 from hmcore.errors import ContainerRefused, LayerDown, PartGone
 from node_agent.container.creation import Body
+from node_agent.container.ends import Run, run_of
 from node_agent.container.executor import HANDS
 from node_agent.container.info import CLUSTER, ContainerInfo, complaint_of, containers_of
 from node_agent.container.machine import machine_of
@@ -77,6 +78,19 @@ class Engine:
             if isinstance(error.__cause__, docker.errors.NotFound):
                 return ""
             raise
+
+    def run(self, container: str) -> Run | None:
+        """Its last one; None: Docker does not say, or it is gone."""
+        try:
+            return run_of(self._ask(lambda: self._client.inspect_container(container)))
+        except LayerDown as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return None
+            raise
+
+    def live_restore(self) -> bool:
+        """Whether containers run on while Docker is away."""
+        return self._ask(self._client.info).get("LiveRestoreEnabled") is True
 
     def machine(self, node: str) -> Machine:
         """What there is for containers. Docker counts the processors and the memory that it may use itself."""

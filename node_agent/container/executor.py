@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from hmcore.errors import HyperMeshError, LayerDown, NoLease
+from hmcore.errors import ContainerRefused, HyperMeshError, LayerDown, NoLease
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
 from node_agent.container.creation import Body
 from node_agent.container.fencing.chain import Permit
@@ -129,8 +129,11 @@ class Executor:
         on_settled: Callable[[Action, Outcome], None],
         fencing: Fencing | None = None,
         before_removal: Callable[[str], Awaitable[None]] | None = None,
+        going: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`before_removal` is told of a container (its id) that is about to be removed, and must end in time."""
+        """`before_removal` is told of a container (its id) that is about to be removed, and must end in time. `going`: whether Docker is
+        being stopped or started; what it refuses then says nothing of what it refused."""
+        self._going = going
         self._tasks = tasks
         self._hands = hands
         self._images = images
@@ -205,7 +208,12 @@ class Executor:
         hands = self._hands()
         if hands is None:
             raise LayerDown("Docker does not answer", fix="systemctl start docker")
-        return await in_thread(lambda: deed(hands))
+        try:
+            return await in_thread(lambda: deed(hands))
+        except ContainerRefused as error:
+            if self._going is not None and await self._going():
+                raise LayerDown(f"Docker is being stopped or started: {error.message}") from error
+            raise
 
 
 async def in_thread(call: Callable[[], T]) -> T:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hmcore.apps.records import Machine
 from hmcore.errors import LayerDown, LayerMissing
+from node_agent.container import docker_unit
+from node_agent.container.apart import apart
+from node_agent.container.ends import Docker, Unit, by_docker
 from node_agent.container.info import ContainerInfo
+from node_agent.container.questions import Questions, quietly
 
 if TYPE_CHECKING:
     from node_agent.container.engine import Engine, Events
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = 4
 SETTLE = 0.05  # seconds in which a burst of events makes one question
 DYING = 30.0  # seconds for which a container that has ended, but is listed as running, is asked for again
 
@@ -38,10 +41,20 @@ class ContainerLayer:
     name = "container"
     serving = True
 
-    def __init__(self, socket: Path, cluster: str, *, timeout: float, on_change: Callable[[], None] = lambda: None) -> None:
-        """`timeout` (seconds) bounds each question to Docker. `on_change` is called when `containers` says something else than before."""
+    def __init__(
+        self,
+        socket: Path,
+        cluster: str,
+        *,
+        timeout: float,
+        on_change: Callable[[], None] = lambda: None,
+        unit: Callable[[], Unit] = docker_unit.look,
+    ) -> None:
+        """`timeout` (seconds) bounds each question to Docker. `on_change` is called when `containers` says something else than before.
+        `unit`: how Docker's is now; blocks."""
         self._containers: Mapping[str, ContainerInfo] | None = None
         self._on_change = on_change
+        self._unit = unit
         self._socket = socket
         self._cluster = cluster
         self._timeout = timeout
@@ -103,6 +116,34 @@ class ContainerLayer:
         self._complaints = said
         return found | {id: replace(found[id], complaint=words) for id, words in said.items()}
 
+    async def ends(self, containers: Collection[str]) -> Mapping[str, float]:
+        """Those of `containers`, which have ended, that did so because Docker, or the machine, went away: by id, since when there is one
+        again, in seconds since 1970. Raises LayerDown, also while Docker goes or comes: until that is over nobody can tell."""
+        engine = self._engine
+        if engine is None:
+            raise LayerDown(f"Docker does not answer on {self._socket}", fix="systemctl start docker")
+        runs = {id: await self._ask(partial(engine.run, id)) for id in sorted(containers)}
+        lives_on = await self._ask(engine.live_restore)
+        unit = await self._look_at_unit()  # after what ended has: if Docker ended it, Docker was going by then
+        if self._passing(unit):
+            raise LayerDown(f"Docker on {self._socket} is being stopped or started")
+        began = _modified(self._pid_file)
+        if began is None:  # it writes none, or elsewhere: nobody knows which Docker this is
+            return {}
+        booted, offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME), time.time() - time.monotonic()
+        left = None if unit.left is None or lives_on else unit.left + offset
+        return by_docker({id: run for id, run in runs.items() if run is not None}, Docker(booted if lives_on else began, left))
+
+    async def going(self) -> bool:
+        """Whether Docker is being stopped or started, or is to be."""
+        return self._passing(await self._look_at_unit())
+
+    async def _look_at_unit(self) -> Unit:
+        return await apart("docker's unit", self._unit)
+
+    def _passing(self, unit: Unit) -> bool:
+        return unit.passing or not self._socket.exists() or self._stopped
+
     async def machine(self, node: str) -> Machine | None:
         """What this node has for containers; None while Docker does not tell."""
         engine = self._engine
@@ -125,7 +166,7 @@ class ContainerLayer:
         post = asyncio.get_running_loop().call_soon_threadsafe
         self._dying = {}
         self._events = engine.watch(
-            lambda action, container: _quietly(post, lambda: self._heard(action, container, changed)), lambda: _quietly(post, ended.set)
+            lambda action, container: quietly(post, lambda: self._heard(action, container, changed)), lambda: quietly(post, ended.set)
         )
         self._set(await self._list(engine))
         self._had_pid_file = self._pid_file.exists()
@@ -206,42 +247,6 @@ class ContainerLayer:
         return await self._questions.ask(question)
 
 
-class Questions:
-    """Blocking questions to Docker, in a few threads: a bounded number at once, each with a timeout."""
-
-    def __init__(self, socket: Path, timeout: float) -> None:
-        self._socket = socket
-        self._timeout = timeout
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
-        self._unanswered = 0
-
-    async def ask(self, question: Callable[[], T]) -> T:
-        """The answer. Raises what `question` raises, and LayerDown when it takes too long or too many are still unanswered."""
-        fix = "systemctl restart docker"
-        if self._unanswered >= THREADS:
-            raise LayerDown(f"Docker does not answer on {self._socket}", fix=fix)
-        loop = asyncio.get_running_loop()
-
-        def counted() -> T:
-            try:
-                return question()
-            finally:
-                _quietly(loop.call_soon_threadsafe, self._answered)
-
-        self._unanswered += 1
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._threads, counted)
-        except TimeoutError as error:
-            raise LayerDown(f"Docker does not answer on {self._socket} within {self._timeout:g} s", fix=fix) from error
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _answered(self) -> None:
-        self._unanswered -= 1
-
-
 def _connect(socket: Path, cluster: str, timeout: float) -> Engine:
     from node_agent.container.engine import Engine  # noqa: PLC0415 -- takes a while, hence here: in a thread, beside other phases
 
@@ -254,9 +259,9 @@ def _connect_images(socket: Path, timeout: float) -> DockerImages:
     return DockerImages(socket, timeout)
 
 
-def _quietly(post: Callable[[Callable[[], None]], object], what: Callable[[], None]) -> None:
-    """Tell the event loop from a thread. Once it is closed, nobody wants to know."""
+def _modified(path: Path) -> float | None:
+    """In seconds since 1970; None: there is no such file."""
     try:
-        post(what)
-    except RuntimeError:
-        return
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -23,13 +23,14 @@ MOST_ERROR = 300  # characters
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Of one allocation. Times in seconds of the agent's monotonic clock, but for `told_since`.
+    """Of one allocation. Times in seconds of the agent's monotonic clock, but for `told_since` and `spared`.
 
     `restarts`: ends, and refusals to start it, that another try followed or follows, since it was placed here. `streak`: the same in a
     row. `ended`: its last end is counted already. `refused`: Docker refused to start it, which is not counted yet. `not_before`: its
     policy's pause. `troubles`: failures in a row that are not the container's fault; what failed is tried again for ever, not before
     `hold`, or `stop_hold` where it was to end it. `hindrance`: those of them that kept it from a start; it means something until it is
     `tried`. `since`: it has been seen to run since.
+    `spared`: its last end that was Docker's and no end by itself (Seen.by_docker) came before this start of Docker.
     `drain`: it is to stop, and since when that waits for others to notice.
     `acting`: the action under way. `acted`: Memory.settled once the last one was over: what was asked for before says nothing of it.
     """
@@ -47,6 +48,7 @@ class Recall:
     stop_hold: float = -math.inf
     hindrance: Hindrance = FREE
     since: float | None = None
+    spared: float | None = None
     image: str = ""  # the id that a pull came to
     pull: bool = False  # whatever is said to be present, Docker does not have it
     renamed: bool = False  # its first name is somebody else's

@@ -21,7 +21,7 @@ from node_agent.container.actions import Action, Pull, rank
 from node_agent.container.creation import NodeFacts, Wanted
 from node_agent.container.info import CLUSTER, ContainerInfo
 from node_agent.container.memory import Memory, Recall
-from node_agent.container.replica import Surroundings, Turn, image_of, turn
+from node_agent.container.replica import Surroundings, Turn, image_of, turn, uncounted
 
 Health = tuple[InstanceHealth, str]  # and why it is not well, in words
 _COMING = (Phase.PULLING, Phase.STARTING, Phase.BACKOFF)
@@ -31,7 +31,9 @@ _COMING = (Phase.PULLING, Phase.STARTING, Phase.BACKOFF)
 class Seen:
     """What Docker told, and what else is known. `asked`: Memory.settled before Docker was. `images`: ids and names of those that are
     here (see `images_asked`). `healths`: by a container's id, what the agent's own probes found. `fit`: the allocations here that the
-    cluster knows as fit; None: nobody can tell. `now`: seconds of the agent's monotonic clock; `unix`: seconds since 1970, for people."""
+    cluster knows as fit; None: nobody can tell. `by_docker`: of `ends_asked`, the containers that ended because Docker, or the machine,
+    went away, by id, and since when (seconds since 1970) there is one again. `now`: seconds of the agent's monotonic clock; `unix`: seconds
+    since 1970, for people."""
 
     containers: Mapping[str, ContainerInfo]
     asked: int
@@ -40,6 +42,7 @@ class Seen:
     images: AbstractSet[str] = frozenset()
     healths: Mapping[str, Health] = field(default_factory=dict)
     fit: AbstractSet[str] | None = None
+    by_docker: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def reconcile(wanted: Mapping[str, Wanted] | None, seen: Seen, memory: Memory, n
         return Verdict((), {}, {}, memory)
     mine = _by_allocation(seen.containers, node.cluster)
     stops = {id: deadline for id, deadline in memory.stops.items() if id in seen.containers}
-    around = Surroundings(seen.asked, seen.now, seen.images, stops, node, seen.fit)
+    around = Surroundings(seen.asked, seen.now, seen.images, stops, node, seen.fit, seen.by_docker)
     recalls: dict[str, Recall] = {}
     actions: list[Action] = []
     statuses: dict[str, AllocationStatus] = {}
@@ -95,6 +98,13 @@ def reconcile(wanted: Mapping[str, Wanted] | None, seen: Seen, memory: Memory, n
 def images_asked(wanted: Mapping[str, Wanted], memory: Memory) -> frozenset[str]:
     """The images of which `Seen.images` has to say whether they are here."""
     return frozenset(image_of(want.service, memory.of(id)) for id, want in wanted.items() if want.service is not None)
+
+
+def ends_asked(wanted: Mapping[str, Wanted], containers: Mapping[str, ContainerInfo], memory: Memory, node: NodeFacts) -> frozenset[str]:
+    """The containers, by id, of which `Seen.by_docker` has to say how they came to end."""
+    mine = _by_allocation(containers, node.cluster)
+    found = (uncounted(want, mine.get(id, ()), memory.of(id)) for id, want in wanted.items())
+    return frozenset(container for container in found if container is not None)
 
 
 def unanswered(statuses: Mapping[str, AllocationStatus]) -> dict[str, AllocationStatus]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hmcore.apps.records import Phase
 from hmcore.apps.spec import AppSpec, ServiceSpec
@@ -21,8 +21,8 @@ from node_agent.container.memory import Recall
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """`asked`: Memory.settled when Docker was asked for what it told. `images`: those that are known to be on this node, by id and by name.
-    `stops`: see Memory. `fit`: the allocations that the cluster knows as fit; None: nobody can tell. Times in seconds of the agent's
-    monotonic clock."""
+    `stops`: see Memory. `fit`: the allocations that the cluster knows as fit; None: nobody can tell. `by_docker`: see reconcile.Seen.
+    Times in seconds of the agent's monotonic clock."""
 
     asked: int
     now: float
@@ -30,6 +30,7 @@ class Surroundings:
     stops: Mapping[str, float]
     node: NodeFacts
     fit: AbstractSet[str] | None = None
+    by_docker: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,14 @@ def turn(id: str, want: Wanted | None, mine: Sequence[ContainerInfo], recall: Re
         return found
     away = _ending(id, others, recall, around)  # they are in its way: their name, their ports, their volumes
     return replace(found, action=away.action, wake=min(found.wake, away.wake))
+
+
+def uncounted(want: Wanted, mine: Sequence[ContainerInfo], recall: Recall) -> str | None:
+    """The container of which `turn` will count that it ended, if it did so by itself; None: there is none."""
+    if want.service is None or want.allocation.stop or want.allocation.done or recall.acting is not None or recall.ended or recall.refused:
+        return None
+    kept = _kept(want, mine)
+    return kept.id if kept is not None and kept.state == "exited" else None
 
 
 def _stopped(want: Wanted | None, mine: Sequence[ContainerInfo]) -> bool:
@@ -140,7 +149,7 @@ def _standing(id: str, want: Wanted, kept: ContainerInfo | None, recall: Recall,
         return Turn(Phase.RUNNING if alive else Phase.WAITING, recall, container=kept, error="" if alive else why)
     if want.barred and not want.allocation.done and recall.final is None:
         return _barred(id, want.barred, kept, recall, around.now)
-    recall = _noticed(kept, service, recall, around.now)
+    recall = _noticed(kept, service, recall, around)
     if kept is not None and kept.state in ALIVE:
         return Turn(Phase.RUNNING, recall, container=kept)
     if want.allocation.done:
@@ -187,14 +196,18 @@ def _beginning(
     return Run(id, name, creation(want, app, service, around.node, image), needed_volumes(app, service), want.lease)
 
 
-def _noticed(kept: ContainerInfo | None, service: ServiceSpec, recall: Recall, now: float) -> Recall:
+def _noticed(kept: ContainerInfo | None, service: ServiceSpec, recall: Recall, around: Surroundings) -> Recall:
     """What has become of it since it was looked at last: it runs, or has ended, and that is counted once."""
+    now = around.now
     if kept is not None and kept.state in ALIVE:
         since = now if recall.since is None else recall.since
         return replace(recall, since=since, ended=False, refused=False, final=None, remake=False, error="", troubles=0)
     if recall.refused:
         return _counted(replace(recall, refused=False), service, now, recall.exit_code, recall.error, failed=True)
     if kept is not None and kept.state == "exited" and not recall.ended:
+        docker = around.by_docker.get(kept.id)
+        if docker is not None and docker != recall.spared:  # each Docker can have done it once: no clock makes it a loop without a pause
+            return replace(recall, since=None, ended=True, not_before=now, spared=docker, error="it ended with Docker")
         return _counted(recall, service, now, kept.exit_code, _words(kept.exit_code), failed=kept.exit_code != 0)
     if (kept is None or kept.state == "dead") and recall.since is not None and not recall.ended:
         return _counted(recall, service, now, recall.exit_code, "its container was removed by somebody", failed=True)

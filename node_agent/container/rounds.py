@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from hmcore.apps.records import AllocationStatus
@@ -19,7 +19,7 @@ from node_agent.container.executor import Executor, Fencing, Files, Hands, Image
 from node_agent.container.info import ContainerInfo
 from node_agent.container.memory import Memory, begun, recalled, settled
 from node_agent.container.probing import Prober
-from node_agent.container.reconcile import Seen, images_asked, reconcile, unanswered
+from node_agent.container.reconcile import Seen, ends_asked, images_asked, reconcile, unanswered
 from node_agent.waiting import woken
 
 ANYWAY = 30.0  # seconds after which Docker is looked at although nothing was heard
@@ -45,11 +45,15 @@ class Rounds:
         images: Images,
         files: Files,
         on_statuses: Callable[[Mapping[str, AllocationStatus]], None],
+        ends: Callable[[Collection[str]], Awaitable[Mapping[str, float]]],
         fencing: Fencing | None = None,
         fit: Callable[[], AbstractSet[str] | None] = lambda: None,
         before_removal: Callable[[str], Awaitable[None]] | None = None,
+        going: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`fit`: see Seen. `before_removal`: see Executor."""
+        """`ends`: of containers that ended, see Seen.by_docker; raises LayerDown. `fit`: see Seen. The last two: see Executor."""
+        self._going = going
+        self._ends = ends
         self._fit = fit
         self._wanted = wanted
         self._facts = facts
@@ -78,7 +82,9 @@ class Rounds:
         """Until cancelled. What Docker is carrying out then it carries out."""
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as tasks:
-            executor = Executor(tasks, self._hands, self._images, self._files, self._settled, self._fencing, self._before_removal)
+            executor = Executor(
+                tasks, self._hands, self._images, self._files, self._settled, self._fencing, self._before_removal, self._going
+            )
             prober = Prober(tasks, self.poke)
             while True:
                 self._poked.clear()
@@ -92,17 +98,20 @@ class Rounds:
         try:
             containers = await self._observe()
         except LayerDown as error:
-            log.debug("%s", error)
-            if self._statuses is not None:
-                self._tell(unanswered(self._statuses))
-            return clock() + AWAY
+            return self._without_docker(error)
         wanted, facts, memory = self._wanted(), self._facts(), self._memory
         if wanted is None or facts is None or memory is None:
             if wanted is not None and not wanted and memory is not None:
                 self._tell({})  # where the first app goes must not depend on who gets a subnet first
             return clock() + ANYWAY
+        try:
+            ended = ends_asked(wanted, containers, memory, facts)
+            by_docker = await self._ends(ended) if ended else {}
+        except LayerDown as error:
+            return self._without_docker(error)
+        memory = self._memory or memory  # an action may have been over meanwhile; then `asked` is from before it
         here = frozenset(image for image in images_asked(wanted, memory) if self._images.present(image))
-        seen = Seen(containers, asked, clock(), time.time(), here, prober.healths(), self._fit())
+        seen = Seen(containers, asked, clock(), time.time(), here, prober.healths(), self._fit(), by_docker)
         verdict = reconcile(wanted, seen, memory, facts)
         self._memory = verdict.memory
         for action in executor.offer(verdict.actions):
@@ -110,6 +119,12 @@ class Rounds:
         prober.follow(verdict.targets)
         self._tell(verdict.statuses)
         return verdict.wake
+
+    def _without_docker(self, error: LayerDown) -> float:
+        log.debug("%s", error)
+        if self._statuses is not None:
+            self._tell(unanswered(self._statuses))
+        return asyncio.get_running_loop().time() + AWAY
 
     async def _nap(self, seconds: float) -> None:
         if await woken(self._poked, max(0.0, seconds)):

@@ -105,6 +105,8 @@ class Workload:
             wanted=self._permitted,
             facts=facts,
             observe=self._observe,
+            ends=layer.ends,
+            going=layer.going,
             hands=lambda: layer.engine,
             images=images,
             files=files,

@@ -30,7 +30,7 @@ name: {name}
 services:
   web:
     image: {image}
-    command: [sleep, "3600"]
+    command: {command}
     init: true
     stop_grace_period: 2s
     environment: {{REVISION: "{revision}"}}
@@ -83,10 +83,11 @@ class App:
     name: str
     image: str
     deploy: str = "{replicas: 6, restart_policy: {delay: 1s}, update_config: {parallelism: 2, monitor: 2s}}"
+    command: str = '[sleep, "3600"]'
 
     def file(self, revision: int) -> Path:
         path = self.folder / f"{self.name}-{revision}.yaml"
-        path.write_text(COMPOSE.format(name=self.name, image=self.image, revision=revision, deploy=self.deploy))
+        path.write_text(COMPOSE.format(name=self.name, image=self.image, revision=revision, deploy=self.deploy, command=self.command))
         return path
 
     def run(self, command: str, *args: str | Path, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from clusters import AGENT, Cluster
 from outages import App, Strangers, agents_started, image
 
 IMAGE = "e2e-busy:1"
+POLITE = """[sh, -c, "trap 'exit 0' TERM; sleep 3600 & wait"]"""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,10 @@ def others_are_left_alone(cluster: Cluster, shop: App, strangers: Strangers) -> 
     cluster.lab.heal()
     cluster.until_healthy()
     strangers.were_left_alone(before)
+
+
+def restarts(*apps: App) -> dict[str, int]:
+    return {each["id"]: each["restarts"] for app in apps for each in app.replicas()}
 
 
 def leader_of(cluster: Cluster) -> str:
@@ -93,10 +98,13 @@ def test_the_operator_is_gone_in_mid_rollout_which_goes_on(shop: App) -> None:
     assert {each["generation"] for each in shop.replicas()} == {shop.generation}
 
 
-def test_docker_is_restarted_and_its_replicas_come_back(cluster: Cluster, shop: App) -> None:
+def test_docker_is_restarted_and_its_replicas_come_back(cluster: Cluster, shop: App, tmp_path: Path) -> None:
+    """Also those that end well when they are told to, under a policy that leaves it at that."""
     shop.until_whole()
+    polite = App(cluster, tmp_path, "polite", IMAGE, "{mode: global, restart_policy: {condition: on-failure, delay: 1s}}", POLITE)
+    polite.roll_out(1)
     victim = shop.replicas()[0]["node"]
-    before, replicas = shop.containers(), {each["id"] for each in shop.replicas()}
+    before, replicas, ends = shop.containers(), {each["id"] for each in shop.replicas()}, restarts(shop, polite)
     cluster.inside(victim, "systemctl", "restart", "docker.service")
     starts = {each.started for each in before.values() if each.node == victim}
 
@@ -107,9 +115,12 @@ def test_docker_is_restarted_and_its_replicas_come_back(cluster: Cluster, shop: 
     took = shop.until(back, 40, f"the containers of {victim} run again")
     print(f"Docker restarted: {took:.1f} s until its replicas run again")
     shop.until_whole()
+    polite.until_whole(count=3)
     assert {each["id"] for each in shop.replicas()} == replicas, "they are restarted where they are"
+    assert restarts(shop, polite) == ends, "that Docker went away is no end of theirs"
     elsewhere = {id: each for id, each in before.items() if each.node != victim}
     assert elsewhere.items() <= shop.containers().items()
+    polite.run("rm", polite.name, "--yes")
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])

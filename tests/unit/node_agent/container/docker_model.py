@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from msgspec import structs
 from hmcore.apps.records import Allocation
 from hmcore.apps.spec import AppSpec, ContainerSpec, Restart, ServiceSpec
 from hmcore.errors import ContainerRefused, HyperMeshError, ImageGone, LayerDown, NameTaken
-from node_agent.container import info
+from node_agent.container import ends, info
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
 from node_agent.container.creation import NodeFacts, Wanted
 from node_agent.container.info import ContainerInfo
@@ -41,7 +41,8 @@ def labels_of(id: str, revision: str = "r1") -> dict[str, str]:
 
 @dataclass
 class Made:
-    """A container. `deaf`: SIGTERM does not end it. `starts`: how often it was. `serves`: see ContainerInfo."""
+    """A container. `deaf`: SIGTERM does not end it. `starts`: how often it was. `serves`: see ContainerInfo. `started`, `finished`: by the
+    clock that Docker stamps them with."""
 
     id: str
     name: str
@@ -51,6 +52,8 @@ class Made:
     deaf: bool = False
     starts: int = 0
     serves: bool = True
+    started: float = 0.0
+    finished: float = 0.0
 
     def info(self, number: int) -> ContainerInfo:
         return ContainerInfo(
@@ -77,12 +80,14 @@ class Docker:
     lacking: HyperMeshError | None = None
     calls: list[str] = field(default_factory=list)
     made: int = 0
+    clock: float = 1.0
+    since: float = 1.0  # when it was started itself
 
     def put(
         self, name: str, labels: Mapping[str, str], state: str = "running", *, exit_code: int | None = None, deaf: bool = False
     ) -> Made:
         self.made += 1
-        container = Made(f"c{self.made}", name, labels, state, exit_code, deaf, starts=int(state != "created"))
+        container = Made(f"c{self.made}", name, labels, state, exit_code, deaf, starts=int(state != "created"), started=self._tick())
         self.containers[container.id] = container
         return container
 
@@ -91,13 +96,26 @@ class Docker:
 
     def end(self, id: str, exit_code: int) -> None:
         container = self.containers[id]
-        container.state, container.exit_code = "exited", exit_code
+        container.state, container.exit_code, container.finished = "exited", exit_code, self._tick()
 
-    def restart(self) -> None:
-        """dockerd itself: all that ran has ended."""
-        for container in self.containers.values():
-            if container.state == "running":
-                container.state, container.exit_code = "exited", 137
+    def restart(self, exit_code: int = 137, *, crashed: bool = False) -> None:
+        """dockerd itself: all that ran has ended. `crashed`: what ran then is ended by the new one."""
+        alive = [id for id, container in self.containers.items() if container.state == "running"]
+        if crashed:
+            self.since = self._tick()
+        for id in alive:
+            self.end(id, exit_code)
+        if not crashed:
+            self.since = self._tick()
+
+    def by_docker(self, containers: Collection[str]) -> dict[str, float]:
+        """What the layer tells of their ends."""
+        runs = {id: ends.Run(made.started, made.finished) for id in containers if (made := self.containers.get(id)) is not None}
+        return ends.by_docker(runs, ends.Docker(self.since))
+
+    def _tick(self) -> float:
+        self.clock += 1
+        return self.clock
 
     def perform(self, action: Action, fault: str = "") -> str | HyperMeshError | None:
         """Its outcome. `fault`: `before` (Docker does nothing), `after` (it does, nobody hears of it), `half` (created, not started)."""
@@ -156,6 +174,7 @@ class Docker:
         if container.state != "running":
             container.state, container.exit_code = "running", None
             container.starts += 1
+            container.started = self._tick()
         return id
 
 

@@ -29,6 +29,7 @@ class DockerSocket:
         self.hanging = threading.Event()
         self.hanging.set()  # "set" lets answers through
         self.questions: list[str] = []
+        self.live_restore = False
         self.answers: dict[str, tuple[int, object]] = {}  # to changes, and to `GET` of one thing: by method and path, without the version
         self.changes: list[tuple[str, object]] = []  # method, path and query of each, and its body
         self._news = threading.Condition()
@@ -114,7 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
             case "_ping":
                 self._answer("OK")
             case "info":
-                self._answer({"CgroupDriver": "systemd", "Driver": "overlay2", "NCPU": 2, "MemTotal": 4 << 30})
+                self._answer(
+                    {
+                        "CgroupDriver": "systemd",
+                        "Driver": "overlay2",
+                        "NCPU": 2,
+                        "MemTotal": 4 << 30,
+                        "LiveRestoreEnabled": docker.live_restore,
+                    }
+                )
             case "json" if url.path.endswith("/images/json"):
                 self._answer([])
             case "json" if url.path.endswith("/containers/json"):

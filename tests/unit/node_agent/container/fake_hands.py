@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from docker_model import IMAGE, Docker
 
@@ -24,6 +24,7 @@ class FakeHands:
         self.gate = threading.Event()
         self.gate.set()
         self.away = False
+        self.going = False  # its containers end, and it still answers
         self.looks = 0
         self.told = asyncio.Event()
         self.told.set()
@@ -39,6 +40,15 @@ class FakeHands:
             seen = self.docker.look()
         await self.told.wait()
         return seen
+
+    async def ends(self, containers: Collection[str]) -> Mapping[str, float]:
+        if self.going:
+            raise LayerDown("Docker is being stopped or started")
+        with self._lock:
+            return self.docker.by_docker(containers)
+
+    async def is_going(self) -> bool:
+        return self.going
 
     def create(self, name: str, body: Body) -> str:
         return self._call(Run("", name, body))

@@ -13,7 +13,7 @@ from node_agent.container.actions import Action, Cancel, Pull
 from node_agent.container.creation import Wanted
 from node_agent.container.info import ContainerInfo
 from node_agent.container.memory import Memory, begun, recalled, settled
-from node_agent.container.reconcile import Health, Seen, Verdict, images_asked, reconcile
+from node_agent.container.reconcile import Health, Seen, Verdict, ends_asked, images_asked, reconcile
 
 
 def no_fault(action: Action) -> str:
@@ -40,7 +40,9 @@ class Node:
     def decide(self, looked: tuple[int, dict[str, ContainerInfo]] | None = None) -> Verdict:
         asked, containers = looked or self.look()
         here = images_asked(self.wanted, self.memory) & self.docker.images
-        verdict = reconcile(self.wanted, Seen(containers, asked, self.now, self.now, here, self.healths, self.fit), self.memory, NODE)
+        by_docker = self.docker.by_docker(ends_asked(self.wanted, containers, self.memory, NODE))
+        seen = Seen(containers, asked, self.now, self.now, here, self.healths, self.fit, by_docker)
+        verdict = reconcile(self.wanted, seen, self.memory, NODE)
         self.memory, self.statuses, self.wake = verdict.memory, verdict.statuses, verdict.wake
         for action in verdict.actions:
             self._may(action)

@@ -11,7 +11,7 @@ import pytest
 from docker_model import IMAGE, labels_of
 from fake_hands import FakeFiles, FakeHands, FakeImages
 
-from hmcore.errors import HyperMeshError, ImageGone, LayerDown, NameTaken, PartGone
+from hmcore.errors import ContainerRefused, HyperMeshError, ImageGone, LayerDown, NameTaken, PartGone
 from node_agent.container import executor as executor_module
 from node_agent.container.actions import Action, Cancel, Kill, Pull, Remove, Run, Start, Stop
 from node_agent.container.executor import HANDS, PULLS, AllFiles, Executor, Outcome
@@ -26,7 +26,9 @@ class Bench:
         self.away = False
         self.over: list[tuple[Action, Outcome]] = []
         self.news = asyncio.Event()
-        self.executor = Executor(tasks, lambda: None if self.away else self.hands, self.images, self.files, self.settled)
+        self.executor = Executor(
+            tasks, lambda: None if self.away else self.hands, self.images, self.files, self.settled, going=self.hands.is_going
+        )
 
     def settled(self, action: Action, outcome: Outcome) -> None:
         self.over.append((action, outcome))
@@ -60,6 +62,16 @@ async def bench() -> AsyncIterator[Bench]:
 
 def run(id: str = "shop/web.1.1", **more: tuple[str, ...]) -> Run:
     return Run(id, id.replace("/", "-"), {"Image": IMAGE, "Labels": labels_of(id)}, **more)
+
+
+async def test_what_a_docker_that_goes_refuses_is_not_held_against_the_container() -> None:
+    async with bench() as b:
+        b.docker.broken = ContainerRefused("context canceled")
+        b.hands.going = True
+        assert isinstance(await b.outcome(run()), LayerDown)
+        assert isinstance(await b.outcome(Start("shop/web.1.1", "c1")), LayerDown)
+        b.hands.going = False
+        assert isinstance(await b.outcome(Start("shop/web.1.1", "c1")), ContainerRefused)
 
 
 async def test_one_life() -> None:

@@ -6,15 +6,19 @@ import asyncio
 import os
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from docker_socket import DockerSocket
 
 from hmcore.errors import LayerDown, LayerMissing
 from hmcore.records import ComponentState as S
-from node_agent.container.layer import THREADS, ContainerLayer
+from node_agent.container.ends import Unit
+from node_agent.container.layer import ContainerLayer
+from node_agent.container.questions import THREADS
 from node_agent.platform.lifecycle import Backoff, Managed
 
 CLUSTER = "hm-abc123defg"
@@ -181,6 +185,61 @@ async def test_a_hanging_docker_holds_up_nothing_and_is_named(docker):
         docker.go_on()
         await until(lambda: managed.state is S.RUNNING)
         await until(lambda: layer.running == 0)
+
+
+def ran(started: float, finished: float) -> tuple[int, object]:
+    """An answer about a container: when it ran, in seconds from now."""
+    stamps = (datetime.fromtimestamp(time.time() + seconds, UTC).isoformat() for seconds in (started, finished))
+    return 200, {"State": dict(zip(("StartedAt", "FinishedAt"), stamps, strict=True))}
+
+
+async def test_what_ended_before_there_was_this_docker_ended_with_docker(docker):
+    unit = Unit()
+    docker.answers["GET /containers/old/json"] = ran(-50, -40)
+    docker.answers["GET /containers/new/json"] = ran(+50, +60)
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2, unit=lambda: unit)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        began = docker.path.with_name("docker.pid").stat().st_mtime
+        assert await layer.ends(["old", "new", "gone"]) == {"old": began}
+        unit = Unit(left=time.monotonic() - 5)
+        assert await layer.ends(["old", "new"]) == {}, "it was done 35 s before Docker was told to stop"
+        unit = Unit()
+        docker.live_restore = True
+        assert await layer.ends(["old", "new"]) == {}, "it could have run on"
+        docker.answers["GET /containers/old/json"] = ran(-time.clock_gettime(time.CLOCK_BOOTTIME) - 1000, -1)
+        assert await layer.ends(["old", "new"]) != {}, "but not while the machine was down"
+
+
+async def test_while_docker_goes_or_comes_nobody_can_tell_what_ended_a_container(docker):
+    unit = Unit(passing=True)
+    docker.answers["GET /containers/old/json"] = ran(-50, 0)
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2, unit=lambda: unit)
+    with pytest.raises(LayerDown):
+        await layer.ends(["old"])
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        with pytest.raises(LayerDown, match="is being stopped or started"):
+            await layer.ends(["old"])
+        assert await layer.going()
+        unit = Unit()
+        assert not await layer.going()
+        assert await layer.ends(["old"])
+        away = docker.path.with_name("away")
+        docker.path.rename(away)  # as one that nobody but dockerd itself listens on goes first, when it stops
+        with pytest.raises(LayerDown, match="is being stopped or started"):
+            await layer.ends(["old"])
+        away.rename(docker.path)
+
+
+async def test_a_docker_without_a_pid_file_is_not_told_from_another(docker):
+    docker.path.with_name("docker.pid").unlink()
+    docker.answers["GET /containers/old/json"] = ran(-50, -40)
+    layer = ContainerLayer(docker.path, CLUSTER, timeout=2, unit=Unit)
+    async with supervised(layer) as managed:
+        await until(lambda: managed.state is S.RUNNING)
+        assert await layer.ends(["old"]) == {}
+    docker.path.with_name("docker.pid").touch()
 
 
 async def test_not_installed_is_missing_and_says_how_to_install(tmp_path, monkeypatch):

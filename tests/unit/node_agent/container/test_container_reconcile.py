@@ -411,11 +411,51 @@ def test_one_that_somebody_removed_comes_back() -> None:
     assert (only(here).phase, only(here).restarts) == (Phase.RUNNING, 1)
 
 
-def test_a_restart_of_docker_brings_all_back() -> None:
-    here = running()
+@pytest.mark.parametrize("code", [0, 143, 137])
+@pytest.mark.parametrize("told", [None, True, False])
+@pytest.mark.parametrize("condition", ["none", "on-failure", "any"])
+def test_a_restart_of_docker_brings_all_back_and_is_no_end_of_theirs(condition: str, told: bool | None, code: int) -> None:
+    here = running(wanted(WEB, restart=Restart(condition=condition, attempts=1, delay=90)))  # type: ignore[arg-type]
+    for _ in range(3):
+        here.docker.restart(code)
+        if told is not None:
+            here.restart_agent(told=told)
+        assert isinstance(here.round().actions[0], Start), "at once"
+        assert only(here).phase is Phase.STARTING
+        here.settle()
+        assert (only(here).phase, only(here).restarts, only(here).exit_code, only(here).error) == (Phase.RUNNING, 0, None, "")
+
+
+def test_a_job_that_was_done_before_docker_was_restarted_stays_done() -> None:
+    here = running(wanted(WEB, restart=Restart(condition="on-failure")))
+    here.docker.end("c1", 0)
+    here.settle()
+    here.docker.restart()
+    here.restart_agent(told=True)
+    here.settle()
+    assert (only(here).phase, here.docker.containers["c1"].starts) == (Phase.DONE, 1)
+
+
+def test_an_end_by_itself_counts_also_after_docker_was_restarted() -> None:
+    here = running(wanted(WEB, restart=Restart(condition="on-failure", delay=1)))
     here.docker.restart()
     here.settle()
-    assert only(here).phase is Phase.RUNNING
+    here.docker.end("c1", 3)
+    here.round()
+    assert (only(here).phase, only(here).exit_code, only(here).error) == (Phase.BACKOFF, 3, "it ended with 3")
+    here.settle()
+    assert (only(here).phase, only(here).restarts) == (Phase.RUNNING, 1)
+
+
+def test_a_docker_ends_a_container_once_whatever_the_clocks_say() -> None:
+    here = running(wanted(WEB, restart=Restart(condition="any", attempts=1, delay=1)))
+    here.docker.restart()
+    here.docker.since += 1000  # the clock was put back since Docker was started
+    here.settle()
+    for _ in range(2):
+        here.docker.end("c1", 1)
+        here.settle()
+    assert (only(here).phase, only(here).exit_code) == (Phase.FAILED, 1)
 
 
 # Refusals

@@ -35,6 +35,7 @@ class Agent:
             wanted=lambda: self.wanted,
             facts=lambda: self.facts,
             observe=self.hands.look,
+            ends=self.hands.ends,
             hands=lambda: None if self.hands.away else self.hands,
             images=self.images,
             files=FakeFiles(),
@@ -133,7 +134,27 @@ async def test_a_docker_that_goes_away_and_comes_back_costs_rounds_only() -> Non
         assert agent.told[-1][WEB].health is InstanceHealth.UNKNOWN
         agent.docker.restart()
         agent.hands.away = False
-        await agent.until(lambda: agent.phases == {WEB: Phase.RUNNING} and agent.told[-1][WEB].restarts == 1)
+        await agent.until(lambda: agent.phases == {WEB: Phase.RUNNING} and not agent.told[-1][WEB].error)
+        assert agent.told[-1][WEB].restarts == 0
+
+
+@pytest.mark.parametrize("code", [0, 143, 137])
+async def test_what_ends_while_docker_goes_is_not_judged_before_it_is_back(code: int) -> None:
+    """It answers on, and tells of the ends that it makes."""
+    async with at_work(Agent()) as agent:
+        agent.want(wanted(WEB, restart=Restart(condition="on-failure", attempts=1, delay=0.01)))
+        await agent.until(lambda: agent.phases == {WEB: Phase.RUNNING})
+        agent.hands.going = True
+        agent.docker.restart(code)
+        agent.rounds.poke()
+        await agent.until(lambda: agent.told[-1][WEB].error == "Docker does not answer")
+        await agent.looked(3)
+        assert agent.phases == {WEB: Phase.RUNNING}
+        agent.hands.going = False
+        await agent.until(lambda: agent.told[-1][WEB].health is InstanceHealth.HEALTHY)
+        assert {status.phase for told in agent.told for status in told.values()}.isdisjoint({Phase.DONE, Phase.FAILED, Phase.BACKOFF})
+        assert {status.restarts for told in agent.told for status in told.values()} == {0}
+        assert next(iter(agent.docker.containers.values())).starts == 2
 
 
 async def test_a_docker_that_hangs_is_waited_for_and_asked_once() -> None:

@@ -28,6 +28,7 @@ policies = st.builds(
     Restart, condition=st.sampled_from(["none", "on-failure", "any"]), attempts=st.integers(0, 2), delay=st.sampled_from([0.0, 1.0, 90.0])
 )
 wants = st.dictionaries(st.sampled_from(IDS), st.tuples(policies, st.booleans(), st.booleans()))
+CODES = st.sampled_from([0, 143, 137, 1])  # of what a stop signal ended, by its program's leave or not, and SIGKILL
 faults = st.sampled_from(["", "", "", "before", "after", "half"])
 
 
@@ -78,9 +79,10 @@ def chaos(node: Node, data: st.DataObject, steps: int) -> None:
             case "agent":
                 node.restart_agent(told=data.draw(st.booleans()))
             case "docker":
-                for made in node.docker.containers.values():
-                    if is_ours(made) and made.state == "running":
-                        node.docker.end(made.id, 0)
+                theirs = {id: dict(vars(made)) for id, made in node.docker.containers.items() if not is_ours(made)}
+                node.docker.restart(data.draw(CODES), crashed=data.draw(st.booleans()))
+                for id, was in theirs.items():  # whoever started them has them started again
+                    vars(node.docker.containers[id]).update(was)
             case "prune":
                 node.docker.images.clear()
             case "time":
@@ -146,3 +148,24 @@ def test_what_is_settled_stays_so(containers, wants) -> None:
         node.now += 1000
         assert node.round().actions == ()
     assert dict(node.statuses) == told
+
+
+@pytest.mark.long
+@given(st.data(), wants, st.integers(1, 8))
+def test_that_docker_went_away_is_no_end_whatever_the_policy_and_the_exit_code(data: st.DataObject, wants, steps) -> None:
+    node = begin([], wants)
+    node.settle(60)
+    run = {id for id, want in node.wanted.items() if not want.allocation.stop}
+    for _ in range(steps):
+        match data.draw(st.sampled_from(["docker", "docker", "agent", "round", "time"]), label="step"):
+            case "docker":
+                node.docker.restart(data.draw(CODES), crashed=data.draw(st.booleans()))
+            case "agent":
+                node.restart_agent(told=True)
+            case "round":
+                node.round(fault=lambda action: data.draw(faults, label=f"fault of {action}"))
+            case "time":
+                node.now += data.draw(st.sampled_from([0.1, 61.0]))
+        assert all(node.statuses[id].phase not in (Phase.DONE, Phase.FAILED) for id in run)
+    node.settle(60)
+    assert {id: (node.statuses[id].phase, node.statuses[id].restarts) for id in run} == dict.fromkeys(run, (Phase.RUNNING, 0))

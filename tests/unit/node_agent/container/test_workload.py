@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -45,6 +45,12 @@ class Layer:
 
     async def observe(self) -> Mapping[str, ContainerInfo]:
         return await self.engine.look()
+
+    async def ends(self, containers: Collection[str]) -> Mapping[str, float]:
+        return await self.engine.ends(containers)
+
+    async def going(self) -> bool:
+        return await self.engine.is_going()
 
     def containers(self) -> Mapping[str, ContainerInfo]:
         return self.engine.docker.look()

@@ -465,6 +465,27 @@ def test_an_update_that_fails_is_paused():
     assert scene.app.healthy == 1
 
 
+def test_that_docker_goes_away_under_a_watched_replica_is_no_failure_and_it_is_watched_anew():
+    how = Update(monitor=10.0, failure_action="rollback")
+    scene = running(web=spec(replicas=1, update=how))
+    scene.look(after=10)
+    scene.deploy(web=spec("v2", replicas=1, update=how))
+    scene.look()
+    scene.obey()
+    scene.look()
+    (new,) = (id for id in scene.live() if scene.allocations[id].generation == 2)
+    scene.look(after=9)
+    told = [(Phase.RUNNING, InstanceHealth.UNKNOWN), (Phase.STARTING, InstanceHealth.UNKNOWN), (Phase.RUNNING, InstanceHealth.HEALTHY)]
+    for phase, health in told:  # Docker does not answer; it is back; so is the replica: as a node tells it, without an end
+        scene.tell(new, phase, health)
+        decision = scene.look(after=1)
+        assert not decision.events
+        assert (decision.generation, scene.app.generation) == (None, 2)
+    assert scene.app.healthy == 1, "it is not yet fit for as long as it is to be watched"
+    scene.look(after=10)
+    assert (scene.app.healthy, scene.app.rollouts["web"].stage) == (2, Stage.STEADY)
+
+
 def test_while_paused_what_is_missing_starts_as_it_last_was_healthy_and_nothing_is_replaced():
     scene = failing(Update())
     scene.look()

@@ -75,7 +75,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A replica of a service on a node. It never moves, and never becomes another revision: it is stopped, and another takes its place.
 
     `id` is `app/service.slot.serial`; in a global service the slot is 0 everywhere. `generation` has the spec that it is made of;
-    `revision` is wanted_revision of that. `stop`: it shall not run any more, and is forgotten once its node says that it does not.
+    `revision` is wanted_revision of that. `stop`: it shall not run any more, and is forgotten once its node says that it does
+    not, or is given up.
     `done`: it ended well and is not started again (a job), which holds wherever its node may be. `reason`: why it is here, or why it shall
     stop, in words.
     """

@@ -17,7 +17,7 @@ from node_agent.orchestration.rollouts.yielding import give_way
 from node_agent.orchestration.scheduling.explaining import nowhere
 from node_agent.orchestration.scheduling.fleet import Fleet
 from node_agent.orchestration.scheduling.model import Assignment, Candidate, Outcome, Pending, Placed, Request, volumes_of
-from node_agent.orchestration.scheduling.needs import needs_of
+from node_agent.orchestration.scheduling.needs import bound, needs_of
 
 
 class View(Protocol):
@@ -96,6 +96,7 @@ class _Common:
         self.heard = cluster.heard
         self.closed = frozenset(each.name for each in cluster.candidates if not each.apps)
         self.no_place = _NoPlace(cluster)
+        self.homes = cluster.homes
         self._candidates = cluster.candidates
 
     def eligible(self, target: Generation) -> dict[str, tuple[str, ...]]:
@@ -123,12 +124,27 @@ def _situation_of(view: View, app: App, own: Mapping[str, Allocation], common: _
         no_place=common.no_place(app, target),
         heard=common.heard,
         closed=common.closed,
+        anchors=_anchors(view, own, common),
     )
 
 
 def _told(view: View, node: str) -> tuple[AllocationStatus, ...]:
     statuses = view.statuses.get(statuses_key(node))
     return () if statuses is None else statuses.allocations
+
+
+def _anchors(view: View, own: Mapping[str, Allocation], common: _Common) -> frozenset[str]:
+    """Those that were stopped on nodes which did not come to tell of the volumes that they made there."""
+    stopped = (each for each in own.values() if each.stop and not each.done)
+    return frozenset(each.id for each in stopped if any(common.homes.get(volume) != each.node for volume in _bound(view, each)))
+
+
+def _bound(view: View, allocation: Allocation) -> tuple[str, ...]:
+    """Docker's names of the volumes that it can have on its node alone."""
+    made = view.generations.get(f"{allocation.app}@{allocation.generation}")
+    if made is None or (spec := made.spec.services.get(allocation.service)) is None or spec.mode == "global":
+        return ()
+    return bound(volumes_of(made.spec, allocation.service))
 
 
 class _NoPlace:
@@ -203,11 +219,17 @@ def _step(look: _Look, outcomes: Mapping[Key, Outcome]) -> Step:
     for start in decision.starts:
         match outcomes[app.name, start.service, start.slot, start.node]:
             case Assignment(node=node):
-                starts.append(_allocation(app, start, node, serial=app.serial + len(starts) + 1))
+                starts.append(_allocation(app, start, node, serial=_serial(app) + len(starts) + 1))
             case Pending(explanation=explanation) as pending:
                 waits[start.service] = explanation.text
                 decision = replace(decision, stops=(*decision.stops, *give_way(start, pending)))
     return Step(_command(app, look.situation, decision, tuple(starts)), decision.observed, decision.next, waits)
+
+
+def _serial(app: App) -> int:
+    """The last one that was given out. The first of an app is one that none of its name can have had: a node that was away when such an
+    app was removed may still have containers of it, and the cluster what that node told of them."""
+    return app.serial or app.index
 
 
 def _allocation(app: App, start: Start, node: str, *, serial: int) -> Allocation:

@@ -184,12 +184,19 @@ def _upkeep(
         next=_next(situation, services, every, observed, now, terms),
         stops=tuple(Stop(replica.id, f"lost: {_fate(replica)}") for replica in lost),
         done=tuple(replica.id for replica, _ in every if replica.live and replica.ended_well and not replica.allocation.done),
-        forgets=tuple(r.id for r, exclusive in every if r.allocation.stop and not r.may_run(exclusive) and (r.node is None or r.over)),
+        forgets=tuple(r.id for r, exclusive in every if r.allocation.stop and not r.may_run(exclusive) and _forgettable(situation, r)),
         events=tuple(
             Happening("replica.lost", _subject(situation, service), f"{len(there)} on {node}: {_fate(there[0])}")
             for (service, node), there in by_node.items()
         ),
     )
+
+
+def _forgettable(situation: Situation, replica: Replica) -> bool:
+    """Whoever is given up may never come back. If its node does, what it still has of it is an orphan there, and is removed."""
+    if replica.node is None or replica.over:
+        return True
+    return replica.lost and (situation.app.stopping or replica.id not in situation.anchors)
 
 
 def _fate(replica: Replica) -> str:
@@ -223,9 +230,14 @@ def _next(
 def _dismantled(situation: Situation, base: Decision, services: Mapping[str, Service], others: Iterable[tuple[Replica, bool]]) -> Decision:
     every = [replica for service in services.values() for replica in service.replicas] + [replica for replica, _ in others]
     stops = tuple(Stop(replica.id, "the app is being removed") for replica in every if replica.live)
-    gone = not every
-    events = (*base.events, Happening("app.removed", situation.app.name, "nothing of it runs any more")) if gone else base.events
-    return dataclasses.replace(base, stops=(*base.stops, *stops), events=events, gone=gone, done=())
+    left = {replica.id for replica in every} - set(base.forgets)
+    lost = {replica.id: replica.allocation.node for replica in every if replica.lost}
+    gone = not left
+    forgets = base.forgets if gone else tuple(id for id in base.forgets if id not in lost)  # to the last, that it can be told of them
+    away = sorted(set(lost.values()))
+    words = f"what {', '.join(away)} may still have of it is removed when it is back" if away else "nothing of it runs any more"
+    events = (*base.events, Happening("app.removed", situation.app.name, words)) if gone else base.events
+    return dataclasses.replace(base, stops=(*base.stops, *stops), forgets=forgets, events=events, gone=gone, done=())
 
 
 def _removed(others: Iterable[tuple[Replica, bool]]) -> tuple[Stop, ...]:

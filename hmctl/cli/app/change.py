@@ -156,7 +156,8 @@ def remove(
     yes: YesOption = False,
     via: ViaOption = Via.AUTO,
 ) -> int:
-    """Remove an app: its containers are stopped, its generations forgotten. Named volumes stay on their nodes, with their data."""
+    """Remove an app: its containers are stopped, its generations forgotten. Named volumes stay on their nodes, with their data. What a node
+    that is down still has of it is removed when that is back."""
     from hmcore.apps.calls import REMOVE, RemoveRequest
     from hmctl.actions.apps.calls import new_request
     from hmctl.actions.apps.progress import Goal

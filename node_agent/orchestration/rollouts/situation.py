@@ -26,6 +26,7 @@ class Situation:
     stopped: Collection[str] = ()  # nodes that are down because their agents were stopped
     heard: Mapping[str, float] = field(default_factory=dict)  # when the leader heard a node last, as far as it knows
     closed: Collection[str] = ()  # nodes that run no apps: what is there shall leave
+    anchors: Collection[str] = ()  # ids of allocations by which alone it is known where a volume's data is
     no_place: Mapping[str, str] = field(default_factory=dict)  # by service of `target` that no node could ever take: why, in words
 
 

@@ -26,6 +26,7 @@ class Scene:
         self.heard: dict[str, float] = {}
         self.stopped: set[str] = set()  # nodes whose agents said good-bye
         self.closed: set[str] = set()  # nodes that run no apps
+        self.anchors: set[str] = set()
         self.eligible = {"agent": tuple(self.nodes)}
         self.memory = Observed()
         self.terms = Terms(fence_after=10.0)
@@ -84,6 +85,7 @@ class Scene:
             heard=self.heard,
             stopped=self.stopped,
             closed=self.closed,
+            anchors=self.anchors,
         )
 
     def tell(self, id: str, phase: Phase = Phase.RUNNING, health: InstanceHealth = InstanceHealth.HEALTHY, **more: object) -> None:

@@ -17,7 +17,7 @@ def test_an_app_is_spread_and_becomes_healthy():
     bed.run()
     assert [node for _, _, node in bed.running()] == [name for name in NAMES for _ in range(2)]
     app = bed.state.apps["shop"]
-    assert (app.healthy, app.rollouts["web"].stage, app.serial) == (1, Stage.STEADY, 6)
+    assert (app.healthy, app.rollouts["web"].stage, len(bed.state.allocations)) == (1, Stage.STEADY, 6)
 
 
 def test_another_image_replaces_all_and_stops_at_that():

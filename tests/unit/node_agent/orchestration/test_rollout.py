@@ -111,14 +111,25 @@ def test_a_lost_replica_is_forgotten_once_its_node_has_ended_it_or_is_no_member_
     scene = running(web=spec())
     scene.homes = {2: "n1", 3: "n1"}
     scene.nodes["n2"] = scene.nodes["n3"] = NodeState.DOWN
+    scene.anchors = {TWO, THREE}
     scene.look()
     scene.settle()
-    assert {TWO, THREE} <= scene.allocations.keys(), "their node may still run them"
+    assert {TWO, THREE} <= scene.allocations.keys(), "by them it is known where their volumes are"
     scene.nodes["n2"] = NodeState.READY
     assert not scene.look().changes
     scene.tell(TWO, Phase.DONE)
     del scene.nodes["n3"]
     assert set(scene.look().forgets) == {TWO, THREE}
+
+
+def test_a_lost_replica_is_forgotten_while_its_node_is_away():
+    scene = running(web=spec())
+    scene.homes = {2: "n1", 3: "n1"}
+    scene.nodes["n2"] = NodeState.DOWN
+    scene.look()
+    scene.settle()
+    assert TWO not in scene.allocations
+    assert len(scene.live()) == 3
 
 
 def test_an_agent_that_said_good_bye_has_some_time_to_come_back():

@@ -92,7 +92,7 @@ class NoFence:
     def permit(self) -> Permit:
         return Permit("this agent keeps no lease", "this agent keeps no lease")
 
-    def need(self, exclusive: bool) -> None:
+    def need(self, exclusive: bool, *, forsaken: bool = False) -> None:
         return
 
     def cover(self, containers: Mapping[str, ContainerInfo]) -> None:

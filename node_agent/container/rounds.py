@@ -65,13 +65,15 @@ class Rounds:
         self._fencing = fencing
         self._before_removal = before_removal
         self._memory: Memory | None = None
+        self._before: Mapping[str, AllocationStatus] | None = None  # what was told before the agent started
         self._statuses: Mapping[str, AllocationStatus] | None = None  # nothing was told yet, not even that there are none
         self._poked = asyncio.Event()
 
     def recall(self, statuses: Iterable[AllocationStatus]) -> None:
         """What this node told before its agent started, as the cluster keeps it. Only the first time, and before `run` acts, it counts."""
         if self._memory is None:
-            self._memory = recalled(statuses)
+            self._before = {status.id: status for status in statuses}
+            self._memory = recalled(self._before.values())
         self.poke()
 
     def poke(self) -> None:
@@ -122,8 +124,9 @@ class Rounds:
 
     def _without_docker(self, error: LayerDown) -> float:
         log.debug("%s", error)
-        if self._statuses is not None:
-            self._tell(unanswered(self._statuses))
+        known = self._before if self._statuses is None else self._statuses
+        if known is not None:
+            self._tell(unanswered(known))  # also if nothing is here: only who tells of its replicas tells that it has no Docker
         return asyncio.get_running_loop().time() + AWAY
 
     async def _nap(self, seconds: float) -> None:

@@ -151,7 +151,7 @@ class Workload:
                 self._recalled = True
                 before = view.statuses
                 self._rounds.recall(() if before is None else before.allocations)
-            self._fencing.need(any(want.exclusive for want in self.wanted.values()))
+            self._notice_need()
             self._rounds.poke()
             self._on_change()
         if self.wanted is not None and allocations is not None:
@@ -176,7 +176,14 @@ class Workload:
             if any(want.allocation.stop for want in (self.wanted or {}).values()):
                 self._rounds.poke()
 
+    def _notice_need(self) -> None:
+        """Of a lease for what is exclusive."""
+        exclusive = [want for want in (self.wanted or {}).values() if want.exclusive]
+        ending = all(want.allocation.stop for want in exclusive)
+        self._fencing.need(bool(exclusive), forsaken=ending and self._layer.running is None)
+
     def containers_changed(self) -> None:
+        self._notice_need()
         self._rounds.poke()
         self._look.set()
 

@@ -56,10 +56,12 @@ class AppKeeper:
         request_prefix: Callable[[], str],
         clock: Callable[[], float],
         network: Network,
+        asked: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """`heard`: when each node was heard last, by `clock`, which stands still while this agent does."""
+        """`heard`: when each node was heard last, by `clock`, which stands still while this agent does; `asked`: when for its lease."""
         self._log = log
         self._heard = heard
+        self._asked = asked
         self._terms = terms
         self._pen = Pen(log, prefix=lambda: f"{request_prefix()}-apps", timeout=propose_timeout)
         self._clock = clock
@@ -124,7 +126,7 @@ class AppKeeper:
         return None if due is None else max(due - self._clock(), _SHORTEST)
 
     async def _look(self, state: State, now: float) -> dict[str, Step]:
-        cluster = Cluster(candidates(state), self._heard(), homes(state))
+        cluster = Cluster(candidates(state), self._heard(), homes(state), dict(self._asked()))
         memories = self._memories
         if len(state.allocations) < MANY:
             return steps(state, state.apps, cluster, memories, now, self._terms)

@@ -38,11 +38,13 @@ class View(Protocol):
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """What all apps share. `candidates`: the nodes as the scheduler sees them; `heard`: when the leader heard each last, by its clock;
+    `asked`: when it was asked for each one's lease, by the same;
     `homes`: by the Docker names of volumes, the nodes where their data is."""
 
     candidates: tuple[Candidate, ...]
     heard: Mapping[str, float] = field(default_factory=dict)
     homes: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ class _Common:
         self.closed = frozenset(each.name for each in cluster.candidates if not each.apps)
         self.no_place = _NoPlace(cluster)
         self.homes = cluster.homes
+        self.asked = cluster.asked
+        self.dockerless = frozenset(each.name for each in cluster.candidates if not each.engine)
+        self.elsewhere = any(each.open for each in cluster.candidates)
         self._candidates = cluster.candidates
 
     def eligible(self, target: Generation) -> dict[str, tuple[str, ...]]:
@@ -124,6 +129,9 @@ def _situation_of(view: View, app: App, own: Mapping[str, Allocation], common: _
         no_place=common.no_place(app, target),
         heard=common.heard,
         closed=common.closed,
+        dockerless=common.dockerless,
+        pinned=_pinned(view, own, common),
+        asked=common.asked,
         anchors=_anchors(view, own, common),
     )
 
@@ -137,6 +145,12 @@ def _anchors(view: View, own: Mapping[str, Allocation], common: _Common) -> froz
     """Those that were stopped on nodes which did not come to tell of the volumes that they made there."""
     stopped = (each for each in own.values() if each.stop and not each.done)
     return frozenset(each.id for each in stopped if any(common.homes.get(volume) != each.node for volume in _bound(view, each)))
+
+
+def _pinned(view: View, own: Mapping[str, Allocation], common: _Common) -> frozenset[str]:
+    """Of those on nodes without Docker."""
+    there = (each for each in own.values() if each.node in common.dockerless)
+    return frozenset(each.id for each in there if not common.elsewhere or _bound(view, each))
 
 
 def _bound(view: View, allocation: Allocation) -> tuple[str, ...]:

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from hmcore.apps.records import Allocation, Generation, Rollout, Stage, wanted_revision
+from hmcore.apps.records import Generation, Rollout, Stage, wanted_revision
 from hmcore.apps.spec import Update
 from hmcore.records import NodeState
 from node_agent.orchestration.rollouts.gates import gate
 from node_agent.orchestration.rollouts.judging import finish, judge
+from node_agent.orchestration.rollouts.losing import fate, forgettable, replica_of, stays, terms_of
 from node_agent.orchestration.rollouts.memory import Observed, observe
 from node_agent.orchestration.rollouts.plan import Moves, plan
-from node_agent.orchestration.rollouts.service import UNSEEN, Aim, Replica, Service
+from node_agent.orchestration.rollouts.service import Aim, Replica, Service
 from node_agent.orchestration.rollouts.situation import Decision, Happening, Situation, Start, Stop, Terms
 
 __all__ = ["Decision", "Happening", "Observed", "Situation", "Start", "Stop", "Terms", "decide"]
@@ -57,7 +58,7 @@ def decide(situation: Situation, memory: Observed, now: float, terms: Terms) -> 
         starts=tuple(start for move in moves.values() for start in move.starts),
         stops=(*base.stops, *_removed(others), *(stop for move in moves.values() for stop in move.stops)),
         events=events,
-        waits=_waits(moves),
+        waits=_waits(moves) | stays(services, observed, situation, terms, moves),
     )
 
 
@@ -72,6 +73,7 @@ def _observe(situation: Situation, memory: Observed, now: float) -> Observed:
         situation.statuses,
         situation.nodes,
         situation.heard,
+        situation.dockerless,
         monitor={name: _how(situation, name).monitor for name in spec.services},
         failed={id for rollout in situation.app.rollouts.values() for id in rollout.failed},
         now=now,
@@ -90,37 +92,12 @@ def _services(
     by_service: dict[str, list[Replica]] = {name: [] for name in sorted(situation.target.spec.services)}
     others: list[tuple[Replica, bool]] = []
     for allocation in sorted(situation.allocations.values(), key=lambda allocation: allocation.id):
-        replica = _replica(situation, allocation, observed, now, terms)
+        replica = replica_of(situation, allocation, observed, now, terms)
         if allocation.service in by_service:
             by_service[allocation.service].append(replica)
         else:
             others.append((replica, True))  # what it was is known to generations that may be forgotten
     return {name: _service(situation, name, tuple(replicas)) for name, replicas in by_service.items()}, tuple(others)
-
-
-def _replica(situation: Situation, allocation: Allocation, observed: Observed, now: float, terms: Terms) -> Replica:
-    node = situation.nodes.get(allocation.node)
-    away = observed.away.get(allocation.node)
-    lost = node is None or (node is NodeState.DOWN and away is not None and now >= away + _patience(situation, allocation.node, terms))
-    fenced = away is not None and now >= _fenced_at(observed, away, terms)
-    return Replica(
-        allocation=allocation,
-        status=situation.statuses.get(allocation.id),
-        node=node,
-        seen=observed.replicas.get(allocation.id, UNSEEN),
-        lost=lost and not allocation.done,
-        fenced=fenced,
-        closed=allocation.node in situation.closed,
-    )
-
-
-def _patience(situation: Situation, node: str, terms: Terms) -> float:
-    return terms.back_within if node in situation.stopped else terms.lost_after
-
-
-def _fenced_at(observed: Observed, away: float, terms: Terms) -> float:
-    """An earlier leader may have heard the node until this one began."""
-    return max(away, observed.began if observed.began is not None else away) + terms.fence_after
 
 
 def _service(situation: Situation, name: str, replicas: tuple[Replica, ...]) -> Service:
@@ -149,12 +126,13 @@ def _service(situation: Situation, name: str, replicas: tuple[Replica, ...]) -> 
 
 
 def _places(situation: Situation, name: str, replicas: Iterable[Replica]) -> frozenset[str]:
-    """Nodes that a global service shall run on: one that is silent keeps what it has, and gets nothing new."""
+    """Nodes that a global service shall run on: one that is silent, or without Docker, keeps what it has, and gets nothing new."""
     served = {replica.allocation.node for replica in replicas if replica.live}
     return frozenset(
         node
         for node in situation.eligible.get(name, ())
-        if (state := situation.nodes.get(node)) in _READY or (node in served and state not in _DRAINED)
+        if ((state := situation.nodes.get(node)) in _READY and node not in situation.dockerless)
+        or (node in served and state not in _DRAINED)
     )
 
 
@@ -182,25 +160,14 @@ def _upkeep(
     return Decision(
         observed=observed,
         next=_next(situation, services, every, observed, now, terms),
-        stops=tuple(Stop(replica.id, f"lost: {_fate(replica)}") for replica in lost),
+        stops=tuple(Stop(replica.id, f"lost: {fate(replica)}") for replica in lost),
         done=tuple(replica.id for replica, _ in every if replica.live and replica.ended_well and not replica.allocation.done),
-        forgets=tuple(r.id for r, exclusive in every if r.allocation.stop and not r.may_run(exclusive) and _forgettable(situation, r)),
+        forgets=tuple(r.id for r, exclusive in every if r.allocation.stop and not r.may_run(exclusive) and forgettable(situation, r)),
         events=tuple(
-            Happening("replica.lost", _subject(situation, service), f"{len(there)} on {node}: {_fate(there[0])}")
+            Happening("replica.lost", _subject(situation, service), f"{len(there)} on {node}: {fate(there[0])}")
             for (service, node), there in by_node.items()
         ),
     )
-
-
-def _forgettable(situation: Situation, replica: Replica) -> bool:
-    """Whoever is given up may never come back. If its node does, what it still has of it is an orphan there, and is removed."""
-    if replica.node is None or replica.over:
-        return True
-    return replica.lost and (situation.app.stopping or replica.id not in situation.anchors)
-
-
-def _fate(replica: Replica) -> str:
-    return f"{replica.allocation.node} is {'no member any more' if replica.node is None else 'down'}"
 
 
 def _next(
@@ -219,11 +186,7 @@ def _next(
                 times.append(seen.fit_since + service.how.monitor)
             times += [settled + service.how.delay for settled in (seen.good, seen.failed) if settled is not None]
     for replica, exclusive in every:
-        away = observed.away.get(replica.allocation.node)
-        if away is not None and exclusive:
-            times.append(_fenced_at(observed, away, terms))
-        if away is not None and replica.node is NodeState.DOWN:
-            times.append(away + _patience(situation, replica.allocation.node, terms))
+        times += terms_of(situation, replica, observed, terms, exclusive=exclusive)
     return min((time for time in times if time > now), default=None)
 
 

@@ -28,6 +28,7 @@ from node_agent.registry.replication import Replication
 from node_agent.vault.holder import Holder
 from node_agent.vault.keeper import VaultKeeper, vault_of
 
+DOCKER_WITHIN = 60.0  # seconds that a node's Docker may not answer before what it has is placed elsewhere: to restart takes 10 to 30
 BACK_WITHIN = 15.0  # seconds that an agent which was stopped may take to be back before what runs there is started elsewhere
 
 
@@ -108,11 +109,17 @@ class Control:
         self.apps = AppKeeper(
             log=voter,
             heard=lambda: latest(self.leader.last_heard(), self.granter.asked),
-            terms=Terms(fence_after=settings.fencing.after, lost_after=settings.membership.down, back_within=BACK_WITHIN),
+            terms=Terms(
+                fence_after=settings.fencing.after,
+                lost_after=settings.membership.down,
+                back_within=BACK_WITHIN,
+                docker_within=DOCKER_WITHIN,
+            ),
             propose_timeout=self._timeout,
             request_prefix=request_prefix,
             clock=self.leader.now,
             network=settings.network,
+            asked=lambda: self.granter.asked,
         )
         self.vault_holder = Holder(
             config.node,

@@ -1,15 +1,20 @@
-"""A node that is away holds nothing up: apps go on elsewhere, end, and begin anew; what it still has ends once it is back."""
+"""A node that is away, or whose Docker is, holds nothing up: apps go on elsewhere, end, and begin anew; what it still has ends once it is
+back (docs/adr/0109, 0111)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from clusters import Cluster
 from outages import App, image
 
+from node_agent.platform.control import DOCKER_WITHIN
+
 IMAGE = "e2e-absent:1"
+SOON = 20.0  # seconds beyond what the terms say, on a machine that is shared with others
 
 
 @pytest.fixture
@@ -47,3 +52,31 @@ def test_an_app_is_removed_and_deployed_anew_while_a_host_is_dead_whose_containe
     shop.until_nothing_else()
     assert {each["node"] for each in shop.replicas()}.isdisjoint({victim})
     assert set(shop.containers()) == new, "no other runs twice, and nothing was moved"
+
+
+@contextmanager
+def without_docker(cluster: Cluster, node: str) -> Iterator[None]:
+    cluster.inside(node, "systemctl", "stop", "docker.socket", "docker.service")
+    try:
+        yield
+    finally:
+        cluster.inside(node, "systemctl", "start", "docker.socket", "docker.service")
+
+
+def test_replicas_of_a_node_without_docker_run_elsewhere_after_a_while_and_a_rollout_goes_on(cluster: Cluster, shop: App) -> None:
+    shop.until_whole()
+    victim = follower_with(shop)
+    with without_docker(cluster, victim):
+        shop.until(lambda: f"Docker does not answer on {victim}" in shop.explained(), 30, "it is said why it waits")
+        assert any(each["node"] == victim for each in shop.replicas()), "it may only be restarting"
+        took = shop.until(lambda: all(each["node"] != victim for each in shop.replicas()), DOCKER_WITHIN + SOON, "nothing waits for it")
+        print(f"Docker stopped: {took:.1f} s until its replicas are placed elsewhere")
+        assert took > DOCKER_WITHIN / 2
+        whole = App(cluster, shop.folder, shop.name, shop.image)
+        others = [name for name in cluster.names if name != victim]
+        whole.until(lambda: len(whole.fit()) == 6 and len(whole.containers(*others)) == 6, 30, "all run elsewhere")
+        shop.roll_out(2, "--timeout", "90")
+        assert all(each["node"] != victim for each in shop.replicas())
+    cluster.until_healthy()
+    shop.until_nothing_else()
+    assert all(each["node"] != victim for each in shop.replicas()), "nothing is moved back"

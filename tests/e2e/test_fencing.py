@@ -15,7 +15,7 @@ from outages import App, image
 
 from hmcore.config.settings import Settings
 from hmctl.layout import FENCE, FENCING
-from node_agent.platform.control import BACK_WITHIN
+from node_agent.platform.control import BACK_WITHIN, DOCKER_WITHIN
 
 BALANCED = Settings()  # the lab's
 AFTER, LEASE, ELECTION = BALANCED.fencing.after, BALANCED.fencing.lease, BALANCED.raft.election_max
@@ -246,6 +246,18 @@ def test_without_the_fence_nothing_is_started_and_the_agent_ends_what_runs(clust
 
 def fence_pid(cluster: Cluster, node: str) -> int:
     return int(cluster.inside(node, "systemctl", "show", "-p", "MainPID", "--value", FENCE))
+
+
+def test_docker_hangs_for_good_and_the_fence_ends_what_docker_cannot(cluster: Cluster, alone: App, lives: Lives) -> None:
+    """Its agent lives and tells so; once the leader has given the replica up, the agent asks for no lease any more."""
+    (old,) = lives.now
+    with standing_still(cluster, old.node, "docker.service"):
+        struck = time.monotonic()
+        assert "Docker does not answer" in lives.until(lambda: alone.replicas()[0]["error"], 30, "it is said")
+        new = elsewhere(lives, old, "its Docker hangs", by=DOCKER_WITHIN + 10.0 + AFTER, died_by=DOCKER_WITHIN + 10.0 + LEASE + KILL)
+        assert old.ended - struck > DOCKER_WITHIN, "it may only be restarting"
+    cluster.until_healthy()
+    assert lives.now == [new]
 
 
 def test_a_host_that_is_reset_runs_none_any_more(new_cluster: Callable[[str, int], Cluster], tmp_path: Path) -> None:

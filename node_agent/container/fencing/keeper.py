@@ -58,9 +58,10 @@ class Keeper:
 
     # --- what others say
 
-    def need(self, exclusive: bool) -> None:
-        """Whether anything exclusive is to run here, or to end. What may still run behind a gate counts, too."""
-        if exclusive or self._gates.any:
+    def need(self, exclusive: bool, *, forsaken: bool = False) -> None:
+        """Whether anything exclusive is to run here, or to end. What may still run behind a gate counts, too. `forsaken`: all of it is to
+        end, and Docker does not answer. Then the fence has to end it: the lease is not asked for any more."""
+        if not forsaken and (exclusive or self._gates.any):
             self._needed.set()
         else:
             self._needed.clear()

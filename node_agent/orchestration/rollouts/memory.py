@@ -30,11 +30,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Of one app. `began`: when this leader first looked; None: it has not yet. `away`: by node, when it was last heard."""
+    """Of one app. `began`: when this leader first looked; None: it has not yet. `away`: by node, when it was last heard.
+    `dockerless`: by node, since when it says that its Docker does not answer."""
 
     began: float | None = None
     replicas: Mapping[str, Seen] = field(default_factory=dict)  # by the allocation's id; those that shall run
     away: Mapping[str, float] = field(default_factory=dict)
+    dockerless: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_fit(status: AllocationStatus | None) -> bool:
@@ -47,6 +49,7 @@ def observe(
     statuses: Mapping[str, AllocationStatus],
     nodes: Mapping[str, NodeState],
     heard: Mapping[str, float],
+    dockerless: Collection[str],
     monitor: Mapping[str, float],
     failed: Collection[str],
     now: float,
@@ -67,7 +70,9 @@ def observe(
     for node in {allocation.node for allocation in allocations.values()}:
         if nodes.get(node) not in PRESENT:
             away[node] = min(now, heard.get(node, before.away.get(node, now)))
-    return Observed(now if before.began is None else before.began, replicas, away)
+    there = {allocation.node for allocation in allocations.values()}
+    without = {node: before.dockerless.get(node, now) for node in dockerless if node in there}
+    return Observed(now if before.began is None else before.began, replicas, away, without)
 
 
 def _told(seen: Seen, status: AllocationStatus | None, present: bool, now: float) -> Seen:

@@ -26,6 +26,9 @@ class Situation:
     stopped: Collection[str] = ()  # nodes that are down because their agents were stopped
     heard: Mapping[str, float] = field(default_factory=dict)  # when the leader heard a node last, as far as it knows
     closed: Collection[str] = ()  # nodes that run no apps: what is there shall leave
+    dockerless: Collection[str] = ()  # nodes that say that their Docker does not answer
+    pinned: Collection[str] = ()  # ids of allocations that could be nowhere but where they are
+    asked: Mapping[str, float] = field(default_factory=dict)  # when this leader was asked last for a node's lease; never: not among them
     anchors: Collection[str] = ()  # ids of allocations by which alone it is known where a volume's data is
     no_place: Mapping[str, str] = field(default_factory=dict)  # by service of `target` that no node could ever take: why, in words
 
@@ -34,11 +37,13 @@ class Situation:
 class Terms:
     """Seconds. `fence_after`: from when a node was last heard until its exclusive containers are dead for certain. `lost_after`: from when
     it was last heard until its replicas are given up, if it is down by then; `back_within`: the same where its agent said good-bye: it may
-    only be restarting, while its containers run on."""
+    only be restarting, while its containers run on. `docker_within`: from when a node was first seen to say that its Docker does not
+    answer until its replicas are given up, if it still says so."""
 
     fence_after: float
     lost_after: float = 0.0
     back_within: float = 0.0
+    docker_within: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

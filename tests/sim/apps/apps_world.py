@@ -26,6 +26,8 @@ from node_agent.consensus.statemachine.state import State
 from node_agent.container.actions import Action
 from node_agent.container.creation import Wanted
 from node_agent.container.fencing.chain import Permit
+from node_agent.container.info import EXCLUSIVE
+from node_agent.container.reconcile import unanswered
 from node_agent.container.wanted import permitted, wanted_of
 from node_agent.orchestration.appplan import Cluster, Step, steps
 from node_agent.orchestration.candidates import candidates, homes
@@ -33,9 +35,9 @@ from node_agent.orchestration.rollout import Terms
 from node_agent.orchestration.rollouts.memory import is_fit
 
 TICK = 0.5  # seconds
-SUSPECT, DOWN = 2.0, 4.0
+SUSPECT, DOWN, DOCKER = 2.0, 4.0, 5.0
 LEASE = 6.0
-TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN)
+TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN, docker_within=DOCKER)
 CPUS, MEMORY = 4000, 8 << 30
 BAD = "bad:1"  # an image whose containers end at once
 IMAGES = {"good:1", "good:2", "good:3", BAD}
@@ -52,7 +54,8 @@ class Here(Rounds):
 
 @dataclass
 class Member:
-    """`up`: the machine runs. `cut`: its agent reaches nobody. `lease`: the log index that it began with; 0: it has none, `asks`: for one.
+    """`up`: the machine runs. `cut`: its agent reaches nobody. `dockerless`: its Docker does
+    nothing, while its containers run on. `lease`: the log index that it began with; 0: it has none, `asks`: for one.
     `own`: allocations as it knows them. `busy`: it is to look at once. `staying`: None while it runs apps; else what it had when it
     was told to run none, and may have until that has left."""
 
@@ -60,6 +63,7 @@ class Member:
     here: Here
     up: bool = True
     cut: bool = False
+    dockerless: bool = False
     contact: float = 0.0
     lease: int = 0
     asks: bool = False
@@ -88,6 +92,7 @@ class World:
         self.leader = True
         self.since = 0.0
         self.heard: dict[str, float] = {}
+        self.asked: dict[str, float] = {}
         self.made: dict[str, Step] = {}
         self.pending: list[Command] = []
         self.seen: tuple[object, ...] = ()
@@ -121,7 +126,7 @@ class World:
     def elect(self, *, headless: bool = False) -> None:
         """Another leads, or for a while nobody; what was under way may be lost."""
         self.leader, self.since = not headless, self.now
-        self.heard, self.made, self.seen = {}, {}, ()
+        self.heard, self.asked, self.made, self.seen = {}, {}, {}, ()
         if self.random.random() < 0.5:
             self.pending = []
 
@@ -144,6 +149,12 @@ class World:
             member.up = True
             self.restart_agent(name)
 
+    def hang_docker(self, name: str) -> None:
+        """Or end that."""
+        member = self.members[name]
+        member.dockerless, member.busy = not member.dockerless, True
+        self.do(self._tells_all(member))
+
     def configure(self, name: str, *, apps: bool) -> None:
         """Whether it runs apps, by its file; its agent starts anew. A plan that is on its way to the log knows nothing of it."""
         member = self.members[name]
@@ -153,7 +164,7 @@ class World:
         self.do(self._tells_all(member))
 
     def _tells_all(self, member: Member) -> PutStatuses:
-        machine = Machine(node=member.name, cpus=CPUS, memory=MEMORY, engine=True, apps=member.staying is None)
+        machine = Machine(node=member.name, cpus=CPUS, memory=MEMORY, engine=not member.dockerless, apps=member.staying is None)
         return PutStatuses(node=member.name, incarnation=member.incarnation, allocations=member.fares, machine=machine)
 
     # -- time
@@ -206,17 +217,23 @@ class World:
         recorded = self.state.statuses.get(statuses_key(member.name)) if self.leader and member.reached else None
         here.fit = None if recorded is None else {each.id for each in recorded.allocations if is_fit(each)}
         here.now = self.now
+        if member.dockerless:
+            return self._tells(member, unanswered(here.statuses))
         acted = bool(here.round().actions)
         member.busy = self._end_bad(member) or acted or any(each.phase is Phase.STOPPING for each in here.statuses.values())
-        member.fares = tuple(replace(here.statuses[id], since=0.0) for id in sorted(here.statuses))
+        return self._tells(member, here.statuses)
+
+    def _tells(self, member: Member, statuses: Mapping[str, AllocationStatus]) -> PutStatuses | None:
+        member.fares = tuple(replace(statuses[id], since=0.0) for id in sorted(statuses))
         if not (member.reached and self.leader) or member.fares == member.told:
             return None
         member.telling = member.fares
         return PutStatuses(node=member.name, incarnation=member.incarnation, allocations=member.fares)
 
     def _follow(self, member: Member) -> None:
-        if self.leader:
-            member.contact = self.now
+        exclusive = [want for want in member.wanted.values() if want.exclusive]
+        if self.leader and not (member.dockerless and all(want.allocation.stop for want in exclusive)):
+            member.contact = self.asked[member.name] = self.now
         own = self.own(member.name)
         if own != member.own:
             member.own, member.busy = own, True
@@ -227,10 +244,19 @@ class World:
     def _lease(self, member: Member) -> None:
         if member.lease and self.now >= member.contact + LEASE:
             member.lease, member.busy = 0, True
+        if member.dockerless and not member.lease:
+            self._fence(member)
+            return
         if not member.lease and member.reached and self.leader:
             self.pending.append(AdmitNode(node=member.name))
         permit = Permit(lease=member.lease) if member.lease else Permit("no lease", "no lease")
         member.here.wanted = permitted(member.wanted, permit)
+
+    def _fence(self, member: Member) -> None:
+        """It needs no Docker."""
+        for container in member.here.docker.containers.values():
+            if container.state == "running" and container.labels.get(EXCLUSIVE) == "1":
+                member.here.docker.end(container.id, 137)
 
     def _end_bad(self, member: Member) -> bool:
         ended = False
@@ -273,7 +299,7 @@ class World:
             return
         self.seen = seen
         self.looks += 1
-        cluster = Cluster(candidates(state), dict(self.heard), homes(state))
+        cluster = Cluster(candidates(state), dict(self.heard), homes(state), dict(self.asked))
         self.made = steps(state, state.apps, cluster, {name: each.observed for name, each in self.made.items()}, self.now, TERMS)
         self.pending += [each.command for each in self.made.values() if each.command is not None]
 
@@ -310,11 +336,9 @@ class World:
         """Wherever a container runs: on machines that are cut off, too."""
         running: Counter[str] = Counter()
         for member in self.members.values():
-            if member.up and any(want.exclusive for want in member.wanted.values()):
-                for container in member.here.docker.containers.values():
-                    want = member.wanted.get(container.labels["hypermesh.allocation"])
-                    if container.state == "running" and want is not None and want.exclusive:
-                        running[f"{want.allocation.app}/{want.allocation.service}"] += 1
+            for container in member.here.docker.containers.values() if member.up else ():
+                if container.state == "running" and container.labels.get(EXCLUSIVE) == "1":  # also of apps that are no more
+                    running[container.labels["hypermesh.allocation"].rsplit(".", 2)[0]] += 1
         twice = {service: count for service, count in running.items() if count > 1}
         assert not twice, f"exclusive services run more than once at {self.now}: {twice}"
 

@@ -10,7 +10,7 @@ from apps_world import BAD, World
 
 from hmcore.apps.records import Stage
 from hmcore.apps.spec import AppSpec, ContainerSpec, Placement, Resources, Restart, ServiceSpec, Update
-from node_agent.consensus.statemachine.appcommands import PutApp, RestartApp, ScaleApp
+from node_agent.consensus.statemachine.appcommands import PutApp, RestartApp, ScaleApp, StopApp
 
 NODES, APPS, CLOSED = 300, 40, 20
 
@@ -46,9 +46,14 @@ def app(chance: random.Random, number: int) -> AppSpec:
 
 def change(world: World, name: str, chance: random.Random) -> None:
     """What an operator does."""
+    made = world.state.apps.get(name)
+    if made is None:
+        world.do(PutApp(name=name, spec=app(chance, int(name[-2:]))))
+    if made is None or made.stopping:
+        return
     spec = world.wanted(name)
     web = spec.services["web"]
-    match chance.choice(["image", "image", "bad", "scale", "scale", "restart"]):
+    match chance.choice(["image", "image", "bad", "scale", "scale", "restart", "remove", "remove"]):
         case "image":
             other = service(chance, web.replicas, chance.choice(["good:2", "good:3"]))
             world.do(PutApp(name=name, spec=AppSpec(services={**spec.services, "web": other})))
@@ -56,6 +61,8 @@ def change(world: World, name: str, chance: random.Random) -> None:
             world.do(PutApp(name=name, spec=AppSpec(services={**spec.services, "web": service(chance, web.replicas, BAD)})))
         case "scale":
             world.do(ScaleApp(name=name, replicas={"web": chance.randint(20, 70)}))
+        case "remove":
+            world.do(StopApp(name=name))
         case "restart":
             world.do(RestartApp(name=name, services=()))
 
@@ -70,6 +77,9 @@ def strike(world: World, chance: random.Random) -> None:
         chance.choice([world.die, world.restart_agent, lambda name: setattr(world.members[name], "cut", True)])(name)
     if (name := chance.choice(names)) not in away and world.leader and world.members[name].reached:
         world.configure(name, apps=world.members[name].staying is not None)
+    if world.leader:
+        for name in chance.sample([name for name in names if world.members[name].reached], chance.choice([0, 1, 3])):
+            world.hang_docker(name)
     for name in chance.sample(away, min(len(away), chance.choice([0, 0, 1, 3]))):
         world.back(name)
 
@@ -97,8 +107,14 @@ def test_hundreds_of_nodes_come_to_what_is_wanted(seed: int) -> None:
     assert world.refused < world.plans / 4, "plans are overtaken, but seldom"
 
     world.leader = True
-    for name in world.members:
+    for name, member in world.members.items():
         world.back(name)
+        if member.dockerless:
+            world.hang_docker(name)
+    world.quiet(240.0)
+    for number in range(APPS):
+        if f"app{number:02}" not in world.state.apps:
+            world.do(PutApp(name=f"app{number:02}", spec=app(chance, number)))
     world.quiet(240.0)
     for name in sorted(name for name, made in world.state.apps.items() if Stage.PAUSED in {each.stage for each in made.rollouts.values()}):
         world.do(RestartApp(name=name, services=()))  # its operator sees that it was not the app's own fault

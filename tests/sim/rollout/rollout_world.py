@@ -27,9 +27,9 @@ TICK = 0.25
 MOST_MEMORY = 5 << 30  # of a replica: no two fit on a machine
 ROOMY = Resources(cpus=4000, memory=8 << 30)
 LIMITS = {"": 0, "one": 1, "two": 2, "port": 1, "room": 1}  # how many of a service a machine takes; 0: any number
-SUSPECT, DOWN = 2.0, 4.0
+SUSPECT, DOWN, DOCKER = 2.0, 4.0, 5.0
 LEASE = 6.0
-TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN)
+TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN, docker_within=DOCKER)
 GOOD = ("good", "better")
 STUCK = 3.0  # seconds of tries that failed, after which a node calls a replica stuck
 STARTING = 0.5  # seconds from seeing an allocation to its container, and again until it is fit or shows what is wrong with it
@@ -58,7 +58,8 @@ class Container:
 @dataclass
 class Machine:
     """`cut`: leaders that it does not reach. `heard`: by leader, when that heard it last. `contact`: when a leader last vouched for it.
-    `images`: those that it has; if it is `full`, it gets no others. `closed`: it runs no apps."""
+    `images`: those that it has; if it is `full`, it gets no others. `closed`: it runs no apps.
+    `dockerless`: its Docker does nothing and answers nothing, while its containers run on."""
 
     name: str
     up: bool = True
@@ -68,6 +69,8 @@ class Machine:
     slow: float = 1.0
     draining: bool = False
     closed: bool = False
+    dockerless: bool = False
+    asked: dict[str, float] = field(default_factory=dict)  # by leader, when that was asked for a lease last
     member: bool = True
     contact: float = 0.0
     heard: dict[str, float] = field(default_factory=dict)
@@ -176,6 +179,7 @@ class World:
     def heal(self) -> None:
         for machine in self.machines.values():
             machine.up, machine.slow, machine.draining, machine.full, machine.closed = True, 1.0, False, False, False
+            machine.dockerless = False
             machine.cut.clear()
 
     # -- time
@@ -204,13 +208,20 @@ class World:
             if self.leader is None:
                 continue
             if machine.reaches(self.leader):
-                machine.member, machine.contact = True, self.now
+                machine.member = True
+                if not self._forsaken(machine):
+                    machine.contact = machine.asked[self.leader] = self.now
                 machine.state = NodeState.DRAINING if machine.draining else NodeState.READY
             silence = self.now - machine.heard.get(self.leader, self.since)
             if silence >= DOWN:
                 machine.state = NodeState.DOWN
             elif silence >= SUSPECT:
                 machine.state = NodeState.SUSPECT
+
+    def _forsaken(self, machine: Machine) -> bool:
+        """It asks for no lease: nobody but the fence can end what is exclusive, and is to end."""
+        exclusive = [each for each in self.allocations.values() if each.node == machine.name and self.spec_of(each).exclusive]
+        return machine.dockerless and all(each.stop for each in exclusive)
 
     # -- the leader
 
@@ -230,6 +241,8 @@ class World:
             },
             heard={machine.name: machine.heard[self.leader] for machine in self.machines.values() if self.leader in machine.heard},
             closed={machine.name for machine in self.machines.values() if machine.closed},
+            dockerless={machine.name for machine in self.machines.values() if machine.dockerless},
+            asked={machine.name: machine.asked[self.leader] for machine in self.machines.values() if self.leader in machine.asked},
         )
 
     def _lead(self) -> None:
@@ -238,7 +251,7 @@ class World:
         for machine in self.machines.values():
             if machine.reaches(self.leader):
                 self.statuses = {id: s for id, s in self.statuses.items() if id in self.allocations} | self._said(machine)
-        states = tuple((machine.state, machine.member, machine.closed) for machine in self.machines.values())
+        states = tuple((machine.state, machine.member, machine.closed, machine.dockerless) for machine in self.machines.values())
         seen = (self.index, tuple(sorted(self.statuses.items())), states)
         if seen == self.seen and (self.alarm is None or self.now < self.alarm):
             return
@@ -259,10 +272,10 @@ class World:
             said[id] = AllocationStatus(
                 id=id,
                 phase=container.phase,
-                health=container.health,
+                health=InstanceHealth.UNKNOWN if machine.dockerless else container.health,
                 restarts=container.restarts,
                 exit_code=container.exit_code,
-                stuck=container.stuck,
+                stuck=container.stuck and not machine.dockerless,
             )
         return said
 
@@ -287,6 +300,7 @@ class World:
                 node=Node(name=each.name, address="198.18.0.9", port=7443, role=Role.CONTROL, release="r1", state=each.state),
                 capacity=ROOMY,
                 apps=not each.closed,
+                engine=not each.dockerless,
             )
             for each in self.machines.values()
             if each.member
@@ -363,9 +377,9 @@ class World:
                 if container.phase is Phase.PULLING:
                     continue  # it waits for its lease
                 container.phase, container.until, container.health = Phase.BACKOFF, self.now, InstanceHealth.UNKNOWN
-            elif self.now >= container.until:
+            elif self.now >= container.until and not machine.dockerless:
                 self._advance(machine, id, container)
-        if machine.reaches(self.leader):
+        if machine.reaches(self.leader) and not machine.dockerless:
             self._follow(machine)
 
     def _follow(self, machine: Machine) -> None:
@@ -439,7 +453,9 @@ class World:
 
     def _check(self) -> None:
         given_up = {machine.name for machine in self.machines.values() if machine.state is NodeState.DOWN or not machine.member}
-        self.lost |= {id for id, allocation in self.allocations.items() if allocation.node in given_up}
+        self.lost |= {
+            id for id, allocation in self.allocations.items() if allocation.node in given_up or allocation.reason.startswith("lost")
+        }
         for name, service in self.target.services.items():
             if service.exclusive:
                 there = self._containers(name)

@@ -66,6 +66,7 @@ step = st.one_of(
                 "fill",
                 "drain",
                 "close",
+                "docker",
                 "strike",
                 "elect",
                 "headless",
@@ -104,6 +105,8 @@ def perform(world: World, what: str, which: object) -> None:
             machine.full = not machine.full
         case "drain":
             machine.draining = not machine.draining
+        case "docker":
+            machine.dockerless = not machine.dockerless
         case "close":
             machine.closed = not machine.closed
         case "strike":
@@ -343,3 +346,37 @@ def test_what_has_ended_on_a_node_that_does_not_hear_that_it_shall_stop_counts_n
     world.heal()
     world.quiet()
     assert not world.allocations
+
+
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    nodes=st.integers(2, 4),
+    latency=st.integers(0, 4),
+    elections=st.lists(st.sampled_from([0.25, 2.5, 6.0, 9.0]), max_size=4),
+    removed=st.booleans(),
+)
+def test_what_is_exclusive_on_a_node_without_docker_is_fenced_before_it_starts_elsewhere(seed, nodes, latency, elections, removed):
+    """Its agent is heard all the time. The world checks at every tick that no two run."""
+    world = World(seed, nodes, AppSpec(services={"db": service("good", 1, exclusive=True), "web": service("good", 3)}), latency)
+    world.quiet(calm=6.0)
+    (old,) = world.live("db")
+    world.machines[old.node].dockerless = True
+    if removed:
+        world.remove()
+    for number, pause in enumerate(elections, 1):
+        world.run(pause)
+        world.elect(f"L{number % 3}")
+    world.quiet()
+    if removed:
+        assert world.removed
+        assert not world.allocations
+        return
+    (new,) = world.live("db")
+    assert new.node != old.node
+    assert (world.fit("db"), {each.node for each in world.live("web")} & {old.node}) == (1, set())
+    world.heal()
+    world.quiet()
+    assert world.live("db") == [new]
+    as_wanted(world)

@@ -157,6 +157,23 @@ async def test_what_ends_while_docker_goes_is_not_judged_before_it_is_back(code:
         assert next(iter(agent.docker.containers.values())).starts == 2
 
 
+async def test_an_agent_that_starts_without_docker_tells_what_was_told_before_and_that_nobody_knows() -> None:
+    """Else the leader would go on believing it, also that Docker answers."""
+    agent = Agent()
+    agent.hands.away = True
+    before = AllocationStatus(id=WEB, phase=Phase.RUNNING, health=InstanceHealth.HEALTHY)
+    async with at_work(agent, recalled=None):
+        agent.want(wanted(WEB))
+        await agent.looked(3)
+        assert agent.told == []
+        agent.rounds.recall([before])
+        await agent.until(lambda: bool(agent.told))
+        told = agent.told[-1][WEB]
+        assert (told.phase, told.health, told.error) == (Phase.RUNNING, InstanceHealth.UNKNOWN, "Docker does not answer")
+        agent.hands.away = False
+        await agent.until(lambda: agent.told[-1][WEB].health is InstanceHealth.HEALTHY)
+
+
 async def test_a_docker_that_hangs_is_waited_for_and_asked_once() -> None:
     async with at_work(Agent()) as agent:
         agent.hands.gate.clear()

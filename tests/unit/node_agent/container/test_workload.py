@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from docker_model import NODE, allocation, labels_of, wanted
 from fake_hands import FakeFiles, FakeHands, FakeImages
+from msgspec import structs
 
 from hmcore.apps.calls import TellRequest
 from hmcore.apps.records import Allocation, AllocationStatus, Generation, GivenPort, Machine, NodeStatuses, Phase
@@ -42,6 +43,10 @@ class Layer:
     def __init__(self, hands: FakeHands) -> None:
         self.engine = hands
         self.machines = 0
+
+    @property
+    def running(self) -> int | None:
+        return None if self.engine.away else len(self.engine.docker.look())
 
     async def observe(self) -> Mapping[str, ContainerInfo]:
         return await self.engine.look()
@@ -296,3 +301,21 @@ async def test_what_cannot_be_told_for_long_is_this_component_s_trouble(monkeypa
             while not (said := await agent.workload.check()):  # noqa: ASYNC110 -- what it says changes with failures
                 await asyncio.sleep(0.005)
         assert "nobody leads" in said
+
+
+@pytest.mark.parametrize(("away", "stop", "forsaken"), [(True, True, True), (False, True, False), (True, False, False)])
+async def test_the_lease_is_let_go_where_docker_cannot_end_what_is_to_end(away: bool, stop: bool, forsaken: bool) -> None:
+    """While it may run it is kept: who knows that it does not?"""
+    agent = Agent()
+    said: list[tuple[bool, bool]] = []
+    agent.workload._fencing.need = lambda exclusive, *, forsaken=False: said.append((exclusive, forsaken))  # type: ignore[method-assign]
+    app = wanted(WEB).app
+    assert app is not None
+    services = {name: structs.replace(service, exclusive=True) for name, service in app.services.items()}
+    generation = Generation(app="shop", number=1, spec=structs.replace(app, services=services), digest="1")
+    agent.view.generations = {generation.key: generation}
+    agent.view.allocations = {WEB: allocation(WEB, stop=stop)}
+    agent.workload.state_changed()
+    agent.hands.away = away
+    agent.workload.containers_changed()
+    assert said[-1] == (True, forsaken)

@@ -38,6 +38,7 @@ class Bed:
         self.now = 0.0
         self.sick: set[str] = set()
         self.closed: set[str] = set()  # nodes that run no apps
+        self.dockerless: set[str] = set()
         self.labels: dict[str, dict[str, str]] = {}  # by node
         self.volumes: dict[str, str] = {}  # by Docker's name, where each is
         self.waits: Mapping[str, str] = {}
@@ -60,7 +61,12 @@ class Bed:
             if "shop" not in self.state.apps:
                 return
             candidates = tuple(
-                Candidate(node=replace(node, labels=self.labels.get(node.name, {})), capacity=ROOMY, apps=node.name not in self.closed)
+                Candidate(
+                    node=replace(node, labels=self.labels.get(node.name, {})),
+                    capacity=ROOMY,
+                    apps=node.name not in self.closed,
+                    engine=node.name not in self.dockerless,
+                )
                 for node in self.state.nodes.values()
             )
             cluster = Cluster(candidates, homes=self.volumes)
@@ -80,6 +86,8 @@ class Bed:
         before = self.state.statuses
         for name in NAMES:
             if self.state.nodes[name].state is NodeState.READY or name in self.tells:
+                if name in self.dockerless:
+                    continue
                 told = tuple(self._status(key) for key in sorted(self.state.allocations) if key.startswith(f"{name}/"))
                 self.do(PutStatuses(node=name, incarnation=0, allocations=told))
         return {name: each.allocations for name, each in before.items()} != {n: e.allocations for n, e in self.state.statuses.items()}

@@ -26,7 +26,10 @@ class Scene:
         self.heard: dict[str, float] = {}
         self.stopped: set[str] = set()  # nodes whose agents said good-bye
         self.closed: set[str] = set()  # nodes that run no apps
+        self.dockerless: set[str] = set()
+        self.pinned: set[str] = set()
         self.anchors: set[str] = set()
+        self.asked: dict[str, float] = {}
         self.eligible = {"agent": tuple(self.nodes)}
         self.memory = Observed()
         self.terms = Terms(fence_after=10.0)
@@ -85,7 +88,10 @@ class Scene:
             heard=self.heard,
             stopped=self.stopped,
             closed=self.closed,
+            dockerless=self.dockerless,
+            pinned=self.pinned,
             anchors=self.anchors,
+            asked=self.asked,
         )
 
     def tell(self, id: str, phase: Phase = Phase.RUNNING, health: InstanceHealth = InstanceHealth.HEALTHY, **more: object) -> None:
@@ -94,7 +100,7 @@ class Scene:
     def obey(self) -> None:
         """Every node there does at once what it should: what shall run is fit, what shall not has ended."""
         for id, allocation in self.allocations.items():
-            if self.nodes.get(allocation.node) is NodeState.DOWN or allocation.done:
+            if self.nodes.get(allocation.node) is NodeState.DOWN or allocation.node in self.dockerless or allocation.done:
                 continue
             if allocation.stop:
                 self.tell(id, Phase.DONE, InstanceHealth.UNKNOWN)

@@ -114,6 +114,25 @@ async def test_what_runs_behind_a_gate_is_asked_for_though_nobody_knows_yet_what
         await node.until(lambda: node.written is not None)
 
 
+async def test_a_lease_ends_once_what_is_exclusive_is_to_end_and_docker_cannot_end_it(node: Node) -> None:
+    node.keeper.need(True)
+    async with node.running():
+        await node.until(lambda: node.written is not None)
+        Gates(node.root).open(DB)
+        node.keeper.need(True, forsaken=True)
+        await node.until(lambda: node.keeper.trouble is None)
+        asked = len(node.asked)
+        for _ in range(8):
+            await node.pass_by(1.0)
+            node.keeper.poke()
+            await asyncio.sleep(0.001)
+        assert len(node.asked) <= asked + 1, "it may have been about to"
+        assert node.keeper.permit().barred
+        node.keeper.need(False)
+        await node.until(lambda: len(node.asked) > asked + 1 or node.asked[-1])
+        assert node.asked[-1] is True, "Docker is back: what it still has behind gates is seen to under a lease of its own"
+
+
 async def test_a_lease_is_renewed_long_before_it_ends_and_then_without_the_log(node: Node) -> None:
     node.keeper.need(True)
     async with node.running():

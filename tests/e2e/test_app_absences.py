@@ -4,6 +4,7 @@ back (docs/adr/0109, 0111)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def shop(cluster: Cluster, tmp_path: Path) -> Iterator[App]:
 
 def follower_with(shop: App) -> str:
     leader = str(shop.cluster.status()["leader"])
-    return next(each["node"] for each in shop.replicas() if each["node"] != leader)
+    return str(next(each["node"] for each in shop.replicas() if each["node"] != leader))
 
 
 def test_an_app_is_removed_and_deployed_anew_while_a_host_is_dead_whose_containers_end_when_it_is_back(cluster: Cluster, shop: App) -> None:
@@ -52,6 +53,32 @@ def test_an_app_is_removed_and_deployed_anew_while_a_host_is_dead_whose_containe
     shop.until_nothing_else()
     assert {each["node"] for each in shop.replicas()}.isdisjoint({victim})
     assert set(shop.containers()) == new, "no other runs twice, and nothing was moved"
+
+
+def test_a_host_is_back_long_before_its_docker_which_ends_what_it_has_once_it_answers(cluster: Cluster, shop: App) -> None:
+    shop.until_whole()
+    victim = follower_with(shop)
+    others = [name for name in cluster.names if name != victim]
+    old = {id for id, each in shop.containers(victim).items() if each.running}
+    cluster.inside(victim, "systemctl", "mask", "docker.socket", "docker.service")
+    cluster.lab.kill(victim)
+    shop.until_whole(without=[victim])
+    shop.run("rm", shop.name, "--yes", "--timeout", "60")
+    shop.roll_out(1)
+    new = shop.containers(*others)
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(cluster.lab.start, victim)  # the lab waits for Docker
+        try:
+            cluster.until(lambda _: cluster.node(victim)["state"] == "degraded", 45, "it is back")
+            assert {each["node"] for each in shop.fit()} == set(others), "nothing is told of what is no more"
+        finally:
+            cluster.inside(victim, "systemctl", "unmask", "docker.socket", "docker.service")
+            cluster.inside(victim, "systemctl", "start", "docker.socket", "docker.service")
+            started.result()
+    assert old >= set(shop.containers(victim))
+    cluster.until_healthy(60)
+    shop.until_nothing_else()
+    assert shop.containers() == new
 
 
 @contextmanager

@@ -11,15 +11,21 @@ _LONGEST_INTEGER = 4096  # bits; Python refuses to print much longer ones
 
 
 def resolved(project: Project) -> dict[str, Any]:
-    """As plain data, for -o json. Parts that are empty are left out. Contents of secrets are not in a Project's value."""
+    """As plain data, values as they are. Parts that are empty are left out. Contents of secrets are not in a Project's value."""
     plain = _plain(project.value)
     parts = plain if isinstance(plain, dict) else {}
     return {"name": project.name, **{key: part for key, part in parts.items() if key != "name" and part not in ({}, [], None)}}
 
 
+def as_document(project: Project) -> dict[str, Any]:
+    """The same to be written to a file, of whatever form: whoever reads that puts in variables, so each $ is doubled."""
+    doubled: dict[str, Any] = _doubled(resolved(project))
+    return doubled
+
+
 def as_file(project: Project) -> str:
-    """As YAML, for people and for Compose: whoever reads it puts in variables, so each $ is doubled."""
-    return yaml_writing.dump(_doubled(resolved(project)))
+    """As YAML, for people and for Compose."""
+    return yaml_writing.dump(as_document(project))
 
 
 def _plain(value: Any) -> Any:

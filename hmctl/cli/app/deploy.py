@@ -130,16 +130,15 @@ def config(
 ) -> None:
     """Show the one file that compose files come to: merged, and with variables filled in. Asks no cluster.
 
-    It can be deployed in their place, here and with Docker Compose. With --ignore-unsupported it is without what is left out. Values of the
+    It can be deployed in their place, here and with Docker Compose, in any form (-o yaml, -o json): a $ is written $$. With --ignore-unsupported it is without what is left out. Values of the
     environment are shown as they are, secrets among them.
     """
-    from hmctl.compose.show import as_file
-    from hmctl.compose.show import resolved as plain
+    from hmctl.compose.show import as_document, as_file
 
     context = current(ctx)
     found = _resolved(context, files, name, env_files, profiles, ignore_unsupported=ignore_unsupported)
     counted = found.converted.counted
-    context.output.result(plain(counted), lambda: context.output.raw(as_file(counted).encode()))
+    context.output.result(as_document(counted), lambda: context.output.raw(as_file(counted).encode()))
 
 
 def _resolved(

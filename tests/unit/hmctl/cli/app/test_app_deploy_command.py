@@ -85,6 +85,24 @@ def test_files_names_variables_and_profiles_are_as_named(world: World, folder: P
     assert "other is so already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["table", "yaml", "json"])
+def test_the_shown_file_deploys_alike_in_every_form(
+    form: str, world: World, folder: Path, capsys: pytest.CaptureFixture[str], told: Any
+) -> None:
+    text = "services: {web: {image: web:1, command: ['echo', '$$HOME', '$${X:-y}'], environment: {PRICE: '5$$', SET: '${IMAGE:-}'}}}\n"
+    (folder / "compose.yaml").write_text(text)
+    assert main.run(["app", "deploy", "-y", "--no-wait"]) == 0
+    container = world.state.generations["shop@1"].spec.services["web"].container
+    assert (container.command, container.environment["PRICE"]) == (("echo", "$HOME", "${X:-y}"), "5$")
+    capsys.readouterr()
+    assert main.run(["app", "config", "-o", form]) == 0
+    (folder / "compose.yaml").write_text(capsys.readouterr().out)
+    assert main.run(["app", "config", "-o", "json"]) == 0
+    assert told()["services"]["web"]["environment"]["PRICE"] == "5$$"
+    assert main.run(["app", "deploy", "-y", "-o", "json"]) == 0
+    assert told()["changed"] is False
+
+
 def test_a_file_comes_by_stdin(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"services: {web: {image: web:9}}\n")))
     assert main.run(["app", "deploy", "-f", "-", "-y", "--no-wait"]) == 0

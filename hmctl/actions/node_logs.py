@@ -39,13 +39,14 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """`service` empty: all of the app's. `since`: seconds since 1970. `tail`: the latest lines of each replica; None: all since then.
-    `node`: only what is there; empty: all nodes."""
+    `node`: only what is there; empty: all nodes. `index`: the replica that is asked for, by its number; its node may tell others, too."""
 
     app: str
     service: str = ""
     since: float | None = None
     tail: int | None = None
     node: str = ""
+    index: int | None = None
 
 
 def named(service: str, allocation: str, name: str, node: str) -> str:

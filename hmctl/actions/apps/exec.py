@@ -28,10 +28,9 @@ from hmcore.apps.streams import (
 from hmcore.errors import ConnectionLost, HyperMeshError, Interrupted
 from hmcore.stoq.dialogue import Talk
 from hmcore.stoq.pulse import Pulse
-from hmctl.actions.apps.target import Target
-from hmctl.actions.apps.view import Seen, checked_service, located, replica_name
+from hmctl.actions.apps.target import Target, absent, meant
+from hmctl.actions.apps.view import Seen
 from hmctl.terminal import heeded
-from hmctl.text import listed
 
 if TYPE_CHECKING:
     from hmctl.client import AgentClient
@@ -41,17 +40,12 @@ Conversation = Talk[ExecRequest, ExecUp, ExecSaid]
 
 def chosen(seen: Seen, wanted: Target) -> Allocation:
     """The replica that is meant: it runs, rather one that shall stay, the lowest number first. Raises HyperMeshError."""
-    service = checked_service(seen, seen.app(wanted.app), wanted.service)
-    found = [each for each in seen.allocations(wanted.app, service) if wanted.node in ("", each.node)]
-    if wanted.index is not None:
-        found = [each for each in found if each.slot == wanted.index]
-    running = [each for each in found if (status := seen.status(each)) is not None and status.phase is Phase.RUNNING]
-    fix = f"hmctl app ps {wanted.app}/{wanted.service}"
+    found = meant(seen, wanted)
     if not found:
-        there = sorted({located(replica_name(each), each.node) for each in seen.allocations(wanted.app, service)})
-        raise HyperMeshError(f"there is no replica {wanted}; there are {listed(there)}", fix=fix)
+        raise absent(seen, wanted)
+    running = [each for each in found if (status := seen.status(each)) is not None and status.phase is Phase.RUNNING]
     if not running:
-        raise HyperMeshError(f"no replica of {wanted} runs", fix=fix)
+        raise HyperMeshError(f"no replica of {wanted} runs", fix=f"hmctl app ps {wanted.app}/{wanted.service}")
     return min(running, key=lambda each: (each.stop, each.slot, each.node, -each.serial))
 
 

@@ -10,14 +10,15 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hmcore.apps.records import Allocation
 from hmcore.errors import CallRefused, HyperMeshError
 from hmctl.actions.agents import Agents
 from hmctl.actions.apps.calls import Looks, read
-from hmctl.actions.apps.view import Seen, checked_service
+from hmctl.actions.apps.target import Target, absent, meant
+from hmctl.actions.apps.view import Seen
 from hmctl.actions.journal import HOLD, QUEUED, Window
 from hmctl.actions.node_logs import Line, NodeLogs, Tell, Wanted, named
 
@@ -31,10 +32,12 @@ MOST_ASIDE = 16  # nodes that are asked, beside those that run replicas, what re
 
 @dataclass(slots=True)
 class Outcome:
-    """How many nodes were asked, and which could not tell all."""
+    """How many nodes were asked, and which could not tell all. `absent`: the replica that was asked for is not there; what it wrote while
+    it was may be."""
 
     asked: int = 0
     failed: set[str] = field(default_factory=set)
+    absent: HyperMeshError | None = None
 
     @property
     def exit_code(self) -> int:
@@ -50,7 +53,7 @@ def marks(allocations: Sequence[Allocation]) -> list[str]:
 
 async def logs(agents: Agents, wanted: Wanted, show: Show, tell: Tell, *, follow: bool, begin: Callable[[list[str]], None]) -> Outcome:
     """Shows what there is, and goes on with `follow` until cancelled. `begin` hears of the replicas that there are. `tell` hears of nodes
-    that were lost, and that are back. Raises HyperMeshError when there is no such app."""
+    that were lost, and that are back; and that there is no replica, if so. Raises HyperMeshError when there is no such app."""
     try:
         seen: Seen | None = await read(agents, wanted.app)
     except CallRefused:
@@ -59,15 +62,29 @@ async def logs(agents: Agents, wanted: Wanted, show: Show, tell: Tell, *, follow
         tell("", error)
         tell("", "so all nodes are asked for their logs")
         seen = None
-    allocations = [] if seen is None else _allocations(seen, wanted)
+    target = Target(wanted.app, wanted.service, node=wanted.node)
+    allocations = [] if seen is None else meant(seen, target)
     begin(marks(allocations))
-    return await _Merging(agents, wanted, show, tell, follow=follow).run(seen, allocations)
+    missing = None if seen is None else _missing(seen, replace(target, index=wanted.index))
+    if missing is not None and (follow or not _is_one(wanted)):
+        tell("", missing)
+    outcome = await _Merging(agents, wanted, show, tell, follow=follow).run(seen, allocations)
+    outcome.absent = missing if _is_one(wanted) else None
+    return outcome
 
 
-def _allocations(seen: Seen, wanted: Wanted) -> list[Allocation]:
-    """Raises HyperMeshError when there is no such app, or no such service of it."""
-    service = checked_service(seen, seen.app(wanted.app), wanted.service)
-    return [each for each in seen.allocations(wanted.app, service or None) if wanted.node in ("", each.node)]
+def _is_one(wanted: Wanted) -> bool:
+    """A replica is named, rather than all that there may be."""
+    return wanted.index is not None or bool(wanted.node)
+
+
+def _missing(seen: Seen, target: Target) -> HyperMeshError | None:
+    """Why nothing is to be expected; None: there is a replica to read from."""
+    if meant(seen, target):
+        return None
+    if target.index is not None or target.node:
+        return absent(seen, target)
+    return HyperMeshError(f"no replica of {target} has a place", fix=f"hmctl app explain {target}")
 
 
 class _Merging:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hmcore.errors import UsageError
-from hmctl.actions.apps.view import split
+from hmcore.apps.records import Allocation
+from hmcore.errors import HyperMeshError, UsageError
+from hmctl.actions.apps.view import Seen, checked_service, located, replica_name, split
+from hmctl.text import listed
 
 _WHOSE = re.compile(r"([^/.@]+)(?:\.([0-9]{1,9})|@([^/.@]+))?", re.ASCII)  # no service's name has a dot or an @
 
@@ -45,6 +47,21 @@ def replica_target(text: str, node: str = "") -> Target:
     if node and found.node not in ("", node):
         raise UsageError(f"{text} is not on {node}", fix="name one node")
     return Target(found.app, found.service, found.index, node or found.node)
+
+
+def meant(seen: Seen, wanted: Target) -> list[Allocation]:
+    """The replicas that are meant; none: see `absent`. Raises HyperMeshError when there is no such app or service."""
+    service = checked_service(seen, seen.app(wanted.app), wanted.service)
+    found = [each for each in seen.allocations(wanted.app, service or None) if wanted.node in ("", each.node)]
+    return [each for each in found if wanted.index in (None, each.slot)]
+
+
+def absent(seen: Seen, wanted: Target) -> HyperMeshError:
+    """What to say of a replica that there is not."""
+    whose = f"{wanted.app}/{wanted.service}"
+    there = sorted({located(replica_name(each), each.node) for each in seen.allocations(wanted.app, wanted.service)})
+    fix = f"hmctl app ps {whose}" if there else f"hmctl app explain {whose}"
+    return HyperMeshError(f"there is no replica {wanted}; there are {listed(there)}", fix=fix)
 
 
 def no_replica(text: str, name: str) -> UsageError:

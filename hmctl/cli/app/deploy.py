@@ -130,8 +130,8 @@ def config(
 ) -> None:
     """Show the one file that compose files come to: merged, and with variables filled in. Asks no cluster.
 
-    It can be deployed in their place, here and with Docker Compose, in any form (-o yaml, -o json): a $ is written $$. With --ignore-unsupported it is without what is left out. Values of the
-    environment are shown as they are, secrets among them.
+    It can be deployed in their place, here and with Docker Compose, in any form (-o yaml, -o json): a $ is written $$. With
+    --ignore-unsupported it is without what is left out. Values of the environment are shown as they are, secrets among them.
     """
     from hmctl.compose.show import as_document, as_file
 

@@ -66,7 +66,7 @@ def logs(
 
     A replica is SERVICE.INDEX; of a global service, SERVICE@NODE. What was removed is read for ten minutes more
     (the last 100 lines, while its agent runs).
-    Exit code 3: some of it could not be read; 1: none.
+    Exit code 3: some of it could not be read; 1: none, or there is no such replica.
     """
     from hmctl.actions.apps.target import target as meant
     from hmctl.actions.node_logs import Wanted
@@ -79,7 +79,7 @@ def logs(
     elif tail is None:
         tail = FOLLOW_TAIL if following else DEFAULT_TAIL
     replica = "" if chosen.index is None else f"{chosen.service}.{chosen.index}"
-    wanted = Wanted(chosen.app, chosen.service, begin, tail, chosen.node)
+    wanted = Wanted(chosen.app, chosen.service, begin, tail, chosen.node, chosen.index)
     reading = _logs(context, wanted, replica, following=following, via=via, timeout=timeout)
     return context.run_until_interrupted(reading) if following else context.run(reading)
 
@@ -104,6 +104,8 @@ async def _logs(context: Context, wanted: Wanted, replica: str, *, following: bo
     access = Access.of(context.store(inventory), via)
     async with Agents(inventory.hosts, access, via=via, timeout=timeout, standing=True) as agents:
         outcome = await read(agents, wanted, lines.show, tell, follow=following, begin=lines.begin)
+    if outcome.absent is not None and not lines.any:
+        raise outcome.absent
     return outcome.exit_code
 
 
@@ -116,6 +118,7 @@ class _Lines:
         self._app = app
         self._width = 0
         self._tints: dict[str, Style] = {}
+        self.any = False  # something was shown
 
     def begin(self, replicas: Sequence[str]) -> None:
         for replica in replicas:
@@ -131,6 +134,7 @@ class _Lines:
     def show(self, line: Line) -> None:
         if self._only not in ("", line.replica):
             return
+        self.any = True
         at = datetime.fromtimestamp(line.time // 1_000_000_000, UTC)
         view = LogView(
             time=f"{at:%Y-%m-%dT%H:%M:%S}.{line.time % 1_000_000_000:09}Z",

@@ -13,7 +13,7 @@ from app_fleet import Fleet, eventually, fleet
 from app_world import World, service, shop
 from streaming_docker import BEGIN
 
-from hmcore.apps.spec import AppSpec
+from hmcore.apps.spec import AppSpec, Placement
 from hmcore.errors import HyperMeshError
 from hmctl.actions import agents as connections
 from hmctl.actions import node_logs
@@ -262,6 +262,58 @@ async def test_what_there_is_not_is_said(here: Fleet, capsys: pytest.CaptureFixt
     ):
         assert await typed("app", "logs", *words) == status
         assert said in capsys.readouterr().err
+
+
+async def test_a_replica_that_there_is_not_is_said_and_whoever_follows_waits_for_it(
+    here: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.world.deploy("one", AppSpec(services={"web": service(replicas=1)}))
+    [there] = [each.node for each in here.world.state.allocations.values() if each.app == "one"]
+    other = next(name for name in here.nodes if name != there)
+    here.start()
+    for replica in ("one/web.7", f"one/web@{other}"):
+        assert await typed("app", "logs", replica) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.splitlines() == [
+            f"error: there is no replica {replica}; there are web.1 on {there}",
+            "  fix: hmctl app ps one/web",
+        ]
+    seen = Seen()
+    following = asyncio.ensure_future(seen.read(here, Wanted("one", "web", index=2), follow=True))
+    await eventually(lambda: seen.told == [f": there is no replica one/web.2; there are web.1 on {there}"])
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+
+
+async def test_what_a_replica_wrote_that_is_gone_is_read_where_it_was(here: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    where = here.start()
+    await write(here, *[(id, 1, f"I am {id}") for id in where])
+    here.world.do(ScaleApp(name="shop", replicas={"web": 1}))
+    here.world.settle()
+    assert await typed("app", "logs", "shop/web.9") == 1
+    capsys.readouterr()
+    [left] = [each.node for each in here.world.state.allocations.values() if each.service == "web"]
+    gone = next(node for id, node in where.items() if id.startswith("web") and node is not here.nodes[left])
+    name = next(name for name, node in here.nodes.items() if node is gone)
+    assert await typed("app", "logs", f"shop/web@{name}") == 0
+    assert "I am web" in capsys.readouterr().out
+
+
+async def test_nothing_that_has_a_place_is_no_silence(here: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = Placement(constraints=("node.labels.gpu == true",))
+    here.world.deploy("imp", AppSpec(services={"s": service(placement=nowhere)}))
+    for target in ("imp", "imp/s"):
+        assert await typed("app", "logs", target) == 0
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.splitlines() == [f"warning: no replica of {target} has a place", f"  fix: hmctl app explain {target}"]
+    assert await typed("app", "exec", "imp/s", "--", "sh") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: there is no replica imp/s; there are none",
+        "  fix: hmctl app explain imp/s",
+    ]
 
 
 def test_marks() -> None:

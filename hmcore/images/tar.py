@@ -98,6 +98,8 @@ def _read(file: BinaryIO, at: int, size: int) -> bytes:
     file.seek(at)
     data = file.read(size)
     if len(data) < size:
+        if not at:
+            raise ArchiveError(f"not a tar archive: it has {len(data)} bytes in all")
         raise ArchiveError(f"the archive ends at byte {at + len(data)}, in the middle: it is not whole")
     return data
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from hmcore.api import ChangeReply
+from hmcore.apps.calls import APPS, AppsReply, AppsRequest
 from hmcore.apps.records import Image, ImageLayer
 from hmcore.errors import ArchiveError, BlobStoreFull, DockerMissing, HyperMeshError, ImageError, UsageError
 from hmcore.images import names
@@ -23,13 +24,15 @@ from hmcore.records import Role
 from hmctl.actions import image_upload
 from hmctl.actions.image_upload import Dial, Uploading, clients, digest_of
 from hmctl.actions.image_upload import Upload as Upload
+from hmctl.actions.image_uses import users
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
-    from hmctl.client import Access, Via
+    from hmctl.client import Access, AgentClient, Via
     from hmctl.state import OperatorStore
 
 LOOK = "hmctl image ls"
+SAVE = "docker save NAME -o FILE.tar; then hmctl image push FILE.tar"
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +65,8 @@ class ImagePushes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageView(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is empty where apps may come back to it, but it has none any more. `holders`: nodes that have all of it. `pushed`: seconds
-    since 1970."""
+    """`name` is empty where apps may come back to it, but it has none any more. `holders`: nodes that have all of it. `apps`: those that
+    run it. `pushed`: seconds since 1970."""
 
     name: str
     id: str
@@ -71,6 +74,7 @@ class ImageView(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     layers: int
     holders: list[str]
+    apps: list[str]
     author: str
     pushed: float
 
@@ -92,7 +96,7 @@ class ImageRemovals(msgspec.Struct, frozen=True, kw_only=True):
     images: list[ImageRemoval]
 
 
-def view_of(reply: ImagesReply) -> ImageList:
+def view_of(reply: ImagesReply, apps: AppsReply) -> ImageList:
     return ImageList(
         index=reply.index,
         images=[
@@ -103,6 +107,7 @@ def view_of(reply: ImagesReply) -> ImageList:
                 size=each.size,
                 layers=len(each.layers),
                 holders=list(each.holders),
+                apps=users(each, apps),
                 author=each.author,
                 pushed=each.unix_time,
             )
@@ -112,9 +117,10 @@ def view_of(reply: ImagesReply) -> ImageList:
 
 
 def archive_of(what: str) -> Path | None:
-    """The file that an operator means who says this; None: an image that Docker here has."""
-    is_file = what.endswith((".tar", ".tar.gz", ".tgz")) or what.startswith(("/", "./", "../", "~"))
-    return Path(what).expanduser() if is_file else None
+    """The file that an operator means who says this; None: an image that Docker here has. A file that is there is meant."""
+    looks_so = what.endswith((".tar", ".tar.gz", ".tgz")) or what.startswith(("/", "./", "../", "~"))
+    path = Path(what).expanduser()
+    return path if looks_so or path.is_file() else None
 
 
 def wanted_names(image: SavedImage, name: str | None) -> tuple[str, ...]:
@@ -154,7 +160,7 @@ async def saved(name: str, folder: Path | None = None) -> AsyncIterator[Path]:
     if docker is None:
         raise DockerMissing(
             f"there is no docker command here to take {name} from",
-            fix="where there is one: docker save NAME -o FILE.tar; then hmctl image push FILE.tar",
+            fix=f"where there is one: {SAVE}",
         )
     names.parse(name)  # what is no name might be an option
     with tempfile.TemporaryDirectory(prefix="hmctl-image-", dir=folder) as place:
@@ -171,7 +177,8 @@ async def saved(name: str, folder: Path | None = None) -> AsyncIterator[Path]:
             raise
         if process.returncode:
             lines = said.decode(errors="replace").strip().splitlines()
-            raise ImageError(f"docker save {name}: {lines[-1] if lines else f'it ended with {process.returncode}'}", fix="docker image ls")
+            said_last = lines[-1] if lines else f"it ended with {process.returncode}"
+            raise ImageError(f"docker save {name}: {said_last}", fix=f"docker image ls shows what Docker here has; elsewhere: {SAVE}")
         yield path
 
 
@@ -271,7 +278,7 @@ async def remove(
 
 async def listed(
     inventory: Inventory, store: OperatorStore, *, via: Via, timeout: float | None = None, consistent: bool = False
-) -> ImagesReply:
+) -> ImageList:
     """By the control node that knows most. Raises PeerUnreachable, CallRefused."""
     from hmctl.actions.agents import Agents
     from hmctl.actions.change import nobody_answers
@@ -280,11 +287,15 @@ async def listed(
     controls = [host for host in inventory.hosts if host.role is Role.CONTROL]
     request = ImagesRequest(consistent=consistent)
     async with Agents(controls, Access.of(store, via), via=via, timeout=timeout) as agents:
-        answers = await agents.ask_all(lambda agent: agent.call(IMAGES, request), controls)
-    said = [answer for answer in answers.values() if isinstance(answer, ImagesReply)]
+        answers = await agents.ask_all(lambda agent: _images_and_apps(agent, request), controls)
+    said = [answer for answer in answers.values() if not isinstance(answer, HyperMeshError)]
     if not said:
         raise nobody_answers([answer for answer in answers.values() if isinstance(answer, HyperMeshError)])
-    return max(said, key=lambda reply: reply.index)
+    return view_of(*max(said, key=lambda replies: replies[0].index))
+
+
+async def _images_and_apps(agent: AgentClient, request: ImagesRequest) -> tuple[ImagesReply, AppsReply]:
+    return await agent.call(IMAGES, request), await agent.call(APPS, AppsRequest())
 
 
 @contextlib.contextmanager
@@ -292,6 +303,7 @@ def _opened(archive: Path) -> Iterator[BinaryIO]:
     try:
         file = archive.open("rb")
     except OSError as error:
-        raise ArchiveError(f"{archive} cannot be read: {error.strerror}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise ArchiveError(f"{archive} cannot be read: {reason}", fix=f"name a file that docker save wrote: {SAVE}") from None
     with file:
         yield file

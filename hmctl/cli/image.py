@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmcore.errors import HyperMeshError
+from hmcore.errors import ArchiveError, HyperMeshError
 from hmctl.cli.completing import image_names
 from hmctl.cli.context import Context, current, group
 from hmctl.cli.status import TimeoutOption, ViaOption
@@ -38,7 +38,7 @@ def push(
     ctx: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(metavar="NAME|FILE.tar", help="An image that Docker on this machine has, or a file that docker save wrote."),
+        typer.Argument(metavar="NAME|FILE.tar", help="A file that docker save wrote, or an image that Docker on this machine has."),
     ],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="What it shall be called.  [default: as it is]", show_default=False)
@@ -88,16 +88,22 @@ def rm(
 ) -> None:
     """Remove names of images. What no name refers to any more goes from the nodes after an hour; containers run on.
 
-    What an app runs, or may be rolled back to, stays until that is over.
+    What an app runs, or may be rolled back to, stays without a name until that is over: its replicas are not touched, and start anew on any
+    node. To deploy a file that has the name, the image has to be pushed again, or be in a registry.
     """
     from hmcore.images.names import familiar
+    from hmctl.actions.image_uses import removal
 
     context = current(ctx)
     wanted = list(dict.fromkeys(familiar(name) for name in names))
     there = _named(context.run(_list(context, via, None)), wanted)
     for image in there:
         context.output.note(f"{image.name} is {image.id[7:19]}, {size(image.size)} on {plural(len(image.holders), 'node')}")
-    context.output.confirm(f"Remove {listed([image.name for image in there])}?", yes=yes)
+        if image.apps:
+            context.output.warn(removal(image.name, image.apps))
+    used = sorted({app for image in there for app in image.apps})
+    whose = f", which {listed(used)} {'uses' if len(used) == 1 else 'use'}" if used else ""
+    context.output.confirm(f"Remove {listed([image.name for image in there])}{whose}?", yes=yes)
     document = context.run(_remove(context, [image.name for image in there], via))
     context.output.result(document, lambda: _show_removals(context.output, document))
 
@@ -110,7 +116,12 @@ async def _push(context: Context, what: str, name: str, platform: str, via: Via)
     store = context.store(inventory)
     with context.output.progress() as progress:
         if (archive := images.archive_of(what)) is not None:
-            pushed = await _bring(context, progress, archive, what, name or None, platform or None)
+            try:
+                pushed = await _bring(context, progress, archive, what, name or None, platform or None)
+            except ArchiveError as error:
+                if what in error.message:
+                    raise
+                raise ArchiveError(f"{what}: {error.message}", fix=error.fix or images.SAVE) from error.__cause__
         else:
             called = familiar(name or what)
             progress.update(what, "taking it from Docker on this machine")
@@ -139,8 +150,7 @@ async def _list(context: Context, via: Via, timeout: float | None, *, consistent
     from hmctl.actions import images
 
     inventory = context.inventory(warn=False)
-    reply = await images.listed(inventory, context.store(inventory), via=via, timeout=timeout, consistent=consistent)
-    return images.view_of(reply)
+    return await images.listed(inventory, context.store(inventory), via=via, timeout=timeout, consistent=consistent)
 
 
 async def _remove(context: Context, names: Sequence[str], via: Via) -> ImageRemovals:
@@ -191,6 +201,7 @@ def _show(output: Output, images: Sequence[ImageView]) -> None:
         Column("SIZE", right=True),
         Column("PLATFORM", spared=2),
         Column("PUSHED", spared=1),
+        Column("USED BY", wraps=True),
         Column("NODES", wraps=True),
     ]
     rows: list[Sequence[Cell]] = [
@@ -200,6 +211,7 @@ def _show(output: Output, images: Sequence[ImageView]) -> None:
             size(image.size),
             image.platform,
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(image.pushed)),
+            listed(image.apps) if image.apps else "-",
             listed(image.holders) if image.holders else Styled("none has all of it", "warning"),
         ]
         for image in images

@@ -15,6 +15,9 @@ from docker_archives import Made, layer, legacy
 from image_log import Log
 
 from hmcore import api, pki
+from hmcore.apps.calls import APPS, AppsReply
+from hmcore.apps.records import Generation
+from hmcore.apps.spec import AppSpec, ContainerSpec, ServiceSpec
 from hmcore.config.inventory import Host
 from hmcore.errors import HyperMeshError, PeerUnreachable
 from hmcore.images.calls import IMAGES, NAME_IMAGE, REMOVE_IMAGE, Pinned, Pull
@@ -42,6 +45,7 @@ class Cluster:
         self.log = Log()
         self.down = False
         self.folder = folder
+        self.apps = AppsReply(index=1)
         self.authority = pki.create_authority(CLUSTER, datetime.now(UTC))
         self.images = Images(
             "node1",
@@ -104,6 +108,8 @@ class Agent:
     async def call(self, method: api.Method[Any, Any], request: Any, *, timeout: float | None = None) -> Any:
         images = self.cluster.images
         try:
+            if method is APPS:
+                return self.cluster.apps
             if method is IMAGES:
                 return await images.list(request)
             return await {NAME_IMAGE: images.name, REMOVE_IMAGE: images.remove}[method](request, ANN)
@@ -169,9 +175,9 @@ def test_people_are_told_what_was_sent(cluster: Cluster, archive: str, capsys: p
     assert "the cluster has all of it already" in said.err
     assert main.run(["image", "ls"]) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["IMAGE", "ID", "SIZE", "PLATFORM", "PUSHED", "NODES"]
+    assert head.split() == ["IMAGE", "ID", "SIZE", "PLATFORM", "PUSHED", "USED", "BY", "NODES"]
     assert row.startswith("web:1")
-    assert row.endswith("node1")
+    assert row.split()[-2:] == ["-", "node1"]
 
 
 def test_to_remove_one_asks_and_says_what_goes(cluster: Cluster, archive: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +191,48 @@ def test_to_remove_one_asks_and_says_what_goes(cluster: Cluster, archive: str, c
     assert main.run(["image", "rm", "web:1", "web:2", "-y"]) == 1
     assert "there is no image web:2" in capsys.readouterr().err
     assert "web:1" in cluster.log.state.images
+
+
+def running(app: str, **container: str) -> Generation:
+    services = {"web": ServiceSpec(container=ContainerSpec(**container))}
+    return Generation(app=app, number=1, spec=AppSpec(services=services), digest="d")
+
+
+def test_apps_that_run_one_are_named_before_it_goes(
+    cluster: Cluster, archive: str, told: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main.run(["image", "push", archive])
+    by_bytes, by_name = running("shop", image="other:2", image_id=WEB.id), running("blog", image="docker.io/library/web:1")
+    another = running("none", image="web:1", image_id="sha256:" + "0" * 64)  # it meant something else by then
+    cluster.apps = AppsReply(index=1, generations=[by_bytes, by_name, another, running("id", image=f"sha256:{'1' * 64}")])
+    capsys.readouterr()
+    assert main.run(["image", "ls", "-o", "json"]) == 0
+    assert told()["images"][0]["apps"] == ["blog", "shop"]
+    assert main.run(["image", "ls"]) == 0
+    assert "blog and shop" in capsys.readouterr().out
+    assert main.run(["image", "rm", "web:1"]) == 2
+    assert "Remove web:1, which blog and shop use?" in capsys.readouterr().err
+    assert main.run(["image", "rm", "web:1", "--yes"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: blog, shop use web:1: their replicas run on" in said
+    assert "to deploy with that name again it has to be pushed, or be in a registry" in said
+
+
+def test_a_file_that_is_no_image_is_not_asked_of_docker(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("services: {}\n", "# a long one\n" * 100):
+        (tmp_path / "compose.yaml").write_text(text)
+        assert main.run(["image", "push", "compose.yaml"]) == 1
+        error, fix = capsys.readouterr().err.splitlines()[-2:]
+        assert error.startswith("error: compose.yaml: not a tar archive: ")
+        assert fix == "  fix: docker save NAME -o FILE.tar; then hmctl image push FILE.tar"
+    assert main.run(["image", "push", "busybox.tar"]) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "error: busybox.tar cannot be read: no such file or directory",
+        "  fix: name a file that docker save wrote: docker save NAME -o FILE.tar; then hmctl image push FILE.tar",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -227,9 +227,10 @@ async def test_an_image_is_taken_from_the_operators_own_docker(tmp_path: Path, m
         assert path.read_bytes() == archive.read_bytes()
     assert not path.exists()
     command(tools, 'echo "Error response from daemon: reference does not exist" >&2; exit 1')
-    with pytest.raises(ImageError, match="reference does not exist"):
+    with pytest.raises(ImageError, match="reference does not exist") as refused:
         async with saved("web:1"):
             pass
+    assert "docker save NAME -o FILE.tar" in (refused.value.fix or "")
     with pytest.raises(UsageError):
         async with saved("--help"):
             pass

@@ -119,7 +119,7 @@ def image_list() -> object:
     from hmctl.actions.images import ImageList, ImageView
 
     image = ImageView(
-        name="web:1", id="sha256:1f", platform="linux/amd64", size=9, layers=1, holders=["node1"], author="me", pushed=1.5
+        name="web:1", id="sha256:1f", platform="linux/amd64", size=9, layers=1, holders=["node1"], apps=["shop"], author="me", pushed=1.5
     )  # fmt: skip
     return ImageList(index=7, images=[image])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from hmcore.config.problems import nearest
 from hmctl.compose.tree import Node
@@ -14,9 +14,22 @@ MAX_CIRCLES = 10  # that are spoken of
 def enabled(service: Node, profiles: Collection[str]) -> bool:
     """One without profiles always is; `*` stands for all of them. Without any that are asked for, one without a name is on: that of an
     empty variable."""
-    wanted = service.entries.get("profiles")
+    wanted = _profiles(service)
     asked = profiles or ("",)
-    return not wanted or not wanted.items or "*" in asked or any(item.text in asked for item in wanted.items)
+    return not wanted or "*" in asked or any(item.text in asked for item in wanted)
+
+
+def unknown_profiles(services: Mapping[str, Node], profiles: Collection[str]) -> Mapping[str, str]:
+    """Those that are asked for and no service has, each with what helps. Docker Compose takes them for nothing, so that a slip of the
+    finger takes services away."""
+    known = sorted({item.text for service in services.values() for item in _profiles(service) if item.text})
+    hopeless = "no service has any profile"
+    return {each: nearest(each, known) if known else hopeless for each in profiles if each not in ("", "*", *known)}
+
+
+def _profiles(service: Node) -> Sequence[Node]:
+    wanted = service.entries.get("profiles")
+    return wanted.items if wanted else ()
 
 
 def selected(services: Mapping[str, Node], profiles: Collection[str], trouble: Trouble) -> dict[str, Node]:

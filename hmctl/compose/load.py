@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hmctl.compose.assembly import Assembly, Scope
+from hmctl.compose.dependencies import unknown_profiles
 from hmctl.compose.environment import variables
 from hmctl.compose.mounted import Look, is_small_file, mounted
 from hmctl.compose.naming import VARIABLE, project_name
 from hmctl.compose.project import Place, Project
 from hmctl.compose.sources import Asking, Read, Sources, from_disk
-from hmctl.compose.tree import harvested
+from hmctl.compose.tree import Node, harvested
 from hmctl.compose.trouble import Trouble
 
 PROFILES = "COMPOSE_PROFILES"
@@ -30,8 +31,9 @@ def load(
     is_small: Look = is_small_file,
 ) -> Project:
     """The files, later ones over earlier ones. `folder`: in which relative paths begin; None: that of the first file. No `env_files`: the
-    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES. `read` gives a file's bytes,
-    `is_small` whether a path is a single file that could be a config.
+    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES, which may name some that no
+    service has: it may be one for several apps. `read` gives a file's bytes, `is_small` whether a path is a single file that could be a
+    config.
 
     Raises ConfigError with every mistake found."""
     trouble = Trouble()
@@ -48,8 +50,19 @@ def load(
     scope = Scope(base, {**known, VARIABLE: called})
     assembly = Assembly(sources, environment.get("HOME"), trouble)
     wanted = profiles or [profile for part in known.get(PROFILES, "").split(",") if (profile := part.strip())]
-    root = assembly.running(assembly.whole(tuple(files), scope), scope, wanted)
+    everything = assembly.whole(tuple(files), scope)
+    _check_profiles(everything, profiles, wanted, Place(str(first), 0), trouble)
+    root = assembly.running(everything, scope, wanted)
     warnings = trouble.warnings()
     whole = harvested(root)
     small = frozenset(source for source in mounted(root) if is_small(Path(source)))
     return Project(called, whole.value, at, whole.places, warnings, whole.local, small, assembly.secrets)
+
+
+def _check_profiles(root: Node, typed: Collection[str], wanted: Collection[str], place: Place, trouble: Trouble) -> None:
+    services = root.entries.get("services")
+    if services is None or not services.entries:
+        return
+    say, said_by = (trouble.wrong, "--profile") if typed else (trouble.odd, PROFILES)
+    for profile, hint in unknown_profiles(services.entries, wanted).items():
+        say(place, ("services",), f"none has the profile {profile[:80]!r} that {said_by} names", hint)

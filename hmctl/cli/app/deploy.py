@@ -54,7 +54,8 @@ EnvFilesOption = Annotated[
     typer.Option("--env-file", metavar="FILE", help="Variables for the files, instead of .env. May be repeated.", show_default=False),
 ]
 ProfilesOption = Annotated[
-    list[str] | None, typer.Option("--profile", metavar="PROFILE", help="Services of this profile, too.", show_default=False)
+    list[str] | None,
+    typer.Option("--profile", metavar="PROFILE", help="Services of this profile, too; * for all. May be repeated.", show_default=False),
 ]
 IgnoreOption = Annotated[
     bool, typer.Option("--ignore-unsupported", help="Leave out what is not supported, with a warning, instead of refusing.")

@@ -85,6 +85,29 @@ def test_files_names_variables_and_profiles_are_as_named(world: World, folder: P
     assert "other is so already" in capsys.readouterr().out
 
 
+def test_a_profile_that_no_service_has_is_no_way_to_lose_a_service(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "compose.yaml").write_text("services: {web: {image: web:1}, tools: {image: debug:1, profiles: [debug]}}\n")
+    assert main.run(["app", "deploy", "--profile", "debug", "-y", "--no-wait"]) == 0
+    capsys.readouterr()
+    assert main.run(["app", "deploy", "--profile", "debgu", "-y"]) == 2
+    line = capsys.readouterr().err.splitlines()[1]
+    assert line == "  compose.yaml: services: none has the profile 'debgu' that --profile names (did you mean debug?)"
+    assert sorted(world.state.generations["shop@1"].spec.services) == ["tools", "web"]
+    monkeypatch.setenv("COMPOSE_PROFILES", "debug,other")  # which may be that of several apps
+    assert main.run(["app", "deploy", "-y"]) == 0
+    said = capsys.readouterr()
+    assert "warning: compose.yaml: services: none has the profile 'other' that COMPOSE_PROFILES names (allowed: debug)" in said.err
+    assert "shop is so already" in said.out
+    for profile in ("*", "debug"):
+        assert main.run(["app", "config", "--profile", profile]) == 0
+        assert capsys.readouterr().err == ""
+    (folder / "compose.yaml").write_text("services: {web: {image: web:1}}\n")
+    assert main.run(["app", "config", "--profile", "debug"]) == 2
+    assert "(no service has any profile)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["table", "yaml", "json"])
 def test_the_shown_file_deploys_alike_in_every_form(
     form: str, world: World, folder: Path, capsys: pytest.CaptureFixture[str], told: Any

@@ -115,7 +115,7 @@ class SecretCalls:
                 self._inventory, self._store, REMOVE_SECRET, request, via=self._via, say=self._say, look=f"hmctl secret ls {name}"
             )
         except InvalidRequest as error:
-            raise type(error)(error.message, fix=error.fix or "hmctl secret ls") from error
+            raise type(error)(error.message, fix=error.fix or f"hmctl secret ls {name} says which apps use it") from error
 
     async def list(self) -> SecretsReply:
         """By the control node that has applied most. Raises PeerUnreachable, CallRefused."""
@@ -127,6 +127,16 @@ class SecretCalls:
             failures = [answer for answer in answers.values() if isinstance(answer, HyperMeshError)]
             raise nobody_answers([error for error in failures if not isinstance(error, NotLeader)] or failures)
         return max(said, key=lambda reply: reply.index)
+
+
+def removable(reply: SecretsReply, sort: Sort, name: str) -> bool:
+    """Whether it is there. Raises HyperMeshError while apps use it."""
+    found = next((each for each in reply.secrets if (each.sort, each.name) == (sort, name)), None)
+    if found is not None and found.apps:
+        apps = list(found.apps)
+        fix = f"deploy {', '.join(apps)} without it, or remove {'that' if len(apps) == 1 else 'those'}: hmctl app rm {apps[0]}"
+        raise HyperMeshError(f"the {sort} {name} is used by {', '.join(apps)}", fix=fix)
+    return found is not None
 
 
 async def settle(calls: Calls, spec: AppSpec, contents: Mapping[tuple[AppSort, str], bytes], *, dry: bool) -> AppSpec:

@@ -56,7 +56,8 @@ def set_(
 ) -> None:
     """Set a secret, sealed before it is replicated. Apps that use it get the new value when they are deployed again.
 
-    What an app's own compose file brings along needs no such command; it is called APP/NAME. For a registry: --registry ghcr.io -u robot
+    The value is kept byte for byte, from stdin too: a newline that echo puts at its end is part of it (printf %s leaves it out). What an
+    app's own compose file brings along needs no such command; it is called APP/NAME. For a registry: --registry ghcr.io -u robot
     [FILE|-], with the password or token in FILE, by stdin, or asked for.
     """
     context = current(ctx)
@@ -66,6 +67,8 @@ def set_(
     value = _value(given, "password or token" if username else called)
     if not value and sort != "config":
         raise UsageError("the value is empty", fix="name a file that holds it, or - for stdin")
+    if sort == "secret" and given in (None, "-") and value.endswith(b"\n") and value.count(b"\n") == 1:
+        context.output.note("the newline at the value's end is kept as a part of it; printf %s VALUE writes none")
     if username:
         value = encode_credentials(Credentials(username, _password(value)))
     done = context.run(_set(context, sort, called, value, username or "", via))
@@ -126,17 +129,19 @@ def rm(
     via: ViaOption = Via.AUTO,
 ) -> None:
     """Remove one, for good: nobody can read it back. Refused while an app uses it."""
-    from hmctl.actions.secrets import SecretChange
+    from hmctl.actions.secrets import SecretChange, removable
 
     context = current(ctx)
     sort, called, _ = _meant(name, None, is_config=is_config, registry=registry)
-    context.output.confirm(f"Remove {_words(sort)} {called}? Its value cannot be read back.", yes=yes)
     calls = _calls(context, via)
-    reply = context.run(calls.remove(sort, called))
-    if not reply.changed:
+    kept = context.run(calls.list())
+    if removable(kept, sort, called):
+        context.output.confirm(f"Remove {_words(sort)} {called}? Its value cannot be read back.", yes=yes)
+    else:
         option = {"secret": "", "config": " --config", "registry": " --registry"}
-        for other in sorted({each.sort for each in context.run(calls.list()).secrets if each.name == called}):
+        for other in sorted({each.sort for each in kept.secrets if each.name == called}):
             context.output.note(f"there is a {other} of that name: hmctl secret rm{option[other]} {called}")
+    reply = context.run(calls.remove(sort, called))
     done = SecretChange(kind=sort, name=called, changed=reply.changed, index=reply.index)
     context.output.result(done, lambda: context.output.line(f"{_words(sort)} {called} {'is removed' if done.changed else 'was not there'}"))
 

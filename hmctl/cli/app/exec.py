@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONTEXT_SETTINGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+FLAGS = ("-t", "-T", "--tty", "--no-tty", "-i", "-I", "--stdin", "--no-stdin")
+VALUED = ("-u", "--user", "--node", "--via")
 LOOK = 5.0  # seconds for a node to answer: where the replica is, and that it is there
 
 
@@ -54,9 +57,10 @@ def exec_(
     from hmctl.terminal import size
 
     words = command[1:] if command[0] == "--" else command
-    if not words or (command[0] != "--" and command[0].startswith("-")):
-        said = f"{command[0]} is no command; options stand before the replica" if words else "no command is named"
-        raise UsageError(said, fix="hmctl app exec -u USER APP/SERVICE -- CMD ...")
+    if not words:
+        raise UsageError("no command is named", fix=f"hmctl app exec {shlex.quote(replica)} -- CMD ...")
+    if command[0] != "--" and command[0].startswith("-"):
+        raise _misplaced(replica, command)
     has_tty = os.isatty(STDIN) and os.isatty(STDOUT) if tty is None else tty
     rows, columns = size(STDOUT) if has_tty else (0, 0)
     request = ExecRequest(
@@ -72,6 +76,18 @@ def exec_(
     context = current(ctx)
     sys.stdout.flush()
     return context.run(_exec(context, replica_target(replica, node), request, via))
+
+
+def _misplaced(replica: str, command: list[str]) -> UsageError:
+    """An option where the command should be; the fix has it where it belongs, if it is ours."""
+    option = command[0].partition("=")[0]
+    ours = 1 if option in FLAGS or (option in VALUED and "=" in command[0]) else 2 if option in VALUED else 0
+    if not ours:
+        return UsageError(f"{command[0]} is no command", fix=f"hmctl app exec {shlex.quote(replica)} -- CMD ...")
+    options, rest = command[:ours], command[ours:]
+    rest = rest[1:] if rest[:1] == ["--"] else rest
+    fix = f"hmctl app exec {shlex.join([*options, replica])} -- {shlex.join(rest) or 'CMD ...'}"
+    return UsageError(f"{command[0]} is no command; options stand before the replica", fix=fix)
 
 
 async def _exec(context: Context, wanted: Target, request: ExecRequest, via: Via) -> int:

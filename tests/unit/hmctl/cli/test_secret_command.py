@@ -116,6 +116,22 @@ def test_a_value_is_kept_byte_for_byte_and_never_shown(
     assert value not in snapshot(doors.world.state)
 
 
+def test_a_newline_that_a_pipe_brings_is_kept_and_said(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, b"hunter2\n")
+    assert main.run(["secret", "set", "a"]) == 0
+    assert "the newline at the value's end is kept" in capsys.readouterr().err
+    assert value_of(doors.world, "secret:a") == b"hunter2\n"
+    for value in (b"hunter2", b"a file\nof lines\n"):
+        typed(monkeypatch, value)
+        assert main.run(["secret", "set", "a"]) == 0
+        assert capsys.readouterr().err == ""
+    (tmp_path / "value").write_bytes(b"hunter2\n")
+    assert main.run(["secret", "set", "a", str(tmp_path / "value")]) == 0
+    assert capsys.readouterr().err == "", "the file is as it is meant"
+
+
 def test_what_was_set_is_told(doors: Doors, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     typed(monkeypatch, b"one")
     assert main.run(["secret", "set", "db", "-o", "json"]) == 0
@@ -165,11 +181,17 @@ def test_what_is_used_is_not_removed_and_the_rest_only_when_asked(
     digest = json.loads(capsys.readouterr().out)["digest"]
     typed(monkeypatch, b"one")
     assert main.run(["secret", "rm", "db"]) == 2, "nobody can answer"
+    capsys.readouterr()
+    assert main.run(["secret", "rm", "nonesuch"]) == 0, "there is nothing to ask"
+    assert capsys.readouterr().out == "secret nonesuch was not there\n"
     used = using(digest)
     doors.world.do(PutApp(name="shop", spec=used))
     capsys.readouterr()
     assert main.run(["secret", "rm", "db", "-y"]) == 1
-    assert capsys.readouterr().err.startswith("error: the secret db is used by shop\n")
+    used_by_shop = "error: the secret db is used by shop\n  fix: deploy shop without it, or remove that: hmctl app rm shop\n"
+    assert capsys.readouterr().err == used_by_shop
+    assert main.run(["secret", "rm", "db"]) == 1, "nothing to ask either"
+    assert capsys.readouterr().err == used_by_shop
     assert main.run(["secret", "rm", "other", "-y"]) == 0
     assert capsys.readouterr().out == "secret other was not there\n"
     assert main.run(["secret", "rm", "db", "--config", "-y"]) == 0

@@ -51,7 +51,7 @@ def load(
     assembly = Assembly(sources, environment.get("HOME"), trouble)
     wanted = profiles or [profile for part in known.get(PROFILES, "").split(",") if (profile := part.strip())]
     everything = assembly.whole(tuple(files), scope)
-    _check_profiles(everything, profiles, wanted, Place(str(first), 0), trouble)
+    _check_profiles(everything, profiles, wanted, trouble)
     root = assembly.running(everything, scope, wanted)
     warnings = trouble.warnings()
     whole = harvested(root)
@@ -59,10 +59,10 @@ def load(
     return Project(called, whole.value, at, whole.places, warnings, whole.local, small, assembly.secrets)
 
 
-def _check_profiles(root: Node, typed: Collection[str], wanted: Collection[str], place: Place, trouble: Trouble) -> None:
+def _check_profiles(root: Node, typed: Collection[str], wanted: Collection[str], trouble: Trouble) -> None:
     services = root.entries.get("services")
     if services is None or not services.entries:
         return
     say, said_by = (trouble.wrong, "--profile") if typed else (trouble.odd, PROFILES)
     for profile, hint in unknown_profiles(services.entries, wanted).items():
-        say(place, ("services",), f"none has the profile {profile[:80]!r} that {said_by} names", hint)
+        say(services.place, ("services",), f"none has the profile {profile[:80]!r} that {said_by} names", hint)

@@ -93,7 +93,7 @@ def test_a_profile_that_no_service_has_is_no_way_to_lose_a_service(
     capsys.readouterr()
     assert main.run(["app", "deploy", "--profile", "debgu", "-y"]) == 2
     line = capsys.readouterr().err.splitlines()[1]
-    assert line == "  compose.yaml: services: none has the profile 'debgu' that --profile names (did you mean debug?)"
+    assert line == "  compose.yaml:1: services: none has the profile 'debgu' that --profile names (did you mean debug?)"
     assert sorted(world.state.generations["shop@1"].spec.services) == ["tools", "web"]
     monkeypatch.setenv("COMPOSE_PROFILES", "debug,other")  # which may be that of several apps
     assert main.run(["app", "deploy", "-y"]) == 0

@@ -334,3 +334,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: list[Maintenance] = []  # likewise
     index: int = 0  # the log index of what it knows of the cluster: members, mutes, maintenance
     apps: bool = True  # replicas may run there, by its configuration
+    unpublished: list[str] = []  # ports that apps publish and it does not answer on, as hmcore.apps.ports.port_words has them

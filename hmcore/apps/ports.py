@@ -12,6 +12,11 @@ Number = tuple[int, str]  # of a port, and its protocol
 ANY = ""  # all addresses of a node
 
 
+def port_words(protocol: str, port: int, address: str = "") -> str:
+    """`tcp port 80`: how a node calls one that it does not answer on."""
+    return f"{protocol} port {port}{f' of {address}' if address else ''}"
+
+
 def published(spec: ServiceSpec) -> set[Number]:
     """On every node, wherever its replicas are."""
     return {(port.published, port.protocol) for port in spec.ports if port.mode == "ingress" and port.published}

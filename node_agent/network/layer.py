@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
+from hmcore.apps.ports import port_words
 from hmcore.apps.subnets import gateway
 from hmcore.config import settings
 from hmcore.errors import HyperMeshError, LayerDown, LayerMissing, UsageError
@@ -20,7 +21,6 @@ from node_agent.network.dns import PORT, NameServer
 from node_agent.network.names import Directory
 from node_agent.network.nft import Filter
 from node_agent.network.notices import Notices
-from node_agent.network.ruleset import port_words
 from node_agent.network.upstream import Upstream
 from node_agent.network.wanted import Wanted
 from node_agent.waiting import woken
@@ -36,6 +36,7 @@ ANYWAY = 300.0  # seconds after which everything is looked at although nobody sa
 SETTLE = 0.05  # seconds in which several changes make one round
 CALM = 0.5  # seconds between two looks at everything, however much others change
 PAUSES = (0.5, 30.0)  # seconds between attempts at what fails: the first, then doubled up to the last
+LISTENING = "ss -lntup says which program listens there: stop it, or publish another port"
 PATIENCE = 1.0  # seconds until Docker is asked again for what it refused, whatever happens meanwhile
 LOOK_AGAIN = 5.0  # seconds until it is looked whether a program still listens on a port that shall be published: nobody tells when it ends
 LISTEN_AGAIN = 5.0  # seconds until a name server whose address is somebody else's tries again
@@ -143,6 +144,11 @@ class NetworkLayer:
                 self._serve_names(tasks)
                 await self._nap(await self._round())
 
+    @property
+    def unpublished(self) -> list[str]:
+        """Published ports that this node does not answer on, in words."""
+        return sorted(self._refused)
+
     async def check(self) -> str | HyperMeshError | None:
         if self._troubles:
             return next(iter(self._troubles.values()))
@@ -239,7 +245,7 @@ class NetworkLayer:
             return
         self._done, self._refused = now, outcome.refused
         self._give(now)
-        self._tell("ports", [f"{port} is not published here: {why}" for port, why in outcome.refused.items()], fix="ss -lntup")
+        self._tell("ports", [f"{port} is not published here: {why}" for port, why in outcome.refused.items()], fix=LISTENING)
 
     def _tell(self, part: str, found: list[str], fix: str | None = None) -> None:
         before = self._troubles.pop(part, None)

@@ -50,10 +50,6 @@ class Published:
     address: str = ""
 
 
-def port_words(protocol: str, port: int, address: str) -> str:
-    return f"{protocol} port {port}{f' of {address}' if address else ''}"
-
-
 @dataclass(frozen=True, slots=True)
 class Base:
     """What the fixed chains are made of. `carriers`: see plan.Desired. `nodes`: the addresses of the others, who may send us tunnels."""

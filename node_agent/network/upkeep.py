@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hmcore.apps.ports import port_words
 from hmcore.config.settings import Network
 from hmcore.errors import LayerMissing, UsageError
 from node_agent.container.executor import in_thread
@@ -93,7 +94,7 @@ class Upkeep:
         refused: dict[str, str] = {}
         taken: Collection[Listener] | None = None
         for each in published:
-            name = ruleset.port_words(each.protocol, each.port, each.address)
+            name = port_words(each.protocol, each.port, each.address)
             try:
                 found = ruleset.service(base, each)
             except UsageError as error:

@@ -313,4 +313,5 @@ class HyperMeshPlatform:
             security=self._layers.security.report(),
             index=self.cluster.index,
             apps=self._config.apps,
+            unpublished=self._layers.apps.network.unpublished,
         )

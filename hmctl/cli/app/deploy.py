@@ -78,7 +78,7 @@ def deploy(
     """Make an app what its compose files say: shows what would change, asks, and follows the rollout until all replicas are healthy.
 
     Deploying what is there already changes nothing. Ctrl-C ends the watching only. Exit code 1: its rollout is paused, was taken back, or
-    takes longer than --timeout.
+    takes longer than --timeout; or it is healthy, and no node answers at a port that it publishes.
     """
     from pathlib import Path
     from tempfile import TemporaryDirectory
@@ -117,7 +117,7 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
     reply = carry_out(context, DEPLOY, request, wanted.name, via, seen)
     code = settle(context, Goal(wanted.name, reply.revision), reply, via, wait=wait, timeout=timeout, plan=wanted.changes)
     if wait and not code:
-        _warn_of_ports(context, spec, via)
+        _check_ports(context, spec, via)
     return code
 
 
@@ -182,14 +182,17 @@ def show_plan(output: Output, name: str, before: int, changes: tuple[Change, ...
         output.note("  what no service has by itself changes: volumes, networks, secrets or configs")
 
 
-def _warn_of_ports(context: Context, spec: AppSpec, via: Via) -> None:
-    """It runs; that does not mean that every node answers at its ports."""
+def _check_ports(context: Context, spec: AppSpec, via: Via) -> None:
+    """It runs; that does not mean that every node answers at its ports. Raises HyperMeshError where none does."""
     from hmctl.actions.apps import answering
 
     if answering.publishes(spec):
         inventory = context.inventory(warn=False)
-        for trouble in context.run(answering.troubles(inventory, context.store(inventory), via)):
+        nodes = context.run(answering.reports(inventory, context.store(inventory), via))
+        for trouble in answering.troubles(nodes):
             context.output.warn(trouble.words, fix=trouble.fix)
+        if (error := answering.unanswered(spec, nodes)) is not None:
+            raise error
 
 
 def _unchanged(context: Context, seen: Seen, wanted: Plan) -> int:

@@ -284,6 +284,7 @@ class World:
             raft=RaftReport(role="follower"),
             formed=True,
             members=[],
+            unpublished=[trouble.partition(" is not published")[0]] if trouble else [],
         )
 
 

@@ -230,10 +230,14 @@ async def test_what_cannot_be_reached_or_published_or_had_is_told():
         bench.parts.outcome = replace(bench.parts.outcome, unreachable={})
         bench.layer._changed()
         await bench.until_said("tcp port 22 is not published here: a program of this node listens on it")
+        assert bench.layer.unpublished == ["tcp port 22"]
+        fix = getattr(await bench.layer.check(), "fix", "")
+        assert "stop it, or publish another port" in fix
         bench.parts.outcome = Outcome(bridged=True)
         bench.wanted = replace(WANTED, problems=("two want it",))
         bench.layer._changed()
         await bench.until_said("two want it")
+        assert bench.layer.unpublished == []
 
 
 async def test_ports_that_were_given_out_are_told_once_the_node_answers_on_them():

@@ -294,3 +294,12 @@ def test_a_node_that_does_not_answer_at_a_published_port_is_named_once_the_app_r
     told = " ".join(capsys.readouterr().err.split())
     assert f"warning: the containers' network of node2: {world.troubled['node2']} fix: on node2: ss -lntup" in told
     assert told.count("warning") == 1
+    world.troubled["node1"] = world.troubled["node2"]  # the third one does not answer anybody
+    (folder / "ported.yaml").write_text("services: {web: {image: web:3, ports: ['80:80']}}\n")
+    assert main.run(["app", "deploy", "-f", "ported.yaml", "--name", "ported", "-y"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "ported is healthy, as generation 3\n"
+    *_, error, fix = captured.err.splitlines()
+    assert error == "error: no node answers at tcp port 80, which the app publishes"
+    assert fix.startswith("  fix: publish another port and deploy again; or stop the program")
+    assert main.run(["app", "deploy", "-f", "plain.yaml", "--name", "ported", "-y"]) == 0, "it publishes none"

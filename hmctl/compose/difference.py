@@ -1,12 +1,13 @@
 """What changes from one spec of an app to another: for a plan that a person reads, and as data. Pure.
 
 A container is replaced if its service's revision (hmcore/apps/spec.py) is another; why, is said field by field. Values that may be secret
-are never shown, only that they are others: of environment, labels and options of drivers those that look it (secretive.py); of commands and
+are never shown, only that they are others: of environment, labels, options of drivers and commands those that look it (secretive.py); of
 checks all.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,12 +17,13 @@ from msgspec.structs import replace
 
 from hmcore.apps.spec import AppSpec, Attachment, ServiceSpec, Source, Volume, revision
 from hmctl.compose.describing import amount, file_words, mount_words, port_words, short_id, shown
-from hmctl.compose.secretive import secretive
+from hmctl.compose.secretive import secretive, secretive_command
 from hmctl.text import printable
 
 HIDDEN = "(hidden)"
 _PAIRS = ("environment", "labels", "options")
-_HIDDEN = ("command", "entrypoint", "test", "security_opt")
+_COMMANDS = ("command", "entrypoint")
+_HIDDEN = ("test", "security_opt")
 _NOTHING: Any = object()
 
 Kind = Literal["created", "removed", "replaced", "changed", "unchanged"]
@@ -199,11 +201,13 @@ def _compare(where: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
     """Two plain values of the same type, by their fields."""
     for key in sorted({*before, *after}):
         one, other = before.get(key, _NOTHING), after.get(key, _NOTHING)
-        path = f"{where}{printable(key)}"
+        path = f"{where}{_called(key, one, other)}"
         if one == other:
             continue
         if key in _PAIRS:
             yield from _pairs(path, one, other)
+        elif key in _COMMANDS:
+            yield _command(path, one, other)
         elif key in _HIDDEN:
             yield _hidden(path, one, other)
         elif isinstance(one, dict) and isinstance(other, dict):
@@ -212,6 +216,22 @@ def _compare(where: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
             yield _hidden(path, one, other)
         else:
             yield _plainly(path, key, one, other)
+
+
+def _called(key: str, one: Any, other: Any) -> str:
+    """A field as files call it."""
+    if key != "probe":
+        return printable(key)
+    by_agents = any(isinstance(probe, dict) and probe["kind"] != "docker" for probe in (one, other))
+    return "x-hypermesh.check" if by_agents else "healthcheck"
+
+
+def _command(path: str, one: Any, other: Any) -> Detail:
+    old, new = (list(value) if isinstance(value, list | tuple) else None for value in (one, other))
+    words = ["nothing" if value is None else shown(shlex.join(value)) if value else "empty" for value in (old, new)]
+    if any(value is not None and secretive_command(value) for value in (old, new)) or words[0] == words[1]:
+        return _hidden(path, one, other)
+    return Detail(path, old, new, f"{path}: {words[0]} -> {words[1]}")
 
 
 def _pairs(where: str, one: Any, other: Any) -> Iterator[Detail]:

@@ -1,4 +1,4 @@
-"""Which values of an environment, or of labels, look like secrets: those are not shown in plans. Pure.
+"""Which values of an environment, or of labels, and which commands look like secrets: those are not shown in plans. Pure.
 
 A secret belongs into `secrets:`; in files that people have it stands in `environment:` all the same. By its name, or by how it looks; in
 doubt it is one: what is hidden without need costs a look into the file.
@@ -7,6 +7,7 @@ doubt it is one: what is hidden without need costs a look into the file.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 _LONGEST = 4096  # characters; what is longer is nothing to read in a plan
@@ -24,6 +25,8 @@ _SAID = re.compile(
     r"|\b(?:bearer|basic)\s+\S",
     re.IGNORECASE,
 )
+_SHORT = re.compile(r"-[pau]")
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DIGITS = 3
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 
@@ -35,6 +38,15 @@ def secretive(name: str, value: str) -> bool:
     if _PLACE.fullmatch(value) and re.search(r"(?:_file|_path|_dir)\Z", name, re.IGNORECASE):
         return False
     return _named(name) or len(value) > _LONGEST or _SAID.search(value) is not None or _random(value)
+
+
+def secretive_command(words: Sequence[str]) -> bool:
+    """Whether a command may hold a secret: by any of its words, those within a shell's script too, or by an option of one letter that often
+    has one (-p, -a, -u), unless that is a number, as ports are."""
+    said = [word for text in words for word in text.split()]
+    if any(secretive(word, text) for text in words for word in ("", *text.split()) if text):
+        return True
+    return any(_SHORT.match(word) and not _PORT.fullmatch(word[2:] or after) for word, after in zip(said, [*said[1:], ""], strict=True))
 
 
 def _named(name: str) -> bool:

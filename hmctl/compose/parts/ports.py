@@ -17,7 +17,10 @@ from hmctl.compose.parts.part import Fields, Part
 
 MOST = 1000  # of one service
 _SPAN = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+_NUMBERS = re.compile(r"0*([0-9]{1,20})(?:-0*([0-9]{1,20}))?", re.ASCII)
 _HIGHEST = 65_535
+_TOO_HIGH = "is a higher number than ports have"
+_RANGE = f"a port is a number from 1 to {_HIGHEST}"
 
 Ports = dict[Port, Part]  # each with where it was written
 Mode = Literal["", "ingress", "host"]
@@ -97,6 +100,9 @@ def _short(entry: Part) -> Iterator[Port]:
     rest, _, target = text.rpartition(":")
     address, _, published = rest.rpartition(":")
     targets, outer = _span(target), _outer(published)
+    if any(map(_too_high, (target, published))):
+        entry.wrong(_TOO_HIGH, _RANGE)
+        return
     if entry.value is None or not targets or outer is None:
         if isinstance(entry.value, str | int | float | None):
             entry.wrong("is no port to publish", 'such as "8080:80", "127.0.0.1:8080:80/udp" or "8000-8010:8000-8010"')
@@ -123,6 +129,9 @@ def _long(entry: Part) -> Iterator[Port]:
 
 def _published(fields: Fields) -> range | None:
     part = fields["published"]
+    if _too_high(part.scalar()):
+        part.wrong(_TOO_HIGH, _RANGE)
+        return None
     if (found := _outer(part.scalar())) is None:
         part.wrong("is no port, nor a range of them", 'such as "8080" or "8080-8090"')
     return found
@@ -185,6 +194,11 @@ def _address(entry: Part, address: str) -> str | None:
 def _outer(text: str) -> range | None:
     """Nothing, and 0: any free one."""
     return range(0) if text in ("", "0") else _span(text)
+
+
+def _too_high(text: str) -> bool:
+    found = _NUMBERS.fullmatch(text)
+    return found is not None and any(len(number) > 5 or int(number) > _HIGHEST for number in found.groups("0"))
 
 
 def _span(text: str) -> range | None:

@@ -122,8 +122,7 @@ secrets:
 """) == [
         "compose.yaml:3: services.web: has no image (image: NAME, or build: FOLDER)",
         "compose.yaml:4: services.web.imag: unknown key (did you mean image?)",
-        "compose.yaml:7: services.web.ports[1]: is no port to publish"
-        ' (such as "8080:80", "127.0.0.1:8080:80/udp" or "8000-8010:8000-8010")',
+        "compose.yaml:7: services.web.ports[1]: is a higher number than ports have (a port is a number from 1 to 65535)",
         "compose.yaml:9: services.web.deploy.replicas: must be a whole number, not 'many'",
         "compose.yaml:10: services.web.deploy.placement.constraints[0]: 'node.role = manager' is no placement constraint"
         " (a constraint is written as node.labels.zone==a, with == or !=)",

@@ -82,10 +82,11 @@ def test_created_and_removed():
         ("cache:6379", "cache:6380", "environment.URL: changed"),
         ("rule: Host", "rule: Path", "labels.rule: Host -> Path"),
         ("serve --password hunter2", "serve", "command: changed"),
+        ("image: nginx:1", "image: nginx:1\n    entrypoint: [sh, -c, 'exec a -p 80']", "entrypoint: nothing -> sh -c 'exec a -p 80'"),
         ("    command: serve --password hunter2\n", "", "command: removed"),
         ("a.token: hunter2", "a.token: hunter3", "labels.a.token: changed"),
-        ("check hunter2", "check hunter3", "probe.test: changed"),
-        ("healthcheck: {test: check hunter2}", "healthcheck: {test: check hunter2, retries: 9}", "probe.retries: 3 -> 9"),
+        ("check hunter2", "check hunter3", "healthcheck.test: changed"),
+        ("healthcheck: {test: check hunter2}", "healthcheck: {test: check hunter2, retries: 9}", "healthcheck.retries: 3 -> 9"),
         ("/srv:/srv:ro", "/srv:/srv", "mount /srv: bind /srv, read_only=true -> bind /srv"),
         (', "/srv:/srv:ro"', "", "mount /srv: bind /srv, read_only=true -> nothing"),
         ("password=hunter2", "password=hunter3", "volumes.data.options.o: changed"),
@@ -213,3 +214,35 @@ def test_a_container_is_replaced_exactly_when_its_revision_is_another(one, other
     assert bool(found.because) == (found.kind == "replaced")
     assert (found.kind == "unchanged") == (old == new)
     hidden_everywhere(found)
+
+
+def test_commands_are_shown_shortened_unless_they_may_hold_a_secret():
+    def said(before, after):
+        old, new = (converted(f"services: {{web: {{image: x, command: {json.dumps(words)}}}}}").spec for words in (before, after))
+        [found] = difference(old, new)
+        [detail] = found.because
+        return detail.words, documents((found,))[0]["changes"][0]
+
+    words, document = said(["sh", "-c", "serve --port 80"], ["serve", "--port", "81"])
+    assert words == "command: sh -c 'serve --port 80' -> serve --port 81"
+    assert (document["old"], document["new"]) == (["sh", "-c", "serve --port 80"], ["serve", "--port", "81"])
+    words, _ = said(["serve"], ["serve", *["more"] * 40])
+    assert words.endswith("m...")
+    assert len(words) < 120
+    for secret in (
+        ["serve", "--password", "hunter2"], ["sh", "-c", "redis-server --requirepass hunter2"], ["mysql", "-phunter2"],
+        ["redis-cli", "-a", "hunter2"], ["curl", "-u", "me:hunter2", "x"], ["sh", "-c", "TOKEN=hunter2 serve"], ["x", "redis://me:hunter2@db"],
+    ):  # fmt: skip
+        words, document = said(secret, ["serve"])
+        assert words == "command: changed", secret
+        assert "hunter" not in json.dumps(document)
+
+
+def test_a_check_is_called_as_the_file_calls_it():
+    def words(check):
+        new = converted(f"services: {{web: {{image: x, {check}}}}}").spec
+        [found] = difference(converted("services: {web: {image: x}}").spec, new)
+        return [detail.words for detail in found.because]
+
+    assert words("healthcheck: {test: x}") == ["healthcheck: added"]
+    assert words("x-hypermesh: {check: {type: tcp, port: 80}}") == ["x-hypermesh.check: added"]

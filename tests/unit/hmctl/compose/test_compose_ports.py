@@ -157,3 +157,11 @@ def test_what_is_exposed_to_nobody():
 @pytest.mark.parametrize("text", ["[a]", "[80:80]", "['0']", "['1-65535']", "[null]", "[[1]]", "[99/banana]", "[80/]", "[80/tcp/udp]"])
 def test_what_cannot_be_exposed(text):
     assert refused(f"expose: {text}")[0].startswith("compose.yaml:4: services.web.expose[0]")
+
+
+@pytest.mark.parametrize(
+    "port", ['"80801:80"', '"80:80801"', '"8080-99999:80-91999"', '"80801"', '{target: 80, published: "80801"}', '"127.0.0.1:800000:80"']
+)
+def test_the_highest_port_is_said(port):
+    (problem,) = refused_file(f"services:\n  web:\n    image: x\n    ports: [{port}]\n")
+    assert "is a higher number than ports have (a port is a number from 1 to 65535)" in problem

@@ -12,7 +12,7 @@ from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, P
 from hmcore.apps.spec import AppSpec
 from hmcore.errors import HyperMeshError
 from hmcore.records import InstanceHealth
-from hmctl.actions.apps.view import Seen, desired, ended_well, is_fit, located, replica_name
+from hmctl.actions.apps.view import Seen, desired, ended_well, is_fit, located, one_line, replica_name
 from hmctl.progress import Outcome
 
 _PULLED = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.DONE)  # it has its image; in other phases if it has a container
@@ -49,7 +49,7 @@ class ServiceProgress(msgspec.Struct, frozen=True, kw_only=True):
             well = f"healthy {self.healthy}/{self.desired}" if self.desired else counts
             return f"{well}; {self.message}" if self.message else well
         trouble = [f"failing: {self.failing}"] if self.failing else []
-        trouble += [f"waiting: {_one_line(self.waiting)}"] if self.waiting else []
+        trouble += [f"waiting: {one_line(self.waiting)}"] if self.waiting else []
         return "; ".join((counts, *trouble))
 
     @property
@@ -156,7 +156,7 @@ def _failing(ours: Sequence[tuple[Allocation, AllocationStatus | None]]) -> str:
         return ""
     first, why = found[0]
     others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{located(replica_name(first), first.node)}: {_one_line(why)}{others}"
+    return f"{located(replica_name(first), first.node)}: {one_line(why)}{others}"
 
 
 def trouble(allocation: Allocation, status: AllocationStatus | None) -> str:
@@ -249,7 +249,3 @@ def with_dependents(spec: AppSpec, services: Iterable[str]) -> frozenset[str]:
     chosen = set(services)
     also = {name for name, each in spec.services.items() for on, how in each.depends_on.items() if how.restart and on in chosen}
     return frozenset(chosen | also)
-
-
-def _one_line(text: str) -> str:
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())

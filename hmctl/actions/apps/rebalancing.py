@@ -33,6 +33,11 @@ class Rebalanced(msgspec.Struct, frozen=True, kw_only=True):
     waits: dict[str, str] = {}
 
 
+def replica_of(move: Moved) -> str:
+    """`shop/web.1`, as `hmctl app exec` takes it; its allocation has one more number. Replicas of global services never move."""
+    return move.allocation.rpartition(".")[0]
+
+
 def planned(reply: RebalanceReply) -> Rebalanced:
     moves = [*reply.moves, *reply.later]
     return Rebalanced(ending=Ending.PLANNED if moves or reply.waits else Ending.EVEN, moves=moves, waits=reply.waits)

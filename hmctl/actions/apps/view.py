@@ -153,6 +153,11 @@ def is_fit(status: AllocationStatus | None) -> bool:
     return status is not None and status.phase is Phase.RUNNING and status.health in FIT
 
 
+def one_line(text: str) -> str:
+    """Reasons that stand on lines of their own."""
+    return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
 def stage_of(app: App, service: str) -> Stage:
     """Of the present generation: what was said of an earlier one counts for nothing."""
     rollout = app.rollouts.get(service)
@@ -170,7 +175,7 @@ def _count(seen: Seen, app: App) -> AppCount:
     worst = next((stage for stage in (Stage.PAUSED, Stage.ROLLING) if stage in stages.values()), Stage.STEADY)
     messages = [f"{name}: {app.rollouts[name].message}" for name, stage in stages.items() if stage is Stage.PAUSED]
     waits = {name: seen.reply.waits.get(f"{app.name}/{name}", "").strip() for name in stages}
-    messages += [f"{name} waits: {' '.join(why.split())}" for name, why in waits.items() if why and stages[name] is not Stage.PAUSED]
+    messages += [f"{name} waits: {one_line(why)}" for name, why in waits.items() if why and stages[name] is not Stage.PAUSED]
     return AppCount(
         name=app.name,
         generation=app.generation,
@@ -198,6 +203,20 @@ def _service_count(seen: Seen, app: App, name: str, spec: ServiceSpec, stage: St
 def replica_name(allocation: Allocation) -> str:
     """As `hmctl app exec` and `logs` take it."""
     return f"{allocation.service}.{allocation.slot}" if allocation.slot else f"{allocation.service}@{allocation.node}"
+
+
+def kept_volumes(seen: Seen, name: str) -> list[str]:
+    """As Docker calls them: those that its generations mount by name."""
+    specs = [each.spec for each in seen.generations(name)]
+    return sorted(
+        {
+            spec.volumes[mount.source].name
+            for spec in specs
+            for service in spec.services.values()
+            for mount in service.container.mounts
+            if mount.kind == "volume" and mount.source in spec.volumes
+        }
+    )
 
 
 def located(replica: str, node: str) -> str:

@@ -25,7 +25,7 @@ from hmctl.cli.completing import scaled_services
 from hmctl.cli.context import current
 from hmctl.cli.status import ViaOption
 from hmctl.client import Via
-from hmctl.text import plural
+from hmctl.text import listed, plural
 
 MOST_REPLICAS = 10_000  # as the agents have it
 
@@ -161,15 +161,19 @@ def remove(
     from hmcore.apps.calls import REMOVE, RemoveRequest
     from hmctl.actions.apps.calls import new_request
     from hmctl.actions.apps.progress import Goal
+    from hmctl.actions.apps.view import kept_volumes
 
     context = current(ctx)
     seen = look(context, name, via)
     app = seen.app(name)
-    services = seen.present(app).spec.services
-    count = len(seen.allocations(name))
-    context.output.note(f"{name}: {plural(count, 'replica')} of {', '.join(sorted(services))} will be stopped and removed")
+    left = seen.allocations(name)
+    whose = ", ".join(sorted({each.service for each in left}))
+    what = f"{plural(len(left), 'replica')} of {whose} will be stopped and removed" if left else "no replica of it has a place"
+    context.output.note(f"{name}: {what}")
     context.output.note(f"its {plural(len(seen.generations(name)), 'generation')} will be forgotten")
-    context.output.note("named volumes stay on their nodes: docker volume ls there")
+    if volumes := kept_volumes(seen, name):
+        stay = "its volume stays on its node" if len(volumes) == 1 else "its volumes stay on their nodes"
+        context.output.note(f"{stay}, with the data (docker volume ls there): {listed(volumes)}")
     context.output.confirm(f"Remove {name}?", yes=yes or app.stopping)  # it was wanted already
     reply = carry_out(context, REMOVE, RemoveRequest(id=new_request(), name=name), name, via, seen)
     return settle(context, Goal(name, 0), reply, via, wait=wait, timeout=timeout)

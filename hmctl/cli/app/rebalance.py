@@ -29,7 +29,7 @@ def rebalance(
 ) -> int:
     """Move a few replicas so that all nodes have their share, such as after a node came back. No more at a time than an update replaces;
     exclusive and global services, and what has its data on a node, stay where they are."""
-    from hmctl.actions.apps.rebalancing import Ending, follow, planned, trouble
+    from hmctl.actions.apps.rebalancing import Ending, follow, planned, replica_of, trouble
 
     context = current(ctx)
     plan = planned(context.run(_ask(context, name, via, dry=True)))
@@ -38,14 +38,14 @@ def rebalance(
         return 0
     if plan.moves:
         for move in plan.moves:
-            context.output.note(f"{move.allocation}: from {move.source} to {move.target}; {move.reason}")
+            context.output.note(f"{replica_of(move)}: from {move.source} to {move.target}; {move.reason}")
         context.output.confirm(f"Move {plural(len(plan.moves), 'replica')}?", yes=yes)
 
     async def ask() -> RebalanceReply:
         return await _ask(context, name, via)
 
     def show(move: Moved) -> None:
-        context.output.note(f"{move.allocation} moves from {move.source} to {move.target}")
+        context.output.note(f"{replica_of(move)} moves from {move.source} to {move.target}")
 
     done = context.run(follow(ask, timeout=timeout, show=show))
     context.output.result(done, lambda: context.output.line(f"{plural(len(done.moves), 'replica')} moved"))
@@ -65,10 +65,12 @@ async def _ask(context: Context, name: str, via: Via, *, dry: bool = False) -> R
 
 
 def _show(context: Context, plan: Rebalanced) -> None:
+    from hmctl.actions.apps.rebalancing import replica_of
+
     if not plan.moves:
         context.output.note("all is as even as it can be; nothing to move")
     else:
-        rows = [(move.allocation, move.source, move.target, move.reason) for move in plan.moves]
+        rows = [(replica_of(move), move.source, move.target, move.reason) for move in plan.moves]
         context.output.table(["REPLICA", "FROM", "TO", Column("WHY", wraps=True)], rows)
     for subject, why in sorted(plan.waits.items()):
         context.output.note(f"{subject} has to wait: {why}")

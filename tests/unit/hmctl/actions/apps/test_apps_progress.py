@@ -237,6 +237,7 @@ def test_each_step_comes_after_the_one_before_whatever_nodes_say(
 
 def test_a_list_says_what_is_waited_for() -> None:
     assert listing(seen(FIT, waits="published: 80/tcp belongs to p1/a")).apps[0].message == "web waits: published: 80/tcp belongs to p1/a"
+    assert listing(seen(FIT, waits="role: 1 of 2\nport: 1 of 1 \n")).apps[0].message == "web waits: role: 1 of 2; port: 1 of 1"
     assert listing(seen(FIT, FIT, FIT)).apps[0].message == ""
 
 

@@ -325,9 +325,26 @@ def test_an_app_is_removed_with_consent_and_waited_for(world: World, capsys: pyt
     world.deploy("shop", shop())
     assert main.run(["app", "rm", "shop"]) == 2
     assert "shop" in world.state.apps
-    assert "4 replicas of db, web will be stopped" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "4 replicas of db, web will be stopped" in said
+    assert "volume" not in said, "it has none"
     assert main.run(["app", "rm", "shop", "-y", "-o", "json"]) == 0
     assert (told()["ending"], world.state.apps, world.state.allocations) == ("removed", {}, {})
+
+
+def test_what_goes_with_an_app_and_what_stays_is_what_there_is(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    mount = Mount(kind="volume", target="/data", source="data")
+    held = ServiceSpec(container=ContainerSpec(image="db:1", mounts=(mount,)))
+    nowhere = Placement(constraints=("node.labels.gpu==true",))
+    services = {"db": held, "web": service(replicas=2, placement=nowhere)}
+    world.deploy("shop", AppSpec(services=services, volumes={"data": Volume(name="shop_data")}))
+    assert main.run(["app", "rm", "shop"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "shop: 1 replica of db will be stopped and removed" in said
+    assert "its volume stays on its node, with the data (docker volume ls there): shop_data" in said
+    world.deploy("idle", AppSpec(services={"web": service(replicas=2, placement=nowhere)}))
+    assert main.run(["app", "rm", "idle"]) == 2
+    assert "idle: no replica of it has a place" in capsys.readouterr().err
 
 
 def test_what_is_being_removed_already_is_waited_for(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,9 @@ def test_what_would_move_is_shown_and_nothing_is_moved(crowded: World, capsys: p
     assert main.run(["app", "rebalance", "--dry-run"]) == 0
     words = capsys.readouterr().out
     assert "REPLICA" in words
-    assert "shop/web." in words
+    replicas = [line.split()[0] for line in words.splitlines() if line.startswith("shop/web.")]
+    assert replicas
+    assert all(each.count(".") == 1 for each in replicas), "as app ps has them"
     assert main.run(["app", "rebalance", "shop", "--dry-run", "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["ending"], {move["target"] for move in document["moves"]}) == ("planned", {"node3"})
@@ -54,6 +56,9 @@ def test_all_are_moved_a_few_at_a_time(crowded: World, capsys: pytest.CaptureFix
     assert (document["ending"], document["left"]) == ("moved", [])
     assert len(document["moves"]) >= 2
     assert captured.err.count(" moves from ") == len(document["moves"])
+    said = [line.split()[0].rstrip(":") for line in captured.err.splitlines() if line.startswith("shop/web.")]
+    assert all(each.count(".") == 1 for each in said)
+    assert len(said) >= len(document["moves"])
     assert web(crowded) == {"node1": 2, "node2": 2, "node3": 2}
     assert main.run(["app", "rebalance", "-y", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"ending": "even", "moves": [], "left": [], "waits": {}}

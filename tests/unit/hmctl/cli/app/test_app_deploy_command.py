@@ -98,7 +98,7 @@ def test_a_profile_that_no_service_has_is_no_way_to_lose_a_service(
     monkeypatch.setenv("COMPOSE_PROFILES", "debug,other")  # which may be that of several apps
     assert main.run(["app", "deploy", "-y"]) == 0
     said = capsys.readouterr()
-    assert "warning: compose.yaml: services: none has the profile 'other' that COMPOSE_PROFILES names (allowed: debug)" in said.err
+    assert "warning: compose.yaml:1: services: none has the profile 'other' that COMPOSE_PROFILES names (allowed: debug)" in said.err
     assert "shop is so already" in said.out
     for profile in ("*", "debug"):
         assert main.run(["app", "config", "--profile", profile]) == 0

@@ -20,6 +20,7 @@ class Filter(StrEnum):
 
     PUBLISHED = "published"  # the port is not another service's, on any node
     READY = "ready"
+    STUCK = "stuck"  # one of the same could be started there, as far as is known
     ROLE = "role"  # it runs apps at all
     CONSTRAINT = "constraint"
     VOLUME = "volume"  # it has the data
@@ -62,6 +63,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             case Filter.READY:
                 states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
                 return f"{self._count('is', 'are')} not ready ({states})"
+            case Filter.STUCK:
+                return f"{self._count('could', 'could')} not start one a while ago"
             case Filter.ROLE:
                 return f"{self._count('runs', 'run')} no apps"
             case Filter.CONSTRAINT if self.error:

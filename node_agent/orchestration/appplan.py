@@ -187,11 +187,28 @@ def _rolls(app: App, service: str) -> bool:
 
 def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> dict[Key, Outcome]:
     """What becomes of each start: a node, or why there is none."""
-    requests = [_request(view, look, start) for look in looks for start in look.decision.starts]
-    if not requests:
+    asked = [(start, _request(view, look, start)) for look in looks for start in look.decision.starts]
+    if not asked:
         return {}
-    outcomes = scheduler.plan(cluster.candidates, placed(view), requests, cluster.homes)
-    return {(each.request.app, each.request.service, each.request.slot, each.request.node): each for each in outcomes}
+    there = placed(view)
+    outcomes = _outcomes(scheduler.plan(cluster.candidates, there, (request for _, request in asked), cluster.homes))
+    if left := {_key(request) for start, request in asked if not start.after and _vain(outcomes[_key(request)])}:
+        # Better once more where one could not be started than nowhere.
+        requests = [replace(request, shunned=()) if _key(request) in left else request for _, request in asked]
+        outcomes = _outcomes(scheduler.plan(cluster.candidates, there, requests, cluster.homes))
+    return outcomes
+
+
+def _outcomes(planned: Iterable[Outcome]) -> dict[Key, Outcome]:
+    return {_key(each.request): each for each in planned}
+
+
+def _key(request: Request) -> Key:
+    return request.app, request.service, request.slot, request.node
+
+
+def _vain(outcome: Outcome) -> bool:
+    return isinstance(outcome, Pending) and bool(outcome.request.shunned)
 
 
 def _request(view: View, look: _Look, start: Start) -> Request:
@@ -207,6 +224,7 @@ def _request(view: View, look: _Look, start: Start) -> Request:
         reason=start.reason,
         node=start.node,
         instead_of=tuple(stop.allocation for stop in start.former),
+        shunned=start.shunned,
     )
 
 
@@ -232,8 +250,12 @@ def _step(look: _Look, outcomes: Mapping[Key, Outcome]) -> Step:
     waits = dict(decision.waits)
     for start in decision.starts:
         match outcomes[app.name, start.service, start.slot, start.node]:
+            case Assignment() if start.after:
+                decision = replace(decision, stops=(*decision.stops, *start.former))
             case Assignment(node=node):
                 starts.append(_allocation(app, start, node, serial=_serial(app) + len(starts) + 1))
+            case Pending() if start.after:
+                continue  # it stays where it is, and may be started there yet
             case Pending(explanation=explanation) as pending:
                 waits[start.service] = explanation.text
                 decision = replace(decision, stops=(*decision.stops, *give_way(start, pending)))

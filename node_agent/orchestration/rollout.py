@@ -10,7 +10,7 @@ those begin anew (rollouts/memory.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -24,6 +24,8 @@ from node_agent.orchestration.rollouts.memory import Observed, observe
 from node_agent.orchestration.rollouts.plan import Moves, plan
 from node_agent.orchestration.rollouts.service import Aim, Replica, Service
 from node_agent.orchestration.rollouts.situation import Decision, Happening, Situation, Start, Stop, Terms
+from node_agent.orchestration.scheduling.model import volumes_of
+from node_agent.orchestration.scheduling.needs import bound
 
 __all__ = ["Decision", "Happening", "Observed", "Situation", "Start", "Stop", "Terms", "decide"]
 
@@ -97,10 +99,10 @@ def _services(
             by_service[allocation.service].append(replica)
         else:
             others.append((replica, True))  # what it was is known to generations that may be forgotten
-    return {name: _service(situation, name, tuple(replicas)) for name, replicas in by_service.items()}, tuple(others)
+    return {name: _service(situation, observed, name, tuple(replicas)) for name, replicas in by_service.items()}, tuple(others)
 
 
-def _service(situation: Situation, name: str, replicas: tuple[Replica, ...]) -> Service:
+def _service(situation: Situation, observed: Observed, name: str, replicas: tuple[Replica, ...]) -> Service:
     app, target, healthy = situation.app, situation.target, situation.healthy
     spec = target.spec.services[name]
     aim = Aim(target.number, wanted_revision(app, target.spec, name))
@@ -122,7 +124,17 @@ def _service(situation: Situation, name: str, replicas: tuple[Replica, ...]) -> 
         places=_places(situation, name, replicas) if spec.mode == "global" else frozenset(),
         rolling_back=bool(target.origin),
         no_place=situation.no_place.get(name, ""),
+        shunned=_shunned(observed, name),
+        bound=bool(bound(volumes_of(target.spec, name))),
     )
+
+
+def _shunned(observed: Observed, service: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for (name, revision), node in sorted(observed.shunned):
+        if name == service:
+            found[revision] = (*found.get(revision, ()), node)
+    return found
 
 
 def _places(situation: Situation, name: str, replicas: Iterable[Replica]) -> frozenset[str]:
@@ -173,7 +185,7 @@ def _upkeep(
 def _next(
     situation: Situation,
     services: Mapping[str, Service],
-    every: Iterable[tuple[Replica, bool]],
+    every: Sequence[tuple[Replica, bool]],
     observed: Observed,
     now: float,
     terms: Terms,
@@ -187,6 +199,8 @@ def _next(
             times += [settled + service.how.delay for settled in (seen.good, seen.failed) if settled is not None]
     for replica, exclusive in every:
         times += terms_of(situation, replica, observed, terms, exclusive=exclusive)
+    if any(replica.stuck for replica, _ in every):
+        times += observed.shunned.values()
     return min((time for time in times if time > now), default=None)
 
 

@@ -31,7 +31,7 @@ def plan(
     first, and else by app, service and slot. `placed`: all allocations that there are, also those that stop. `homes`: by the Docker names
     of volumes the nodes where their data is; where one is missing, an allocation that mounts it tells."""
     wants = Wants()
-    asked = sorted(((wants.of(request.spec, request.volumes), request) for request in requests), key=_turn)
+    asked = sorted(((wants.of(request.spec, request.volumes, request.shunned), request) for request in requests), key=_turn)
     ledger = Ledger(Fleet(candidates))
     known = sorted(placed, key=lambda each: each.allocation.id)
     enter(ledger, wants, known, leaving=frozenset(id for _, request in asked for id in request.instead_of))

@@ -14,6 +14,9 @@ from hmcore.records import InstanceHealth, NodeState
 
 PRESENT = (NodeState.READY, NodeState.DEGRADED, NodeState.DRAINING, NodeState.DRAINED)  # their agents are heard
 FIT = (InstanceHealth.HEALTHY, InstanceHealth.DEGRADED)
+SHUNNED = 600.0  # seconds for which nothing of a kind is placed on a node that could not start one
+
+Kind = tuple[str, str]  # a service, and the revision of what it is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,14 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """Of one app. `began`: when this leader first looked; None: it has not yet. `away`: by node, when it was last heard.
-    `dockerless`: by node, since when it says that its Docker does not answer."""
+    `dockerless`: by node, since when it says that its Docker does not answer. `shunned`: by kind and node, until when none is tried there,
+    because one could not be started."""
 
     began: float | None = None
     replicas: Mapping[str, Seen] = field(default_factory=dict)  # by the allocation's id; those that shall run
     away: Mapping[str, float] = field(default_factory=dict)
     dockerless: Mapping[str, float] = field(default_factory=dict)
+    shunned: Mapping[tuple[Kind, str], float] = field(default_factory=dict)
 
 
 def is_fit(status: AllocationStatus | None) -> bool:
@@ -57,9 +62,16 @@ def observe(
     """The memory after a look at `now`. `monitor` by service, in seconds; `failed`: ids that are recorded as failed."""
     newcomer = Seen(forgiven=None if before.began is None else 0)
     replicas: dict[str, Seen] = {}
+    shunned = {what: until for what, until in before.shunned.items() if now < until}
     for id, allocation in allocations.items():
         if allocation.stop:
             continue
+        if (status := statuses.get(id)) is not None and (status.stuck or status.phase is Phase.RUNNING):
+            what = (allocation.service, allocation.revision), allocation.node
+            if status.stuck:
+                shunned[what] = now + SHUNNED
+            else:
+                shunned.pop(what, None)
         seen = _told(before.replicas.get(id, newcomer), statuses.get(id), nodes.get(allocation.node) in PRESENT, now)
         if seen.good is None and seen.fit_since is not None and now >= seen.fit_since + monitor.get(allocation.service, 0.0):
             seen = replace(seen, good=seen.fit_since + monitor.get(allocation.service, 0.0))
@@ -72,7 +84,7 @@ def observe(
             away[node] = min(now, heard.get(node, before.away.get(node, now)))
     there = {allocation.node for allocation in allocations.values()}
     without = {node: before.dockerless.get(node, now) for node in dockerless if node in there}
-    return Observed(now if before.began is None else before.began, replicas, away, without)
+    return Observed(now if before.began is None else before.began, replicas, away, without, shunned)
 
 
 def _told(seen: Seen, status: AllocationStatus | None, present: bool, now: float) -> Seen:

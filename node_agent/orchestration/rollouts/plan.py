@@ -58,6 +58,9 @@ def plan(service: Service, gate: str, now: float) -> Moves:
             starts.beside(holding)
         else:
             stops += [_stop(service, replica, surplus=False) for replica in holding.former]
+    for holding in holdings if service.roams else ():
+        if holding.current is not None and holding.current.stuck and not (holding.former or holding.spare or holding.leaving):
+            starts.elsewhere(holding.current)
     if free <= 0 and not starts.wait and any(map(_replaceable, holdings)):
         left = [r for r in service.replicas if not r.live and service.slot(r) in leaving and r.may_run(service.exclusive)]
         starts.wait = _still(service, left) if left else ""
@@ -187,6 +190,25 @@ class _Starts:
         former = tuple(_stop(self._service, replica, surplus=False) for replica in holding.former)
         self._start(holding.slot, list(holding.former), former, leaving=any(replica.misplaced for replica in holding.former))
 
+    def elsewhere(self, stuck: Replica) -> None:
+        """It is not there yet, so nothing is lost if it stops; but only where another would be taken."""
+        aim, allocation = self._aim, stuck.allocation
+        if aim is not None and allocation.revision == aim.revision:
+            stop = Stop(stuck.id, f"it cannot be started on {allocation.node}")
+            self.made.append(
+                Start(
+                    self._service.name,
+                    allocation.slot,
+                    "",
+                    aim.generation,
+                    aim.revision,
+                    f"in place of {stuck.id}",
+                    (stop,),
+                    after=True,
+                    shunned=self._service.shunned.get(aim.revision, ()),
+                )
+            )
+
     def _start(self, slot: Slot, before: list[Replica], former: tuple[Stop, ...] = (), *, leaving: bool = False) -> None:
         if self._aim is None:
             return
@@ -195,8 +217,19 @@ class _Starts:
             return
         last = max(before, key=lambda replica: (replica.allocation.generation, replica.allocation.index), default=None)
         reason = "wanted" if last is None else f"in place of {last.id}"
+        shunned = () if self._service.is_global else self._service.shunned.get(self._aim.revision, ())
         self.made.append(
-            Start(self._service.name, slot[0], slot[1], self._aim.generation, self._aim.revision, reason, former, leaving=leaving)
+            Start(
+                self._service.name,
+                slot[0],
+                slot[1],
+                self._aim.generation,
+                self._aim.revision,
+                reason,
+                former,
+                leaving=leaving,
+                shunned=shunned,
+            )
         )
 
 

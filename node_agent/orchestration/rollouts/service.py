@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hmcore.apps.records import Allocation, AllocationStatus, Phase, Rollout, Stage
 from hmcore.apps.spec import ServiceSpec, Update
@@ -62,6 +62,11 @@ class Replica:
         return (self.closed or self.node in _DRAINED) and not self.ended
 
     @property
+    def stuck(self) -> bool:
+        """Its node cannot bring it to its first start, and goes on trying."""
+        return self.live and not self.ended and self.status is not None and self.status.stuck
+
+    @property
     def fit(self) -> bool:
         return self.ended_well or (self.node in PRESENT and is_fit(self.status))
 
@@ -114,7 +119,8 @@ class Aim:
 class Service:
     """`rollout` is to exactly this generation and revision. `fallback`: what replicas are made of while that is not to be had; `count` of
     them there were to be. `proven`: the last healthy generation's number. `places`: of a global service, the nodes that it shall run on.
-    `no_place`: why no node could ever take a replica of `aim`; empty: one could."""
+    `no_place`: why no node could ever take a replica of `aim`; empty: one could. `shunned`: by revision, nodes that could not start one.
+    `bound`: to the node where its volumes are."""
 
     name: str
     spec: ServiceSpec
@@ -129,6 +135,13 @@ class Service:
     places: frozenset[str] = frozenset()
     rolling_back: bool = False
     no_place: str = ""
+    shunned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bound: bool = False
+
+    @property
+    def roams(self) -> bool:
+        """What cannot be started on one node may be tried on another."""
+        return not (self.is_global or self.exclusive or self.bound)
 
     @property
     def is_global(self) -> bool:

@@ -57,6 +57,8 @@ class Start:
     """A replica that is to be placed: of a replicated service in `slot` (from 1), of a global one (slot 0) on `node`.
 
     `former`: how those are to stop that it begins beside; `leaving`: they must leave their node, whether there is a place for it or not.
+    `after`: it begins after them, not beside: if there is a place for it they stop, and then it is decided again. `shunned`: nodes where
+    it could not be started a while ago.
     """
 
     service: str
@@ -67,6 +69,8 @@ class Start:
     reason: str
     former: tuple[Stop, ...] = ()
     leaving: bool = False
+    after: bool = False
+    shunned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

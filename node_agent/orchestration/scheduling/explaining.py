@@ -26,7 +26,7 @@ class Explainer:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._fixed: dict[tuple[tuple[str, ...], tuple[str, ...]], Sieve] = {}
+        self._fixed: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], Sieve] = {}
         self._said: dict[tuple[Needs, int, str, Service | None], Explanation] = {}
 
     def explain(self, service: Service, needs: Needs, homes: Mapping[str, str], node: str = "") -> Explanation:
@@ -53,7 +53,7 @@ class Explainer:
         return sieve.explanation()
 
     def _everywhere(self, needs: Needs) -> Sieve:
-        asked = needs.constraints, needs.external
+        asked = needs.constraints, needs.external, needs.shunned
         if asked not in self._fixed:
             sieve = self._fixed[asked] = Sieve(self._ledger.fleet, self._ledger.fleet.by_name)
             sift_fixed(sieve, needs)
@@ -105,6 +105,7 @@ def sift_fixed(sieve: Sieve, needs: Needs) -> None:
     gone = [number for number in sieve.left if candidates[number].obstacle]
     states = Counter(candidates[number].obstacle for number in gone)
     sieve.drop(gone, _because(filter=Filter.READY, states=dict(sorted(states.items()))))
+    sieve.drop([number for number in sieve.left if sieve.fleet.name(number) in needs.shunned], _because(filter=Filter.STUCK))
     _sift_lasting(sieve, needs)
 
 

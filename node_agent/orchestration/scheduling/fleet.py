@@ -46,7 +46,7 @@ class Fleet:
         self._volumes: dict[str, set[int]] | None = None
         self._circle = list(range(len(self.candidates))) * 2
         self._answers: dict[Key, dict[str, frozenset[int]]] = {}
-        self._pools: dict[tuple[tuple[str, ...], tuple[str, ...]], Pool] = {}
+        self._pools: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], Pool] = {}
         self._paths: dict[tuple[str, ...], list[Path]] = {}
         self._parts: dict[tuple[str, ...], dict[Path, list[int]]] = {}
         self._branches: dict[tuple[str, ...], dict[int, int]] = {}
@@ -87,10 +87,10 @@ class Fleet:
 
     def usable(self, needs: Needs) -> Pool:
         """Who passes all filters that depend on nothing that is placed."""
-        asked = needs.constraints, needs.external
+        asked = needs.constraints, needs.external, needs.shunned
         pool = self._pools.get(asked)
         if pool is None:
-            members = self.open
+            members = self.open.difference(self.numbers[name] for name in needs.shunned if name in self.numbers)
             for text in needs.constraints:
                 members &= self.satisfying(text)
             if needs.external:

@@ -66,7 +66,8 @@ class Request:
     """A place is wanted for a replica. `reason` is why, in words, and decides nothing.
 
     `node`: only there (a global service has a request for every node). `instead_of`: the ids of the allocations that will stop for it:
-    these take up room as long as they are there, but are not counted as replicas where they are spread evenly.
+    these take up room as long as they are there, but are not counted as replicas where they are spread evenly. `shunned`: nodes where it
+    could not be started a while ago: not there.
     """
 
     app: str
@@ -78,6 +79,7 @@ class Request:
     reason: str = ""
     node: str = ""
     instead_of: tuple[str, ...] = ()
+    shunned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

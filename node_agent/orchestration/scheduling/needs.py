@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hmcore.apps.ports import ANY, Number, published, taken
 from hmcore.apps.spec import ServiceSpec, Volume
@@ -16,7 +16,7 @@ class Needs:
     """`cpus` in thousandths, `memory` in bytes. `taken`: ports of its node, with the address there; `published`: ports of all nodes.
 
     `bound`: volumes whose data is on one node, empty where every node has its own (a global service). `external`: those that must be
-    there. `max_per_node` 0: any number.
+    there. `max_per_node` 0: any number. `shunned`: names of nodes.
     """
 
     constraints: tuple[str, ...] = ()
@@ -28,6 +28,7 @@ class Needs:
     published: tuple[Number, ...] = ()
     bound: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
+    shunned: tuple[str, ...] = ()
 
 
 class Wants:
@@ -37,12 +38,15 @@ class Wants:
         self._seen: dict[tuple[int, int], tuple[Needs, ServiceSpec, Sequence[Volume]]] = {}  # they are kept, so that their ids stay theirs
         self._known: dict[Needs, Needs] = {}
 
-    def of(self, spec: ServiceSpec, volumes: tuple[Volume, ...]) -> Needs:
+    def of(self, spec: ServiceSpec, volumes: tuple[Volume, ...], shunned: tuple[str, ...] = ()) -> Needs:
         seen = self._seen.get((id(spec), id(volumes)))
         if seen is None:
             needs = needs_of(spec, volumes)
             seen = self._known.setdefault(needs, needs), spec, volumes
             self._seen[id(spec), id(volumes)] = seen
+        if shunned:
+            needs = replace(seen[0], shunned=tuple(sorted(shunned)))
+            return self._known.setdefault(needs, needs)
         return seen[0]
 
 

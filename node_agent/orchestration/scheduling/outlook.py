@@ -86,7 +86,7 @@ def _slot(each: Placed) -> tuple[str, str, int, str]:
 
 
 def _needs(wants: Wants, request: Request) -> Needs:
-    return wants.of(request.spec, request.volumes)
+    return wants.of(request.spec, request.volumes, request.shunned)
 
 
 def _add(ledger: Ledger, request: Request, needs: Needs, number: int) -> None:

@@ -37,6 +37,7 @@ class Bed:
         self.memory = Observed()
         self.now = 0.0
         self.sick: set[str] = set()
+        self.unable: dict[str, set[str]] = {}  # by node, images of which it can start none
         self.closed: set[str] = set()  # nodes that run no apps
         self.dockerless: set[str] = set()
         self.labels: dict[str, dict[str, str]] = {}  # by node
@@ -97,6 +98,8 @@ class Bed:
         if each.stop:
             return AllocationStatus(id=each.id, phase=Phase.DONE)
         image = self.state.generations[f"shop@{each.generation}"].spec.services[each.service].container.image
+        if image in self.unable.get(each.node, ()):
+            return AllocationStatus(id=each.id, phase=Phase.PULLING, error="no room", stuck=True)
         if image in self.sick:
             return AllocationStatus(id=each.id, phase=Phase.FAILED, error="it ends at once", exit_code=1)
         return AllocationStatus(id=each.id, phase=Phase.RUNNING, health=InstanceHealth.HEALTHY)

@@ -146,6 +146,7 @@ class PlainWay:
             ready
             and each.apps
             and asked.node in ("", each.name)
+            and each.name not in asked.shunned
             and all(_holds(text, each) for text in spec.placement.constraints)
             and all(volume.name in each.volumes for volume in asked.volumes if volume.external and _local(volume))
             and all(self.homes.get(name, each.name) == each.name for name in _bound(spec, asked.volumes))

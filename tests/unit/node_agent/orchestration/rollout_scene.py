@@ -54,6 +54,10 @@ class Scene:
             del self.allocations[id]
         serial = self.app.serial
         for start in decision.starts:
+            if start.after:  # there is always a place for it
+                for stop in start.former:
+                    self.allocations[stop.allocation] = replace(self.allocations[stop.allocation], stop=True, reason=stop.reason)
+                continue
             serial += 1
             id = allocation_id("shop", start.service, start.slot, serial)
             node = start.node or self.homes.get(start.slot, f"n{(start.slot - 1) % len(self.nodes) + 1}")

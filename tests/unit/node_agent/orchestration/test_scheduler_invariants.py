@@ -92,6 +92,7 @@ def situations(draw):
                 image_id=draw(st.sampled_from(["", "i1", "i2"])),
                 node=draw(st.sampled_from(NAMES)) if spec.mode == "global" else "",
                 instead_of=() if replaced is None else (replaced,),
+                shunned=tuple(draw(st.lists(st.sampled_from([*NAMES, "gone"]), unique=True, max_size=3))) if draw(rarely) else (),
             )
         )
     homes = {each.name: draw(st.sampled_from(NAMES)) for each in VOLUMES[:2] if draw(rarely)}

@@ -3,7 +3,7 @@ room for it, beside what all the others want at the same moment. Pure. What find
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -13,10 +13,10 @@ from hmcore.records import STOPPED, Node, NodeState
 from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration import rollout, scheduler
 from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Terms
-from node_agent.orchestration.rollouts.yielding import give_way
+from node_agent.orchestration.rollouts.yielding import begins_on, gives_way
 from node_agent.orchestration.scheduling.explaining import nowhere
 from node_agent.orchestration.scheduling.fleet import Fleet
-from node_agent.orchestration.scheduling.model import Assignment, Candidate, Outcome, Pending, Placed, Request, volumes_of
+from node_agent.orchestration.scheduling.model import Candidate, Outcome, Pending, Placed, Request, volumes_of
 from node_agent.orchestration.scheduling.needs import bound, needs_of
 
 
@@ -186,25 +186,27 @@ def _rolls(app: App, service: str) -> bool:
 
 
 def _place(view: View, looks: Iterable[_Look], cluster: Cluster) -> dict[Key, Outcome]:
-    """What becomes of each start: a node, or why there is none."""
     asked = [(start, _request(view, look, start)) for look in looks for start in look.decision.starts]
-    if not asked:
-        return {}
-    there = placed(view)
-    outcomes = _outcomes(scheduler.plan(cluster.candidates, there, (request for _, request in asked), cluster.homes))
-    if left := {_key(request) for start, request in asked if not start.after and _vain(outcomes[_key(request)])}:
-        # Better once more where one could not be started than nowhere.
-        requests = [replace(request, shunned=()) if _key(request) in left else request for _, request in asked]
-        outcomes = _outcomes(scheduler.plan(cluster.candidates, there, requests, cluster.homes))
+    return place(asked, cluster.candidates, placed(view), cluster.homes) if asked else {}
+
+
+def place(
+    asked: Sequence[tuple[Start, Request]], candidates: Sequence[Candidate], there: Sequence[Placed], homes: Mapping[str, str]
+) -> dict[Key, Outcome]:
+    """What becomes of each start: a node, or why there is none. Better once more where one could not be started than nowhere."""
+    outcomes = _by_key(scheduler.plan(candidates, there, (request for _, request in asked), homes))
+    if left := {key_of(request) for start, request in asked if not start.after and _vain(outcomes[key_of(request)])}:
+        requests = [replace(request, shunned=()) if key_of(request) in left else request for _, request in asked]
+        outcomes = _by_key(scheduler.plan(candidates, there, requests, homes))
     return outcomes
 
 
-def _outcomes(planned: Iterable[Outcome]) -> dict[Key, Outcome]:
-    return {_key(each.request): each for each in planned}
-
-
-def _key(request: Request) -> Key:
+def key_of(request: Request) -> Key:
     return request.app, request.service, request.slot, request.node
+
+
+def _by_key(outcomes: Iterable[Outcome]) -> dict[Key, Outcome]:
+    return {key_of(each.request): each for each in outcomes}
 
 
 def _vain(outcome: Outcome) -> bool:
@@ -249,16 +251,12 @@ def _step(look: _Look, outcomes: Mapping[Key, Outcome]) -> Step:
     starts: list[Allocation] = []
     waits = dict(decision.waits)
     for start in decision.starts:
-        match outcomes[app.name, start.service, start.slot, start.node]:
-            case Assignment() if start.after:
-                decision = replace(decision, stops=(*decision.stops, *start.former))
-            case Assignment(node=node):
-                starts.append(_allocation(app, start, node, serial=_serial(app) + len(starts) + 1))
-            case Pending() if start.after:
-                continue  # it stays where it is, and may be started there yet
-            case Pending(explanation=explanation) as pending:
-                waits[start.service] = explanation.text
-                decision = replace(decision, stops=(*decision.stops, *give_way(start, pending)))
+        outcome = outcomes[app.name, start.service, start.slot, start.node]
+        if node := begins_on(start, outcome):
+            starts.append(_allocation(app, start, node, serial=_serial(app) + len(starts) + 1))
+        elif isinstance(outcome, Pending) and not start.after:
+            waits[start.service] = outcome.explanation.text
+        decision = replace(decision, stops=(*decision.stops, *gives_way(start, outcome)))
     return Step(_command(app, look.situation, decision, tuple(starts)), decision.observed, decision.next, waits)
 
 

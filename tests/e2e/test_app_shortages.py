@@ -130,6 +130,19 @@ def test_a_node_on_whose_disk_docker_has_no_room_says_so_and_goes_on_when_there_
         print(f"room for Docker again: {took:.1f} s until the replica runs")
 
 
+def test_what_one_node_has_no_room_for_is_started_on_another(cluster: Cluster, store: App, tmp_path: Path) -> None:
+    victim = cluster.names[1]
+    roam = App(cluster, tmp_path, "roam", "e2e-roam:1", "{replicas: 3, update_config: {monitor: 1s}}")
+    with small(cluster, victim, UNPACKING), gone_afterwards(roam):
+        image(cluster, tmp_path, roam.image, ballast=os.urandom(4 << 20))
+        roam.roll_out(1, "--no-wait")
+        roam.until(lambda: victim in {each["node"] for each in roam.replicas()}, 20, f"one is placed on {victim}")
+        took = roam.until(lambda: len(roam.fit()) == 3, 90, "all run")
+        print(f"no room on one node: {took:.1f} s until its replica runs on another")
+        assert victim not in {each["node"] for each in roam.fit()}
+        roam.until_nothing_else()
+
+
 @contextmanager
 def full_disk(cluster: Cluster, node: str) -> Iterator[None]:
     """The node has no room for content that it does not have yet; what its Docker has stays. Its agent is restarted before and after."""

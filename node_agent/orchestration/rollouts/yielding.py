@@ -10,11 +10,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from node_agent.orchestration.rollouts.situation import Start, Stop
-from node_agent.orchestration.scheduling.model import Outlook, Pending
+from node_agent.orchestration.scheduling.model import Assignment, Outcome, Outlook, Pending
 
 
-def give_way(start: Start, waiting: Pending) -> tuple[Stop, ...]:
-    """What stops now, so that the start can be decided again without it. `waiting`: what became of that start."""
+def begins_on(start: Start, outcome: Outcome) -> str:
+    """The node; empty: it does not begin now."""
+    return outcome.node if isinstance(outcome, Assignment) and not start.after else ""
+
+
+def gives_way(start: Start, outcome: Outcome) -> tuple[Stop, ...]:
+    """What stops now, so that the start can be decided again without it. `outcome`: what became of that start."""
+    if start.after:
+        return start.former if isinstance(outcome, Assignment) else ()
+    return _in_the_way(start, outcome) if isinstance(outcome, Pending) else ()
+
+
+def _in_the_way(start: Start, waiting: Pending) -> tuple[Stop, ...]:
     why = waiting.explanation.text.replace("\n", "; ")
     match waiting.outlook:
         case Outlook.INSTEAD:

@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, Phase, Stage, allocation_id, wanted_revision
 from hmcore.apps.spec import AppSpec, ContainerSpec, Dependency, Placement, Port, Resources, ServiceSpec, Update
 from hmcore.records import InstanceHealth, Node, NodeState, Role
-from node_agent.orchestration import rollout, scheduler
+from node_agent.orchestration import rollout
+from node_agent.orchestration.appplan import key_of, place
 from node_agent.orchestration.rollout import Decision, Observed, Situation, Start, Stop, Terms
-from node_agent.orchestration.rollouts.yielding import give_way
-from node_agent.orchestration.scheduling.model import Assignment, Candidate, Pending, Placed, Request
+from node_agent.orchestration.rollouts.yielding import begins_on, gives_way
+from node_agent.orchestration.scheduling.model import Candidate, Placed, Request
 
 TICK = 0.25
 MOST_MEMORY = 5 << 30  # of a replica: no two fit on a machine
@@ -281,17 +282,16 @@ class World:
 
     def _plan(self, decision: Decision) -> Plan:
         at = self.now + TICK * self.random.randint(0, self.latency)
-        starts = {(start.service, start.slot, start.node): start for start in decision.starts}
         placed: list[tuple[Start, str]] = []
         stops = list(decision.stops)
         there = [Placed(allocation=each, spec=self.spec_of(each)) for each in self.allocations.values()]
-        for outcome in scheduler.plan(self._candidates(), there, [self._request(start) for start in decision.starts], {}):
-            start = starts[outcome.request.service, outcome.request.slot, outcome.request.node]
-            match outcome:
-                case Assignment(node=node):
-                    placed.append((start, node))
-                case Pending() as waiting:
-                    stops += give_way(start, waiting)
+        asked = [(start, self._request(start)) for start in decision.starts]
+        outcomes = place(asked, self._candidates(), there, {})
+        for start, request in asked:
+            outcome = outcomes[key_of(request)]
+            if node := begins_on(start, outcome):
+                placed.append((start, node))
+            stops += gives_way(start, outcome)
         return Plan(at, self.app.index, decision, tuple(placed), tuple(stops))
 
     def _candidates(self) -> list[Candidate]:
@@ -314,6 +314,7 @@ class World:
             spec=self.generations[start.generation].spec.services[start.service],
             node=start.node,
             instead_of=tuple(stop.allocation for stop in start.former),
+            shunned=start.shunned,
         )
 
     def places(self, spec: ServiceSpec) -> int:
@@ -514,7 +515,8 @@ class World:
                 if self.app.rollouts[allocation.service].revision == revision:
                     machine = self.machines[allocation.node]
                     leaves = machine.draining or machine.state in (NodeState.DRAINING, NodeState.DOWN) or stop.reason.startswith("lost")
-                    assert leaves or "empty" in stop.reason or "no apps" in stop.reason, f"{stop} while paused"
+                    elsewhere = any(word in stop.reason for word in ("empty", "no apps", "cannot be started"))
+                    assert leaves or elsewhere, f"{stop} while paused"
 
     def fit(self, service: str) -> int:
         return sum(

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from clusters import AGENT, Cluster
@@ -199,6 +200,19 @@ print(time.monotonic() - began)
 QUIET_IMPORTS = 0.46  # seconds, where nothing else runs (docs/benchmarks.md)
 
 
+def inspected_once_all_run(cluster: Cluster, eventually: Callable[..., None]) -> dict[str, Any]:
+    """Not at once where a leader is elected at that moment: the node that was restarted may have been it."""
+    found: dict[str, Any] = {}
+
+    def all_run() -> bool:
+        found.update(json.loads(cluster.run("node", "inspect", NODE, "-o", "json").stdout))
+        assert [(name, each) for name, each in found["components"].items() if each["state"] != "running"] == []
+        return True
+
+    eventually(all_run, within=10)
+    return found
+
+
 @pytest.mark.parametrize("unpin", ["", f"rm -rf /sys/fs/bpf/hypermesh/{NODE}; "], ids=["loaded", "compiled"])
 def test_all_components_run_within_three_seconds_or_as_much_later_as_imports_take_longer_on_a_busy_machine(
     cluster: Cluster, eventually: Callable[..., None], unpin: str
@@ -212,8 +226,7 @@ def test_all_components_run_within_three_seconds_or_as_much_later_as_imports_tak
         shell(cluster, f"systemctl stop {AGENT}; {unpin}systemctl start {AGENT}")
         eventually(running(cluster), within=30)
         assert unpin or pinned(cluster) == loaded
-        report = json.loads(cluster.run("node", "inspect", NODE, "-o", "json").stdout)
-        assert [(name, found) for name, found in report["components"].items() if found["state"] != "running"] == []
+        report = inspected_once_all_run(cluster, eventually)
         assert {phase["outcome"] for phase in report["phases"]} == {"ok"}
         assert "security" in {phase["name"] for phase in report["phases"]}
         least = min(least, max(phase["began_seconds"] + phase["seconds"] for phase in report["phases"]))

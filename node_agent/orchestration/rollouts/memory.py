@@ -66,13 +66,12 @@ def observe(
     for id, allocation in allocations.items():
         if allocation.stop:
             continue
-        if (status := statuses.get(id)) is not None and (status.stuck or status.phase is Phase.RUNNING):
-            what = (allocation.service, allocation.revision), allocation.node
-            if status.stuck:
-                shunned[what] = now + SHUNNED
-            else:
-                shunned.pop(what, None)
-        seen = _told(before.replicas.get(id, newcomer), statuses.get(id), nodes.get(allocation.node) in PRESENT, now)
+        status = statuses.get(id)
+        if status is not None and status.stuck:
+            shunned[(allocation.service, allocation.revision), allocation.node] = now + SHUNNED
+        elif shunned and status is not None and status.phase is Phase.RUNNING:
+            shunned.pop(((allocation.service, allocation.revision), allocation.node), None)
+        seen = _told(before.replicas.get(id, newcomer), status, nodes.get(allocation.node) in PRESENT, now)
         if seen.good is None and seen.fit_since is not None and now >= seen.fit_since + monitor.get(allocation.service, 0.0):
             seen = replace(seen, good=seen.fit_since + monitor.get(allocation.service, 0.0))
         if seen.failed is None and id in failed:

@@ -27,11 +27,21 @@ log = logging.getLogger(__name__)
 
 
 class Telling:
-    """`tell` brings it to the leader and returns once it is recorded; raises HyperMeshError. `incarnation`: of this agent's start."""
+    """`tell` brings it to the leader and returns once it is recorded; raises HyperMeshError. `incarnation`: of this agent's start.
+    `is_open`: the cluster has been told that containers can run here, or could not have any; before that nothing is placed here."""
 
-    def __init__(self, tell: Callable[[TellRequest], Awaitable[None]], *, incarnation: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[TellRequest], Awaitable[None]],
+        *,
+        incarnation: Callable[[], int],
+        on_open: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_open`: `is_open` has become true."""
         self._tell = tell
         self._incarnation = incarnation
+        self._on_open = on_open
+        self.is_open = False
         self._allocations: tuple[AllocationStatus, ...] | None = None
         self._machine: Machine | None = None
         self._instances: InstancesReply | None = None
@@ -71,13 +81,14 @@ class Telling:
             self._news.clear()
             self._again.clear()
             whole, request = self._whole(), self._request()
-            if request is None:
+            if whole is None or request is None:
                 continue
             told_at = clock()
             try:
                 await self._tell(request)
             except LevelTooLow:
                 self.trouble, failures = None, 0
+                self._open(True)
                 await woken(self._again, NO_APPS)
                 self._news.set()
                 continue
@@ -88,6 +99,8 @@ class Telling:
                 self._news.set()
                 continue
             self.trouble, failures = None, 0
+            if whole.machine is not None:
+                self._open(whole.machine.engine)
             if not self._again.is_set():
                 self._recorded = whole
 
@@ -110,10 +123,17 @@ class Telling:
             return None
         return TellRequest(incarnation=self._incarnation(), allocations=self._allocations, machine=self._machine, instances=self._instances)
 
+    def _open(self, is_open: bool) -> None:
+        before, self.is_open = self.is_open, is_open
+        if is_open and not before:
+            self._on_open()
+
     def _complain(self, error: HyperMeshError, failures: int) -> None:
         if failures == 1:
             log.info("how the replicas here fare cannot be told: %s", error)
-        if not self._allocations:  # nobody misses it; a leader of an earlier release, or a lower feature level, cannot even take it
+        if failures <= 5:  # some seconds: longer than an election takes
             return
-        if failures > 5:  # some seconds: longer than an election takes
+        if self._allocations:
             self.trouble = f"how the replicas here fare cannot be told: {error.message}"
+        else:  # nobody misses it; a leader of an earlier release, or a lower feature level, cannot even take it
+            self._open(True)

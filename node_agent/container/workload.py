@@ -61,7 +61,6 @@ class Workload:
     knows."""
 
     name = "apps"
-    serving = True
 
     def __init__(
         self,
@@ -130,6 +129,11 @@ class Workload:
             tasks.create_task(self._take_stock(), name="what this node has")
             if self._keeper is not None:
                 tasks.create_task(self._keeper.run(), name="lease")
+
+    @property
+    def serving(self) -> bool:
+        """Not while Docker answers and the leader, who does not know it yet, would place nothing here."""
+        return self._telling.is_open or self._layer.running is None
 
     async def check(self) -> str | None:
         return self._telling.trouble or (None if self._keeper is None else self._keeper.trouble)
@@ -233,10 +237,14 @@ class Workload:
         while True:
             self._look.clear()
             found = await self._layer.machine(self._me)
+            if found is None and self._layer.running is not None:  # it is busy: that is no reason to place nothing here
+                await asyncio.sleep(BETWEEN)
+                continue
             if found is not None:
                 await self._look_at_images()
             self._telling.machine(replace(found or Machine(node=self._me), apps=self._apps))
-            await asyncio.sleep(BETWEEN)
+            if found is not None:
+                await asyncio.sleep(BETWEEN)
             await woken(self._look, LOOK)
 
     async def _look_at_images(self) -> None:

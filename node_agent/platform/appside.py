@@ -76,6 +76,9 @@ class Around(Protocol):
     def network_troubled(self) -> None:
         """What the containers' network says of itself is something else."""
 
+    def apps_open(self) -> None:
+        """Replicas can be placed here from now on."""
+
 
 class AppSide:
     """`network`, `images` and `workload` are components."""
@@ -89,7 +92,7 @@ class AppSide:
         self._parent = placement.here()
         self._network_seen: tuple[object, ...] = ()
         control = around.control
-        self.telling = Telling(self._tell, incarnation=around.incarnation_value)
+        self.telling = Telling(self._tell, incarnation=around.incarnation_value, on_open=around.apps_open)
         self.fetching = Fetching(config.node, self._fetch, control_nodes=around.reachable_control_nodes)
         self.network = NetworkLayer(
             config.settings.network,

@@ -321,6 +321,9 @@ class Layers:
     def network_troubled(self) -> None:
         self.managed["network"].poke()
 
+    def apps_open(self) -> None:
+        self.managed["apps"].poke()
+
     # --- who there is
 
     def _control_nodes(self) -> list[str]:

@@ -216,6 +216,7 @@ def test_a_host_that_dies_while_it_is_taken_back_is_named_left_out_and_caught_up
         assert done.returncode == 3
         apart = abs(began(cluster, leader) - began(cluster, other))  # whoever leads by now is the last
         assert apart >= 2_000_000, "the next one waits while the one before soaks"
+    cluster.until(lambda _: cluster.node(sick)["state"] == "ready", 30, f"{sick} is back")
     with settings(cluster, eight):
         assert [node["name"] for node in diff(cluster)["nodes"] if node["status"] == "differs"] == [sick]
         cluster.run("config", "apply", "--yes")

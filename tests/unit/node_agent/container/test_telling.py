@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from virtual_loop import run_virtually
 
 from hmcore.api import InstancesReply
@@ -41,7 +42,12 @@ class Leader:
         self.allocations: tuple[AllocationStatus, ...] | None = None
         self.machine: Machine | None = None
         self.instances: InstancesReply | None = None
-        self.telling = Telling(self._tell, incarnation=lambda: self.incarnation)
+        self.opened = 0
+        self.telling = Telling(self._tell, incarnation=lambda: self.incarnation, on_open=self._opens)
+
+    def _opens(self) -> None:
+        assert self.telling.is_open
+        self.opened += 1
 
     async def _tell(self, request: TellRequest) -> None:
         self.heard.append((asyncio.get_running_loop().time(), request))
@@ -167,8 +173,10 @@ def test_who_has_no_replicas_misses_nothing_when_nobody_takes_what_it_tells(play
     async def scenario(leader: Leader) -> None:
         leader.fails = True
         leader.telling.statuses(())
+        await asyncio.sleep(3.0)
+        assert not leader.telling.is_open, "it may be an election"
         await asyncio.sleep(60.0)
-        assert leader.telling.trouble is None
+        assert (leader.telling.trouble, leader.telling.is_open) == (None, True)
         leader.fails = False
         await asyncio.sleep(LONGEST)
         assert leader.allocations == ()
@@ -197,11 +205,34 @@ def test_a_cluster_that_can_have_no_apps_yet_is_asked_seldom_and_is_no_trouble(p
         leader.telling.statuses(())
         await asyncio.sleep(10 * NO_APPS)
         assert 9 <= len(leader.heard) <= 11
-        assert leader.telling.trouble is None
+        assert (leader.telling.trouble, leader.telling.is_open) == (None, True)
         leader.low = False
         leader.telling.anew()
         await asyncio.sleep(0.1)
         assert leader.allocations == ()
+
+    play(scenario)
+
+
+def test_a_node_is_open_once_the_cluster_knows_that_its_docker_answers(play):
+    async def scenario(leader: Leader) -> None:
+        leader.telling.statuses(())
+        leader.telling.machine(structs.replace(MACHINE, engine=False))
+        await asyncio.sleep(1.0)
+        assert (leader.machine is not None, leader.telling.is_open, leader.opened) == (True, False, 0)
+        leader.delay = 1.0
+        leader.telling.machine(structs.replace(MACHINE, engine=True))
+        await asyncio.sleep(0.9)
+        assert not leader.telling.is_open, "it is on its way"
+        await asyncio.sleep(0.2)
+        assert (leader.telling.is_open, leader.opened) == (True, 1)
+        leader.telling.statuses(RUNS)
+        leader.forget()
+        await asyncio.sleep(2.0)
+        assert (leader.telling.is_open, leader.opened) == (True, 1), "what the leader is told once more, the cluster knows already"
+        leader.telling.machine(structs.replace(MACHINE, engine=False))
+        await asyncio.sleep(2.0)
+        assert not leader.telling.is_open
 
     play(scenario)
 

@@ -43,6 +43,7 @@ class Layer:
     def __init__(self, hands: FakeHands) -> None:
         self.engine = hands
         self.machines = 0
+        self.is_busy = False
 
     @property
     def running(self) -> int | None:
@@ -62,7 +63,7 @@ class Layer:
 
     async def machine(self, node: str) -> Machine | None:
         self.machines += 1
-        return None if self.engine.away else Machine(node=node, cpus=2000, engine=True)
+        return None if self.engine.away or self.is_busy else Machine(node=node, cpus=2000, engine=True)
 
 
 class Images(FakeImages):
@@ -180,6 +181,40 @@ async def test_a_node_tells_that_it_runs_no_apps_whether_docker_answers_or_not(m
         agent.workload.containers_changed()
         await agent.until(lambda: any(each.machine is not None and not each.machine.engine for each in agent.told))
         assert not any(each.machine.apps for each in agent.told if each.machine is not None)
+
+
+async def test_a_docker_too_busy_to_say_what_it_has_is_asked_again_soon_and_not_told_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be without Docker costs a node its replicas after a while, and until then it gets none."""
+    monkeypatch.setattr("node_agent.container.workload.BETWEEN", 0.01)
+    async with at_work() as agent:
+        agent.layer.is_busy = True
+        agent.want()
+        await agent.until(lambda: agent.layer.machines >= 5)
+        assert not any(each.machine for each in agent.told)
+        assert not agent.workload.serving
+        agent.layer.is_busy = False
+        await agent.until(lambda: agent.workload.serving)
+        assert [each.machine.engine for each in agent.told if each.machine] == [True]
+        agent.layer.is_busy, asked = True, agent.layer.machines
+        agent.workload.containers_changed()
+        await agent.until(lambda: agent.layer.machines >= asked + 5)
+        assert [each.machine.engine for each in agent.told if each.machine] == [True]
+        assert agent.workload.serving
+
+
+async def test_a_node_whose_docker_begins_to_answer_serves_once_the_leader_knows() -> None:
+    async with at_work() as agent:
+        agent.hands.away = True
+        agent.want()
+        await agent.until(lambda: any(each.machine and not each.machine.engine for each in agent.told))
+        assert agent.workload.serving, "it is Docker that is missing"
+        agent.nobody, agent.hands.away = True, False
+        assert not agent.workload.serving
+        agent.workload.containers_changed()
+        await agent.looked(3)
+        assert not agent.workload.serving
+        agent.nobody = False
+        await agent.until(lambda: agent.workload.serving)
 
 
 async def test_ports_that_were_given_out_are_told() -> None:

@@ -18,7 +18,7 @@ from hmcore.apps.records import Generation, Rollout, Stage, wanted_revision
 from hmcore.apps.spec import Update
 from hmcore.records import NodeState
 from node_agent.orchestration.rollouts.gates import gate
-from node_agent.orchestration.rollouts.judging import finish, judge
+from node_agent.orchestration.rollouts.judging import comes_right_at, finish, judge
 from node_agent.orchestration.rollouts.losing import fate, forgettable, replica_of, stays, terms_of
 from node_agent.orchestration.rollouts.memory import Observed, observe
 from node_agent.orchestration.rollouts.plan import Moves, plan
@@ -48,9 +48,10 @@ def decide(situation: Situation, memory: Observed, now: float, terms: Terms) -> 
 
     services = {name: dataclasses.replace(service, rollout=judgements[name].rollout) for name, service in services.items()}
     moves = {name: plan(service, _gate(situation, service, services), now) for name, service in services.items()}
-    finished = {name: finish(service, _subject(situation, name)) for name, service in services.items()}
+    finished = {name: finish(service, _subject(situation, name), now, terms) for name, service in services.items()}
     rollouts = {name: judgement.rollout for name, judgement in finished.items()}
-    app = replace(situation.app, rollouts=rollouts, healthy=_healthy(situation, services, rollouts))
+    after = [dataclasses.replace(service, rollout=rollouts[name]) for name, service in services.items()]
+    app = replace(situation.app, rollouts=rollouts, healthy=_healthy(situation, after))
     events = (*events, *(event for judgement in finished.values() for event in judgement.events))
     if app.healthy != situation.app.healthy:
         events = (*events, Happening("app.healthy", app.name, f"generation {app.generation} runs as it shall"))
@@ -197,6 +198,8 @@ def _next(
             if seen.fit_since is not None and seen.good is None:
                 times.append(seen.fit_since + service.how.monitor)
             times += [settled + service.how.delay for settled in (seen.good, seen.failed) if settled is not None]
+        if (right := comes_right_at(service, terms)) is not None:
+            times.append(right)
     for replica, exclusive in every:
         times += terms_of(situation, replica, observed, terms, exclusive=exclusive)
     if any(replica.stuck for replica, _ in every):
@@ -253,8 +256,8 @@ def _gate(situation: Situation, service: Service, services: Mapping[str, Service
     return gate(service, services)
 
 
-def _healthy(situation: Situation, services: Mapping[str, Service], rollouts: Mapping[str, Rollout]) -> int:
-    reached = all(rollouts[name].stage is Stage.STEADY and not service.beyond for name, service in services.items())
+def _healthy(situation: Situation, services: Iterable[Service]) -> int:
+    reached = all(service.rollout.stage is Stage.STEADY and not service.beyond for service in services)
     return situation.target.number if reached else situation.app.healthy
 
 

@@ -89,6 +89,12 @@ def unfinished(app: App) -> str:
     return "its rollout goes on" if app.healthy != app.generation else ""
 
 
+def goes_on(app: App) -> bool:
+    """Whether its rollout is still under way."""
+    done = bool(app.rollouts) and all(stage_of(app, name) is Stage.STEADY for name in app.rollouts)
+    return not (app.stopping or done or paused(app) or app.healthy == app.generation)
+
+
 def paused(app: App) -> list[str]:
     """Services whose rollout waits for somebody."""
     return [name for name in sorted(app.rollouts) if stage_of(app, name) is Stage.PAUSED]

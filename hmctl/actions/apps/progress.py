@@ -222,9 +222,9 @@ def _overtaken(seen: Seen, app: App, goal: Goal) -> End:
 
 
 def _after_a_failure(app: App) -> str:
-    if app.healthy and app.healthy != app.generation:
-        return f"hmctl app explain {app.name} says more; deploy what works, or hmctl app rollback {app.name}"
-    return f"hmctl app explain {app.name} says more; then deploy what works"
+    """`app restart` is for what failed for a reason that is none of the file's: the same file once more changes nothing."""
+    back = f", hmctl app rollback {app.name}" if app.healthy and app.healthy != app.generation else ""
+    return f"hmctl app explain {app.name} says more; then deploy what works{back}, or hmctl app restart {app.name} to try the same again"
 
 
 def out_of_time(seen: Seen | None, goal: Goal, seconds: float, trouble: HyperMeshError | None = None) -> End:

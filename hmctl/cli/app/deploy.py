@@ -77,7 +77,7 @@ def deploy(
 ) -> int:
     """Make an app what its compose files say: shows what would change, asks, and follows the rollout until all replicas are healthy.
 
-    Deploying what is there already changes nothing. Ctrl-C ends the watching only. Exit code 1: its rollout is paused, was taken back, or
+    Deploying what is there already changes nothing; what is on its way there is waited for. Ctrl-C ends the watching only. Exit code 1: its rollout is paused, was taken back, or
     takes longer than --timeout; or it is healthy, and no node answers at a port that it publishes.
     """
     from pathlib import Path
@@ -106,7 +106,7 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
         prepared = context.run(preparing)
     wanted = plan(seen, app.name, prepared.spec)
     if not wanted.changed:
-        return _unchanged(context, seen, wanted)
+        return _unchanged(context, seen, wanted, via, wait=wait, timeout=timeout)
     show_plan(output, wanted.name, wanted.expect, wanted.changes)
     for words in shared_volumes(wanted):
         output.warn(words)
@@ -195,11 +195,20 @@ def _check_ports(context: Context, spec: AppSpec, via: Via) -> None:
             raise error
 
 
-def _unchanged(context: Context, seen: Seen, wanted: Plan) -> int:
+def _unchanged(context: Context, seen: Seen, wanted: Plan, via: Via, *, wait: bool, timeout: float) -> int:
+    """What another command has begun is waited for as if this one had: whoever lost the connection asks again."""
     from hmcore.api import ChangeReply
+    from hmctl.actions.apps.plan import goes_on
     from hmctl.actions.apps.progress import Goal
 
-    code = still(context, seen.app(wanted.name), f"{wanted.name} is as the file says")
+    app = seen.app(wanted.name)
     reply = ChangeReply(index=seen.reply.index, changed=False, revision=wanted.expect)
     goal = Goal(wanted.name, wanted.expect)
-    return settle(context, goal, reply, Via.AUTO, wait=False, timeout=0.0, plan=wanted.changes) or code
+    if wait and goes_on(app):
+        context.output.note(f"{wanted.name} is as the file says, and on its way there")
+        code = settle(context, goal, reply, via, wait=True, timeout=timeout, plan=wanted.changes, goes_on=True)
+        if not code:
+            _check_ports(context, wanted.spec, via)
+        return code
+    code = still(context, app, f"{wanted.name} is as the file says")
+    return settle(context, goal, reply, via, wait=False, timeout=0.0, plan=wanted.changes) or code

@@ -20,12 +20,22 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def settle(context: Context, goal: Goal, reply: ChangeReply, via: Via, *, wait: bool, timeout: float, plan: tuple[Change, ...] = ()) -> int:
-    """Wait for what `reply` says was begun, say how it came out, and give the exit code. Raises HyperMeshError when it did not come out
-    well; the document is printed by then."""
+def settle(
+    context: Context,
+    goal: Goal,
+    reply: ChangeReply,
+    via: Via,
+    *,
+    wait: bool,
+    timeout: float,
+    plan: tuple[Change, ...] = (),
+    goes_on: bool = False,
+) -> int:
+    """Wait for what `reply` says was begun, or for what `goes_on`; say how it came out, and give the exit code. Raises HyperMeshError when
+    it did not come out well; the document is printed by then."""
     from hmctl.actions.apps.progress import End, Ending
 
-    if not reply.changed and goal.generation:  # what is being removed already can be waited for
+    if not reply.changed and goal.generation and not goes_on:  # what is being removed already can be waited for
         return _tell(context, goal, reply, End(Ending.UNCHANGED), [], plan)
     if not wait:
         return _tell(context, goal, reply, End(Ending.STARTED), [], plan)

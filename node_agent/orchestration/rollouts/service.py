@@ -12,6 +12,7 @@ from node_agent.orchestration.rollouts.memory import PRESENT, Seen, is_fit
 
 Slot = tuple[int, str]  # (number, "") of a replicated service, (0, node) of a global one
 UNSEEN = Seen(forgiven=None)
+FIRST_ENDS = 3  # with pauses that double, more than half a minute: what it needs may be starting itself
 _DRAINED = (NodeState.DRAINING, NodeState.DRAINED)
 
 
@@ -75,9 +76,8 @@ class Replica:
         """It has been fit for as long as its service wants to watch it, and has not been given up since."""
         return self.ended_well or (self.seen.good is not None and not self.ended)
 
-    @property
-    def trouble(self) -> str:
-        """Why it counts as failed while it is watched; empty: it does not."""
+    def trouble(self, patience: int) -> str:
+        """Why it counts as failed while it is watched; empty: it does not. `patience`: ends after which it may be started again."""
         status = self.status
         if status is None or self.ended_well:
             return ""
@@ -86,7 +86,7 @@ class Replica:
             return f"it was given up{because}"
         if status.phase is Phase.DONE:
             return f"it ended with {status.exit_code}{because}"
-        if self.seen.forgiven is not None and status.restarts > self.seen.forgiven:
+        if self.seen.forgiven is not None and status.restarts > self.seen.forgiven + patience:
             code = "" if status.exit_code is None else f" with {status.exit_code}"
             return f"it ended{code}, and was started again{because}"
         if status.stuck:
@@ -154,6 +154,11 @@ class Service:
     @property
     def start_first(self) -> bool:
         return self.how.order == "start-first" and not self.exclusive
+
+    @property
+    def patience(self) -> int:
+        """See Replica.trouble. Nothing is lost by a first version that does not come up at once, and it may have to wait for others."""
+        return FIRST_ENDS if self.fallback is None else 0
 
     @property
     def paused(self) -> bool:

@@ -38,12 +38,14 @@ class Terms:
     """Seconds. `fence_after`: from when a node was last heard until its exclusive containers are dead for certain. `lost_after`: from when
     it was last heard until its replicas are given up, if it is down by then; `back_within`: the same where its agent said good-bye: it may
     only be restarting, while its containers run on. `docker_within`: from when a node was first seen to say that its Docker does not
-    answer until its replicas are given up, if it still says so."""
+    answer until its replicas are given up, if it still says so. `right_after`: for how long all replicas of a rollout that failed must be
+    fit until that is forgotten."""
 
     fence_after: float
     lost_after: float = 0.0
     back_within: float = 0.0
     docker_within: float = 60.0
+    right_after: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,9 @@ ROOMY = Resources(cpus=4000, memory=8 << 30)
 LIMITS = {"": 0, "one": 1, "two": 2, "port": 1, "room": 1}  # how many of a service a machine takes; 0: any number
 SUSPECT, DOWN, DOCKER = 2.0, 4.0, 5.0
 LEASE = 6.0
-TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN, docker_within=DOCKER)
+RIGHT = 7.0
+LATE = 6  # ends of a container before what it needs is there
+TERMS = Terms(fence_after=LEASE + 2 * TICK, lost_after=DOWN, docker_within=DOCKER, right_after=RIGHT)
 GOOD = ("good", "better")
 STUCK = 3.0  # seconds of tries that failed, after which a node calls a replica stuck
 STARTING = 0.5  # seconds from seeing an allocation to its container, and again until it is fit or shows what is wrong with it
@@ -132,6 +134,9 @@ class World:
     @property
     def target(self) -> AppSpec:
         return self.generations[self.app.generation].spec
+
+    def target_of(self, generation: int) -> AppSpec:
+        return self.generations[generation].spec
 
     def deploy(self, spec: AppSpec, origin: int = 0) -> None:
         number = self.app.generation + 1
@@ -437,6 +442,8 @@ class World:
         match container.image:
             case "crash":
                 self._end(container)
+            case "late" if container.restarts < LATE:
+                self._end(container)
             case "sick":
                 container.health = InstanceHealth.UNHEALTHY
             case "fail":
@@ -451,6 +458,10 @@ class World:
         container.health, container.exit_code = InstanceHealth.UNKNOWN, 1
 
     # -- what must hold
+
+    def take_as_given(self) -> None:
+        """However many there are of a service: it is not the leaders' doing."""
+        self.counts = {name: self._count(name) for name in self.target.services}
 
     def _check(self) -> None:
         given_up = {machine.name for machine in self.machines.values() if machine.state is NodeState.DOWN or not machine.member}
@@ -476,12 +487,13 @@ class World:
     def _count(self, service: str) -> int:
         """What is placed, and was stopped but still is there."""
         containers = {container.allocation.id: container for _, container in self._containers(service)}
+        ended = {id for machine in self.machines.values() for id in machine.ended}
         count = 0
         for allocation in self.allocations.values():
             if allocation.service != service or allocation.id in self.lost:
                 continue
             container = containers.get(allocation.id)
-            over = allocation.stop if container is None else container.phase in (Phase.DONE, Phase.FAILED)
+            over = allocation.stop or allocation.id in ended if container is None else container.phase in (Phase.DONE, Phase.FAILED)
             count += not over
         return count
 

@@ -5,53 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rollout_world import GOOD, LIMITS, TICK, World, service
+from rollout_specs import specs
+from rollout_verdict import as_wanted
+from rollout_world import LIMITS, TICK, World, service
 
-from hmcore.apps.records import Stage, wanted_revision
+from hmcore.apps.records import Stage
 from hmcore.apps.spec import AppSpec, Update
 
 PAUSES = [0.0, 0.25, 0.5, 1.0, 2.5, 4.5, 9.0]
-
-updates = st.builds(
-    Update,
-    parallelism=st.integers(0, 3),
-    delay=st.sampled_from([0.0, 1.0]),
-    order=st.sampled_from(["stop-first", "start-first"]),
-    failure_action=st.sampled_from(["pause", "continue", "rollback"]),
-    monitor=st.sampled_from([0.0, 1.0, 3.0]),
-    max_failure_ratio=st.sampled_from([0.0, 0.5]),
-)
-settled_updates = st.builds(
-    Update,
-    parallelism=st.integers(0, 3),
-    order=st.sampled_from(["stop-first", "start-first"]),
-    failure_action=st.sampled_from(["pause", "continue"]),
-    monitor=st.sampled_from([0.0, 1.0]),
-)
-limits = st.sampled_from(["", "", "", *LIMITS])
-images = st.sampled_from([*GOOD, *GOOD, "crash", "sick", "fail", "lost", "job"])
-
-
-@st.composite
-def specs(draw: st.DrawFn) -> AppSpec:
-    """A service that depends on an exclusive one, and a global one; now and then without the last."""
-    services = {
-        "db": service(draw(images), draw(st.integers(0, 1)), update=draw(updates), rollback=draw(settled_updates), exclusive=True),
-        "web": service(
-            draw(images),
-            draw(st.integers(0, 5)),
-            update=draw(updates),
-            rollback=draw(settled_updates),
-            needs=draw(st.sampled_from([[], ["db"]])),
-            required=draw(st.booleans()),
-            limits=draw(limits),
-        ),
-    }
-    if draw(st.integers(0, 4)):
-        few = draw(st.sampled_from(["", "port"]))
-        services["watch"] = service(draw(images), update=draw(updates), rollback=draw(settled_updates), mode="global", limits=few)
-    return AppSpec(services=services)
-
 
 step = st.one_of(
     st.tuples(st.just("deploy"), specs()),
@@ -142,43 +103,6 @@ def test_bounds_hold_at_every_moment_and_all_is_as_wanted_in_the_end(seed, nodes
         assert world.removed
         assert not world.allocations
         assert not any(machine.containers for machine in world.machines.values())
-
-
-def as_wanted(world: World) -> None:
-    """Every service is done, paused because something failed, or waits for another that is not well."""
-    app = world.app
-    assert app.rollouts.keys() == world.target.services.keys()
-    assert {allocation.service for allocation in world.allocations.values()} <= app.rollouts.keys()
-    for name, spec in world.target.services.items():
-        state, live = app.rollouts[name], world.live(name)
-        slots = [allocation.slot if spec.mode == "replicated" else allocation.node for allocation in live]
-        revision = wanted_revision(app, world.target, name)
-        assert (state.generation, state.revision) == (app.generation, revision)
-        match state.stage:
-            case Stage.STEADY:
-                assert len(live) == (spec.replicas if spec.mode == "replicated" else len(world.machines))
-                assert len(slots) == len(set(slots))
-                assert {allocation.revision for allocation in live} <= {revision}
-                if spec.container.image in GOOD:
-                    assert world.fit(name) == len(live)
-            case Stage.PAUSED:
-                assert state.failed
-                assert state.message
-                assert spec.update.failure_action != "continue" or world.generations[app.generation].origin
-            case Stage.ROLLING if cramped(world, name):
-                assert len(live) <= spec.replicas
-            case Stage.ROLLING:
-                db = world.target.services["db"]
-                assert "db" in spec.depends_on
-                assert app.rollouts["db"].stage is not Stage.STEADY or db.container.image not in GOOD
-    if app.healthy == app.generation:
-        assert all(state.stage is Stage.STEADY for state in app.rollouts.values())
-
-
-def cramped(world: World, name: str) -> bool:
-    """More are wanted than machines take."""
-    spec = world.target.services[name]
-    return spec.mode == "replicated" and spec.replicas > world.places(spec)
 
 
 @pytest.mark.long

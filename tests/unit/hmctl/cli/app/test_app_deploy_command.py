@@ -81,7 +81,7 @@ def test_files_names_variables_and_profiles_are_as_named(world: World, folder: P
     assert capsys.readouterr().out.startswith("other: generation 1 is being rolled out")
     assert main.run(["app", "config", *words]) == 0
     (folder / "one.yaml").write_text(capsys.readouterr().out)
-    assert main.run(["app", "deploy", "-f", "one.yaml", "--profile", "debug"]) == 0
+    assert main.run(["app", "deploy", "-f", "one.yaml", "--profile", "debug", "--no-wait"]) == 0
     assert "other is so already" in capsys.readouterr().out
 
 
@@ -96,7 +96,7 @@ def test_a_profile_that_no_service_has_is_no_way_to_lose_a_service(
     assert line == "  compose.yaml:1: services: none has the profile 'debgu' that --profile names (did you mean debug?)"
     assert sorted(world.state.generations["shop@1"].spec.services) == ["tools", "web"]
     monkeypatch.setenv("COMPOSE_PROFILES", "debug,other")  # which may be that of several apps
-    assert main.run(["app", "deploy", "-y"]) == 0
+    assert main.run(["app", "deploy", "-y", "--no-wait"]) == 0
     said = capsys.readouterr()
     assert "warning: compose.yaml:1: services: none has the profile 'other' that COMPOSE_PROFILES names (allowed: debug)" in said.err
     assert "shop is so already" in said.out
@@ -232,11 +232,32 @@ def test_a_first_deployment_that_fails_is_paused_and_says_why(world: World, fold
     said = capsys.readouterr().err
     assert "web: failed: paused: " in said
     assert "error: shop: the rollout of generation 1 is paused: web: " in said
-    assert "fix: hmctl app explain shop says more; then deploy what works" in said
+    assert "fix: hmctl app explain shop says more; then deploy what works, or hmctl app restart shop to try the same again" in said
     assert main.run(["app", "deploy", "-y"]) == 1, "nothing was changed, and that is not enough"
     assert "shop is as the file says, but its rollout is paused: web: " in capsys.readouterr().err
     assert main.run(["app", "scale", "shop/web=3"]) == 1
     assert "shop has as many replicas as that already, but its rollout is paused: web: " in capsys.readouterr().err
+
+
+def test_what_is_on_its_way_is_waited_for_by_whoever_asks_again(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str], told: Any
+) -> None:
+    """As after a lost connection."""
+    assert main.run(["app", "deploy", "-y", "--no-wait"]) == 0
+    assert world.state.apps["shop"].healthy == 0
+    capsys.readouterr()
+    assert main.run(["app", "deploy", "-y", "-o", "json"]) == 0
+    document = told()
+    assert (document["changed"], document["ending"], document["generation"]) == (False, "healthy", 1)
+    assert world.state.apps["shop"].healthy == 1
+    assert main.run(["app", "deploy", "-y", "-o", "json"]) == 0
+    assert told()["ending"] == "unchanged"
+    (folder / "compose.yaml").write_text(FILE % "pause")
+    world.sick.add("web:1")
+    assert main.run(["app", "deploy", "--name", "other", "-y", "--no-wait"]) == 0
+    assert main.run(["app", "deploy", "--name", "other", "-y"]) == 1
+    assert "other is as the file says, and on its way there" in (said := capsys.readouterr().err)
+    assert "error: other: the rollout of generation 1 is paused: web: " in said
 
 
 def test_another_operator_in_between_is_not_overwritten(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

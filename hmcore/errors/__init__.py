@@ -77,7 +77,8 @@ HyperMeshError                 what failed, where (`host`), the command that men
 └── ImageError                 images of containers
     ├── ArchiveError           a file that is no archive of an image, or not a whole one
     ├── ImageUnavailable       neither Docker nor a node nor a registry has it
-    │   └── RegistryDenied     its registry gives it, if at all, to somebody else
+    │   ├── RegistryDenied     its registry gives it, if at all, to somebody else
+    │   └── RegistrySilent     its registry gave no answer: whether it has it is not known
     └── DockerMissing          this machine has no docker command
 """
 

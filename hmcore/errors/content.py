@@ -53,5 +53,9 @@ class RegistryDenied(ImageUnavailable):
     pass
 
 
+class RegistrySilent(ImageUnavailable):
+    pass
+
+
 class DockerMissing(ImageError):
     pass

@@ -21,10 +21,10 @@ import requests
 import urllib3.exceptions
 
 from hmcore.digests import is_digest
-from hmcore.errors import ImageUnavailable, LayerDown, NoSpace, RegistryDenied
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, NoSpace, RegistryDenied, RegistrySilent
 from node_agent.container.engine import FIX, knock
 from node_agent.container.local_images import LocalImage, image_of, images_of, keeps_in_containerd
-from node_agent.container.refusals import refusal, wants_login
+from node_agent.container.refusals import refusal, unanswered, wants_login
 
 SILENCE = 120.0  # seconds in which Docker says nothing about an image that it loads or pulls
 KNOCK = 5.0
@@ -76,9 +76,9 @@ class DockerImages:
         self._ask(remove)
 
     def manifest(self, repository: str, tag: str, credentials: tuple[str, str] | None) -> str:
-        """The digest of the manifest that the registry has under the tag."""
+        """The digest of the manifest that the registry has under the tag. Raises RegistrySilent, too, when that gives no answer."""
         login = {"username": credentials[0], "password": credentials[1]} if credentials else None
-        said = self._ask(lambda: self._client.inspect_distribution(f"{repository}:{tag}", auth_config=login))
+        said = self._ask(lambda: self._client.inspect_distribution(f"{repository}:{tag}", auth_config=login), _of_registry)
         found = said.get("Descriptor", {}).get("digest") if isinstance(said, dict) else None
         if not isinstance(found, str) or not is_digest(found):
             raise ImageUnavailable(f"the registry does not say what {repository}:{tag} is")
@@ -141,12 +141,13 @@ class DockerImages:
 
         self._ask(pull)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _ask(self, question: Callable[[], Any], refused: Callable[[int, str], HyperMeshError] | None = None) -> Any:
+        """`refused`: what a refusal means, by its status and words."""
         try:
             knock(self._socket, KNOCK)
             return question()
         except docker.errors.APIError as error:
-            raise _refusal(str(error.explanation or error)) from error
+            raise (refused or _refusal)(error.status_code or 0, str(error.explanation or error)) from error
         # a stream is read raw by the SDK, which lets all of these through
         except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise LayerDown(f"Docker does not answer on {self._socket}", fix=FIX) from error
@@ -155,11 +156,18 @@ class DockerImages:
 def _refuse(said: object) -> None:
     """Docker answers 200 and says in the stream that it failed."""
     if isinstance(said, dict) and (error := said.get("error")):
-        raise _refusal(str(error))
+        raise _refusal(0, str(error))
 
 
-def _refusal(said: str) -> ImageUnavailable | NoSpace:
-    refused = refusal(0, said)
+def _refusal(status: int, said: str) -> ImageUnavailable | NoSpace:
+    refused = refusal(status, said)
     if isinstance(refused, NoSpace):
         return refused
     return (RegistryDenied if wants_login(said) else ImageUnavailable)(f"Docker refuses: {refused.message}")
+
+
+def _of_registry(status: int, said: str) -> HyperMeshError:
+    """Where Docker was asked about a registry, and of itself there is nothing to refuse."""
+    if unanswered(status, said):
+        return RegistrySilent(f"Docker says: {refusal(status, said).message}")
+    return _refusal(status, said)

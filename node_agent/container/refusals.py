@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hmcore.errors import ContainerRefused, ImageGone, NameTaken, NoSpace, PartGone, PortTaken
 
 MOST_WORDS = 300  # of what Docker says: it ends up in statuses, which every control node keeps
@@ -10,6 +12,9 @@ _FULL = ("no space left on device", "disk quota exceeded")
 _PORT = ("port is already allocated", "address already in use", "ports are not available")
 _NAME = ("is already in use by container", "name is already in use")
 _LOGIN = ("unauthorized", "authentication required", "no basic auth credentials", "access denied", "access to the resource is denied")
+_UNKNOWN = ("manifest unknown", "name unknown", "not known to registry", "not found", "does not exist")
+_STATUS = re.compile(r"\bhttp (?:status: )?([1-5][0-9]{2})\b")  # of the registry's answer, where Docker makes nothing else of it
+_LATER = (408, 429)  # too slow, too often: says nothing about what was asked for
 _IMAGE = ("no such image", "image not found", "unable to find image")
 
 
@@ -32,3 +37,14 @@ def wants_login(explanation: str) -> bool:
     """Whether Docker passes on that a registry does not let in who asks. Many say so of what they do not have, too."""
     words = explanation.lower()
     return any(part in words for part in _LOGIN)
+
+
+def unanswered(status: int, explanation: str) -> bool:
+    """Whether Docker, asked what a registry has, could not find out: the registry cannot be reached, is too slow, asked too often or fails
+    itself. Else it said no. `status`: of Docker's answer, which is 500 for whatever is no answer that Docker understands."""
+    words = explanation.lower()
+    if wants_login(words) or any(part in words for part in _UNKNOWN):
+        return False
+    said = _STATUS.search(words)
+    answer = int(said[1]) if said else status
+    return answer in _LATER or not 400 <= answer < 500

@@ -34,9 +34,7 @@ class Login:
         except ImageUnavailable as error:
             if not self.trouble:
                 raise
-            raise ImageUnavailable(
-                f"{error.message}; and the registry was asked without credentials: {self.trouble}", fix=error.fix
-            ) from error
+            raise type(error)(f"{error.message}; and the registry was asked without credentials: {self.trouble}", fix=error.fix) from error
 
 
 async def nobody(host: str) -> Credentials | None:

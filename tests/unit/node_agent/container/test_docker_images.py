@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from hmcore.errors import BlobMissing, ImageUnavailable, LayerDown, NoSpace, RegistryDenied
+from hmcore.errors import BlobMissing, ImageUnavailable, LayerDown, NoSpace, RegistryDenied, RegistrySilent
 from node_agent.container import engine_images
 from node_agent.container.engine_images import DockerImages
 from node_agent.container.local_images import LocalImage
@@ -149,6 +149,13 @@ def test_a_registry_is_asked_what_a_tag_is(server: Server, docker: DockerImages)
     server.says, server.status = [{"message": "pull access denied"}], 403
     with pytest.raises(RegistryDenied, match="denied"):
         docker.manifest("web", "2", None)
+    server.says, server.status = [{"message": "manifest unknown: manifest unknown"}], 404
+    with pytest.raises(ImageUnavailable, match="refuses: manifest unknown") as error:
+        docker.manifest("web", "2", None)
+    assert type(error.value) is ImageUnavailable
+    server.says, server.status = [{"message": 'Get "https://example.org/v2/": dial tcp 10.0.0.1:443: i/o timeout'}], 500
+    with pytest.raises(RegistrySilent, match=r"Docker says: Get .* i/o timeout"):
+        docker.manifest("example.org/web", "2", None)
 
 
 def test_an_archive_is_loaded_as_it_comes(server: Server, docker: DockerImages) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import ContainerRefused, ImageGone, NameTaken, NoSpace, PartGone, PortTaken
-from node_agent.container.refusals import MOST_WORDS, refusal, wants_login
+from node_agent.container.refusals import MOST_WORDS, refusal, unanswered, wants_login
 
 ID = "3f2a9c" * 10
 
@@ -63,3 +63,33 @@ def test_any_words_are_a_refusal_of_one_line(status: int, words: str) -> None:
 )
 def test_a_registry_that_wants_to_know_who_asks(words: str, wants: bool) -> None:
     assert wants_login(words) is wants
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "is_silent"),
+    [
+        (500, 'Get "https://10.0.0.1:5000/v2/": dial tcp 10.0.0.1:5000: connect: connection refused', True),
+        (500, 'Get "https://example.org/v2/": dial tcp: lookup example.org on 127.0.0.53:53: no such host', True),
+        (500, 'Get "https://example.org/v2/": net/http: request canceled (Client.Timeout exceeded while awaiting headers)', True),
+        (500, 'Get "https://example.org/v2/": dial tcp 10.0.0.1:443: i/o timeout', True),
+        (500, 'Get "https://example.org/v2/": context deadline exceeded', True),
+        (500, 'Get "https://example.org/v2/": EOF', True),
+        (500, "received unexpected HTTP status: 502 Bad Gateway", True),
+        (500, "error parsing HTTP 503 response body: invalid character '<' looking for beginning of value", True),
+        (503, "unavailable: service unavailable", True),
+        (429, "toomanyrequests: You have reached your unauthenticated pull rate limit.", True),
+        (500, "error parsing HTTP 429 response body: unexpected end of JSON input", True),
+        (500, "", True),
+        (404, "manifest unknown: manifest unknown", False),
+        (500, "manifest for web:9 not found: manifest unknown: manifest unknown", False),
+        (404, "name unknown: repository name not known to registry", False),
+        (500, "error parsing HTTP 404 response body: invalid character 'p' after top-level value", False),
+        (500, "received unexpected HTTP status: 403 Forbidden", False),
+        (401, "unauthorized: authentication required", False),
+        (500, 'Head "http://10.0.0.1:5000/v2/web/manifests/1": no basic auth credentials', False),
+        (403, "denied: requested access to the resource is denied", False),
+        (400, "invalid reference format", False),
+    ],
+)
+def test_a_registry_that_gives_no_answer_is_none_that_says_no(status: int, words: str, is_silent: bool) -> None:
+    assert unanswered(status, words) is is_silent

@@ -49,10 +49,12 @@ class ImagesReply(msgspec.Struct, frozen=True, kw_only=True):
 
 class Pinned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a name means at this moment, for all nodes and for good. `image`: what to ask for; of a registry's image it says the digest.
-    `id`: of the image's configuration, where the cluster or a node's Docker has it."""
+    `id`: of the image's configuration, where the cluster or a node's Docker has it. `unasked`: why a registry could not be asked, where it
+    therefore is what the app had."""
 
     image: str
     id: str = ""
+    unasked: str = ""
 
 
 Pull = Literal["", "always", "missing", "never"]
@@ -60,7 +62,8 @@ Pull = Literal["", "always", "missing", "never"]
 
 class ResolveRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`pull`: as pull_policy has it. Empty: the cluster's image, else the registry's, else what the answering node's Docker has. `always`:
-    the registry's, and no other. `never`: any but the registry's. `missing`: what the app `had`, by name, goes before the registry's."""
+    the registry's, and no other. `never`: any but the registry's. `missing`: what the app `had`, by name, goes before the registry's; with
+    an empty `pull`, it stands in for a registry that gives no answer."""
 
     names: tuple[str, ...]
     pull: Pull = ""

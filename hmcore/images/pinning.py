@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
@@ -30,11 +30,12 @@ def open_names(spec: AppSpec, *, digests: bool = False) -> tuple[str, ...]:
     return tuple(sorted({each.image for each in containers if not each.image_id and (digests or "@" not in each.image)}))
 
 
-def had(spec: AppSpec, name: str) -> Pinned | None:
-    """What an image's name was found to be when `spec` was deployed; None: it was not."""
+def had(spec: AppSpec, name: str, first: Collection[str] = ()) -> Pinned | None:
+    """What an image's name was found to be when `spec` was deployed; None: it was not. `first`: the services whose word goes before that
+    of the others, for each may have it as another moment, or pull policy, had it."""
     wanted = _name(name)
-    for service in spec.services.values():
-        said = service.container
+    for service in sorted(spec.services, key=lambda service: service not in first):
+        said = spec.services[service].container
         if wanted and (said.image_id or "@" in said.image) and _name(said.image.partition("@")[0]) == wanted:
             return Pinned(image=said.image, id=said.image_id)
     return None

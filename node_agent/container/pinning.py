@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from hmcore.apps.records import Image
 from hmcore.digests import is_digest
-from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied, UsageError
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied, RegistrySilent, UsageError
 from hmcore.images.calls import Pinned, Pull
 from hmcore.images.names import ImageName, parse
 from node_agent.container.apart import apart
@@ -19,7 +21,8 @@ TIMEOUT = 6.0  # seconds that a registry may take to answer: somebody waits for 
 
 
 class Docker(Protocol):
-    """See node_agent.container.engine_images.DockerImages. Every call blocks, and raises LayerDown and ImageUnavailable."""
+    """See node_agent.container.engine_images.DockerImages. Every call blocks, and raises LayerDown and ImageUnavailable, `manifest` also
+    RegistrySilent."""
 
     def find(self, name: str) -> LocalImage | None: ...
     def manifest(self, repository: str, tag: str, credentials: tuple[str, str] | None) -> str: ...
@@ -42,7 +45,8 @@ class Pinning:
         self._timeout = timeout
 
     async def pin(self, image: str, pull: Pull = "", had: Pinned | None = None) -> Pinned:
-        """The cluster's image of this name; else the registry's; else the one that this node's Docker has, which others must have, too.
+        """The cluster's image of this name; else the registry's, or, when that cannot be asked, what the app `had`; else the one that
+        this node's Docker has, which others must have, too.
         `pull`, `had`: see ResolveRequest.
 
         Raises ImageUnavailable.
@@ -72,6 +76,9 @@ class Pinning:
             if pull == "always":
                 why = f"no registry gives it, and pull_policy: always takes no other: {error.message}"
                 raise ImageUnavailable(why, fix=f"{allowed}without pull_policy: always the cluster's own is taken: {push}") from error
+            # before what is here under that name, which may be of any age, and nobody else may have
+            if had is not None and isinstance(error, RegistrySilent | LayerDown):
+                return replace(had, unasked=error.message)
             if (here := await self._local(name)) is not None:
                 return Pinned(image=image, id=here.id)
             why = f"the cluster has no image {name.familiar}, and no registry gives it: {error.message}"
@@ -87,7 +94,7 @@ class Pinning:
                 with who.explained():
                     return await apart("docker manifest", lambda: docker.manifest(name.repository, name.tag, who.credentials))
         except TimeoutError as error:
-            raise ImageUnavailable(f"{name.registry} did not answer within {self._timeout:g} s") from error
+            raise RegistrySilent(f"{name.registry} did not answer within {self._timeout:g} s") from error
 
     async def _local(self, name: ImageName) -> LocalImage | None:
         docker = self._docker()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from hmcore.apps.spec import AppSpec
-from hmcore.errors import ImageUnavailable, InvalidRequest
-from hmcore.images.calls import RESOLVE, Pull, ResolveReply, ResolveRequest
+from hmcore.errors import ImageUnavailable, InvalidRequest, UsageError
+from hmcore.images.calls import RESOLVE, Pinned, Pull, ResolveReply, ResolveRequest
+from hmcore.images.names import parse
 from hmcore.images.pinning import had, open_names, pinned
 from hmctl.actions.change import at_leader
 from hmctl.client import Via
@@ -34,8 +35,8 @@ async def pin(
     leader: str | None = None,
 ) -> AppSpec:
     """`spec` with its images as the cluster, or a registry, has them now. `pulls`: by service, where the file says how; `present`: what the
-    app is now. `warn` is told when the leader cannot say that: each node finds out by itself then. Raises ImageUnavailable, and what
-    at_leader raises."""
+    app is now. `warn` is told what stays as it is because its registry gave no answer, and when the leader cannot say what images are: each
+    node finds out by itself then. Raises ImageUnavailable, and what at_leader raises."""
     services = dict(spec.services)
     ways: list[Pull] = ["", *pulls.values()]
     try:
@@ -44,6 +45,9 @@ async def pin(
             if request := asked(part, pull, present):
                 reply = await at_leader(inventory, store, RESOLVE, request, via=via, timeout=RESOLVING, leader=leader)
                 check(part, reply)
+                for name, found in sorted(reply.found.items()):
+                    if found.unasked:
+                        warn(kept(name, found))
                 services |= pinned(part, reply.found).services
     except InvalidRequest as error:  # an earlier release
         warn(f"what images are is not found out once for all nodes, but by each node: {error}")
@@ -54,8 +58,16 @@ async def pin(
 def asked(spec: AppSpec, pull: Pull, present: AppSpec | None) -> ResolveRequest | None:
     """None: there is nothing to find out."""
     names = open_names(spec, digests=pull == "never")
-    before = {name: was for name in names if pull == "missing" and present is not None and (was := had(present, name)) is not None}
+    before: dict[str, Pinned] = {}
+    if present is not None and pull in ("", "missing"):
+        before = {name: was for name in names if (was := had(present, name, _services(spec, name))) is not None}
     return ResolveRequest(names=names, pull=pull, had=before) if names else None
+
+
+def kept(name: str, found: Pinned) -> str:
+    """That a name means what it meant, though nobody could ask whether it still does."""
+    _, _, digest = found.image.partition("@")
+    return f"{_registry(name)} could not be asked: {name} stays as it is, {digest or found.id} ({found.unasked})"
 
 
 def check(spec: AppSpec, reply: ResolveReply) -> None:
@@ -65,6 +77,13 @@ def check(spec: AppSpec, reply: ResolveReply) -> None:
         said = "; ".join(f"{name} of {', '.join(_services(spec, name))}: {why}" for name, (why, _, _) in told.items())
         fixes = [fix for _, _, fix in told.values() if fix]
         raise ImageUnavailable(said, fix=fixes[0] if fixes else f"hmctl image push {min(failed)}, from where Docker has it")
+
+
+def _registry(name: str) -> str:
+    try:
+        return parse(name).registry
+    except UsageError:  # what an agent answers is not what was asked
+        return "the registry"
 
 
 def _services(spec: AppSpec, image: str) -> list[str]:

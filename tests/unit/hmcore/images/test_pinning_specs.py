@@ -25,6 +25,10 @@ def test_what_a_name_was_found_to_be() -> None:
     assert had(made, "docker.io/library/nginx") == Pinned(image=f"nginx:latest@{OTHER}")
     assert had(made, "web:1") == Pinned(image="web:1", id=ID)
     assert [had(made, name) for name in ("nginx:1", "web", "x", "No Name", ID)] == [None] * 5
+    made = spec(a=(f"nginx:1@{ID}", ""), b=(f"nginx:1@{OTHER}", ""), c=("nginx:1", ID))
+    assert had(made, "nginx:1") == had(made, "nginx:1", ["x", "a"]) == Pinned(image=f"nginx:1@{ID}")
+    assert had(made, "nginx:1", ["b"]) == Pinned(image=f"nginx:1@{OTHER}"), "each service by its own word first"
+    assert had(made, "nginx:1", ["c", "x"]) == Pinned(image="nginx:1", id=ID)
 
 
 def test_a_spec_is_pinned() -> None:

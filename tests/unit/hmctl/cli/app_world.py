@@ -89,6 +89,8 @@ class World:
         self.capacity = ROOMY
         self.contents: dict[tuple[str, str], bytes] = {}  # of secrets and configs, as they were given
         self.images: dict[str, str] = {}  # what names mean
+        self.registry: dict[str, str] = {}  # what a registry has under them: digests of manifests
+        self.silent: dict[str, str] = {}  # why a registry gives no answer about them
         self.lagging: dict[str, AppsReply] = {}  # what a node still has, until somebody waits for it
         self.is_old = False  # the agents are of a release that does not resolve images
         self.gone: set[str] = set()  # names that mean nothing
@@ -239,7 +241,10 @@ class World:
             known = self.images
             self.resolved.append(request)
             found = {name: Pinned(image=name, id=known.get(name, "")) for name in request.names if name not in self.gone}
-            failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name in self.gone}
+            found |= {name: Pinned(image=f"{name}@{self.registry[name]}") for name in found.keys() & self.registry.keys()}
+            kept = {name: replace(request.had[name], unasked=why) for name, why in self.silent.items() if name in request.had}
+            found = {name: each for name, each in (found | kept).items() if name not in self.silent.keys() - kept.keys()}
+            failed = {name: "no registry gives it; fix: look elsewhere" for name in request.names if name not in found}
             return ResolveReply(found=found, failed=failed)
         if method is api.REPORT:
             return self._report(name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from hmcore.apps.records import Image, ImageLayer
 from hmcore.apps.secrets import Credentials
-from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied
+from hmcore.errors import HyperMeshError, ImageUnavailable, LayerDown, RegistryDenied, RegistrySilent, SecretsLocked
 from hmcore.images.calls import Pinned
 from hmcore.images.pinning import known
 from node_agent.container.local_images import LocalImage
@@ -141,3 +142,46 @@ async def test_a_registry_that_does_not_answer_is_not_waited_for_for_ever() -> N
     with pytest.raises(ImageUnavailable, match=r"docker\.io did not answer"):
         await pinning(docker, 0.05).pin("nginx")
     docker.hold.set()
+
+
+HAD = Pinned(image=f"nginx:latest@{ID}")
+
+
+@pytest.mark.parametrize("error", [RegistrySilent("connection refused"), LayerDown("Docker does not answer")])
+async def test_while_a_registry_cannot_be_asked_an_app_keeps_what_it_has(error: HyperMeshError) -> None:
+    """Not what the leader's Docker happens to have under that name: other bytes, which no other node might have."""
+    docker = Docker(here=OTHER, error=error)
+    assert await pinning(docker).pin("nginx", "", HAD) == replace(HAD, unasked=error.message)
+    assert docker.found == []
+    assert await pinning(docker).pin("nginx") == Pinned(image="nginx", id=OTHER), "it has nothing yet"
+    assert await pinning(docker).pin("web:1", "", HAD) == Pinned(image="web:1", id=ID), "the cluster's own comes first"
+    assert await pinning(docker).pin("nginx", "never", HAD) == Pinned(image="nginx", id=OTHER), "no registry was to be asked"
+    with pytest.raises(ImageUnavailable, match=f"always takes no other: {error.message}"):
+        await pinning(docker).pin("nginx", "always", HAD)
+
+
+async def test_an_app_keeps_what_it_has_while_the_leaders_docker_is_away_or_too_slow() -> None:
+    assert (await pinning(None).pin("nginx", "", HAD)).unasked == "Docker does not answer here"
+    docker = Docker()
+    docker.hold = threading.Event()
+    kept = await pinning(docker, 0.05).pin("nginx", "", HAD)
+    assert kept == replace(HAD, unasked="docker.io did not answer within 0.05 s")
+    docker.hold.set()
+
+
+@pytest.mark.parametrize(
+    "no", [ImageUnavailable("Docker refuses: manifest unknown"), RegistryDenied("Docker refuses: unauthorized: authentication required")]
+)
+async def test_what_a_registry_says_no_to_is_not_kept(no: HyperMeshError) -> None:
+    with pytest.raises(ImageUnavailable, match="no registry gives it: Docker refuses"):
+        await pinning(Docker(error=no)).pin("nginx", "", HAD)
+    assert await pinning(Docker(here=OTHER, error=no)).pin("nginx", "", HAD) == Pinned(image="nginx", id=OTHER)
+
+
+async def test_that_credentials_could_not_be_had_does_not_make_silence_a_no() -> None:
+    async def locked(host: str) -> Credentials | None:
+        raise SecretsLocked("no control node opens secrets")
+
+    asked = Pinning(record=lambda image: None, docker=lambda: Docker(error=RegistrySilent("connection refused")), registries=locked)
+    why = "connection refused; and the registry was asked without credentials: no control node opens secrets"
+    assert await asked.pin("nginx", "", HAD) == replace(HAD, unasked=why)

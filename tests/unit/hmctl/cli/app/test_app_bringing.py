@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_world import World
+from app_world import World, service
 from docker_archives import Made, layer, oci
 
 from hmcore.apps.records import Image
+from hmcore.apps.spec import AppSpec
 from hmcore.images.archive import read
 from hmcore.images.calls import Pinned
 from hmcore.images.names import familiar
 from hmctl.actions import images
+from hmctl.actions.apps.images import asked
 from hmctl.cli import main
 
 SECRETIVE = """\
@@ -158,6 +160,47 @@ services:
     world.gone = {"db:1"}
     assert main.run(["app", "deploy", "-y"]) == 1
     assert "error: db:1 of fresh: no registry gives it" in capsys.readouterr().err
+
+
+def test_while_a_registry_gives_no_answer_an_app_can_be_changed_and_keeps_its_images(
+    world: World, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = f"sha256:{'a' * 64}"
+    world.registry = {"example.org/web:1": digest}
+    file = "services: {web: {image: 'example.org/web:1', deploy: {replicas: %d}}}\n"
+    (folder / "compose.yaml").write_text(file % 2)
+    assert main.run(["app", "deploy", "-y"]) == 0
+    assert "could not be asked" not in capsys.readouterr().err
+    world.silent = {"example.org/web:1": "connection refused"}
+    (folder / "compose.yaml").write_text(file % 3)
+    assert main.run(["app", "deploy", "-y"]) == 0
+    said = capsys.readouterr().err
+    kept = f"warning: example.org could not be asked: example.org/web:1 stays as it is, {digest} (connection refused)"
+    assert said.index(kept) < said.index("replicas: 2 -> 3"), "known before the plan is agreed to"
+    assert "image" not in said.replace(kept, "").partition("replicas: 2 -> 3")[2]
+    (web,) = world.state.generations["shop@2"].spec.services.values()
+    assert (web.container.image, web.container.image_id, web.replicas) == (f"example.org/web:1@{digest}", "", 3)
+    (folder / "compose.yaml").write_text("services: {web: {image: 'example.org/web:1', pull_policy: always}}\n")
+    assert main.run(["app", "deploy", "-y"]) == 1
+    assert "error: example.org/web:1 of web: no registry gives it" in capsys.readouterr().err
+
+
+def test_what_an_app_has_is_told_by_the_services_that_ask() -> None:
+    """One kept its image by `missing`, another got it anew."""
+    old, new = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    present = shop_of(kept=f"web:1@{old}", plain=f"web:1@{new}")
+    for name, pull, digest in (("plain", "", new), ("kept", "missing", old), ("third", "", old)):
+        request = asked(shop_of(**{name: "web:1"}), pull, present)
+        assert request is not None
+        assert request.had == {"web:1": Pinned(image=f"web:1@{digest}")}
+    for pull in ("always", "never"):
+        request = asked(shop_of(plain="web:1"), pull, present)
+        assert request is not None
+        assert request.had == {}
+
+
+def shop_of(**images: str) -> AppSpec:
+    return AppSpec(services={name: service(image, 1) for name, image in images.items()})
 
 
 def test_agents_that_cannot_say_what_an_image_is_do_not_keep_anybody_from_deploying(

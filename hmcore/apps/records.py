@@ -159,8 +159,8 @@ def statuses_key(node: str) -> str:
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node has for containers, by its own word. `cpus` in thousandths of a processor, `memory` in bytes. `os`, `arch`: as Docker
-    calls them. `engine`: its Docker answers. `images`: ids (`sha256:...`); `volumes`: Docker's names. `apps`: replicas may run there, by
-    its configuration."""
+    calls them. `engine`: its Docker answers. `images`: ids, and digests by which registries have them (`sha256:...`); `volumes`: Docker's
+    names. `apps`: replicas may run there, by its configuration."""
 
     node: str
     cpus: int = 0

@@ -79,6 +79,16 @@ def familiar(text: str) -> str:
     return parse(text).familiar
 
 
+def digest_in(text: str) -> str:
+    """Of what a registry calls a manifest, where a name says it; empty: it does not, or is no name."""
+    if "@" not in text:
+        return ""
+    try:
+        return parse(text).digest
+    except UsageError:
+        return ""
+
+
 def loaded_name(id: str) -> str:
     """Where Docker has the image with this id once we loaded it."""
     return f"{LOADED}:{hex_of(id)}"

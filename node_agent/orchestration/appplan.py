@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, NodeStatuses, Stage, allocation_id, statuses_key
-from hmcore.apps.spec import Volume
+from hmcore.apps.spec import ContainerSpec, Volume
+from hmcore.images.names import digest_in
 from hmcore.records import STOPPED, Node, NodeState
 from node_agent.consensus.statemachine.appcommands import PlanApp, Stop, Told
 from node_agent.orchestration import rollout, scheduler
@@ -221,13 +222,18 @@ def _request(view: View, look: _Look, start: Start) -> Request:
         service=start.service,
         slot=start.slot,
         spec=service,
-        image_id=service.container.image_id,
+        image_id=_image(service.container),
         volumes=volumes_of(spec, start.service),
         reason=start.reason,
         node=start.node,
         instead_of=tuple(stop.allocation for stop in start.former),
         shunned=start.shunned,
     )
+
+
+def _image(container: ContainerSpec) -> str:
+    """What nodes that have it tell: of a registry's image the spec has no id, but the digest to pull it by."""
+    return container.image_id or digest_in(container.image)
 
 
 def placed(view: View) -> list[Placed]:

@@ -18,7 +18,7 @@ _FIT = (NodeState.READY, NodeState.DEGRADED)
 class Candidate:
     """A node that replicas might run on.
 
-    `capacity`: all that it has for apps; `images`: ids (`sha256:...`) of those there; `volumes`: Docker's names of those there.
+    `capacity`: all that it has for apps; `images`: as Machine tells them; `volumes`: Docker's names of those there.
     `engine`: its Docker answers. `apps`: it runs any, by its configuration.
     """
 
@@ -65,6 +65,7 @@ class Placed:
 class Request:
     """A place is wanted for a replica. `reason` is why, in words, and decides nothing.
 
+    `image_id`: what candidates know its image by: the id, or the digest by which a registry has it; empty: it is not known.
     `node`: only there (a global service has a request for every node). `instead_of`: the ids of the allocations that will stop for it:
     these take up room as long as they are there, but are not counted as replicas where they are spread evenly. `shunned`: nodes where it
     could not be started a while ago: not there.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcore.errors import UsageError
-from hmcore.images.names import familiar, loaded_name, parse
+from hmcore.images.names import digest_in, familiar, loaded_name, parse
 
 D = "sha256:" + "ab" * 32
 
@@ -56,3 +56,10 @@ def test_any_text_is_a_name_or_an_error_and_short_forms_are_stable(text: str) ->
 
 def test_what_we_load_has_a_name_that_docker_takes() -> None:
     assert parse(loaded_name(D)).tag == "ab" * 32
+
+
+def test_the_digest_in_a_name() -> None:
+    for said in (f"web@{D}", f"web:1@{D}", f"example.org:5000/team/web@{D}"):
+        assert digest_in(said) == D
+    for said in ("web:1", D, f"@{D}", f"<none>@{D}", "web@sha256:12", f"web@{D}@{D}", ""):
+        assert digest_in(said) == ""

@@ -179,7 +179,7 @@ def _host(allocation: Allocation, app: AppSpec, service: ServiceSpec, facts: Nod
         "Mounts": named + files + gates + names,
         "Binds": [volumes.bind(mount) for mount in spec.mounts if volumes.is_bound(mount)],
         "Tmpfs": {mount.target: volumes.tmpfs(mount) for mount in spec.mounts if volumes.is_free(mount)},
-        "Dns": [] if spec.network_mode == "none" else [*([facts.dns] if facts.dns else []), *spec.dns],
+        "Dns": _servers(spec, facts),
         "DnsSearch": list(spec.dns_search),
         "DnsOptions": list(spec.dns_options),
         "ExtraHosts": list(spec.extra_hosts),
@@ -206,6 +206,18 @@ def _host(allocation: Allocation, app: AppSpec, service: ServiceSpec, facts: Nod
     if spec.init:
         host["Init"] = True  # not said is not False: Docker may have been told to give everybody one
     return host
+
+
+def _servers(spec: ContainerSpec, facts: NodeFacts) -> list[str]:
+    """For names. In its node's own network a container is none that the agent knows by its address: it asks whom the node asks, unless the
+    service says whom (without any, Docker copies the node's resolv.conf)."""
+    match spec.network_mode:
+        case "none":
+            return []
+        case "host":
+            return list(spec.dns)
+        case "":
+            return [*([facts.dns] if facts.dns else []), *spec.dns]
 
 
 def _dropped(spec: ContainerSpec) -> list[str]:

@@ -118,6 +118,8 @@ def test_the_containers_own_fields(given: dict[str, Any], field: str, value: obj
         ({"network_mode": "host"}, "NetworkMode", "host"),
         ({"network_mode": "none"}, "NetworkMode", "none"),
         ({"network_mode": "none", "dns": ("9.9.9.9",)}, "Dns", []),
+        ({"network_mode": "host"}, "Dns", []),  # the node's own
+        ({"network_mode": "host", "dns": ("9.9.9.9",)}, "Dns", ["9.9.9.9"]),
         ({"extra_hosts": ("db:10.0.0.1", "me:host-gateway")}, "ExtraHosts", ["db:10.0.0.1", "me:host-gateway"]),
         ({"dns": ("9.9.9.9",)}, "Dns", ["10.1.0.1", "9.9.9.9"]),
         ({"dns_search": ("corp",)}, "DnsSearch", ["corp"]),

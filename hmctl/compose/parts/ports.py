@@ -21,6 +21,7 @@ _NUMBERS = re.compile(r"0*([0-9]{1,20})(?:-0*([0-9]{1,20}))?", re.ASCII)
 _HIGHEST = 65_535
 _TOO_HIGH = "is a higher number than ports have"
 _RANGE = f"a port is a number from 1 to {_HIGHEST}"
+_IPV4 = 'an IPv4 address of the node, such as "127.0.0.1:8080:80", or no address: then every node answers'
 
 Ports = dict[Port, Part]  # each with where it was written
 Mode = Literal["", "ingress", "host"]
@@ -188,6 +189,13 @@ def _address(entry: Part, address: str) -> str | None:
     except ValueError:
         entry.wrong("is not for an IP address", 'such as "127.0.0.1:8080:80"')
         return None
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_unspecified:
+            return ""
+        if found.ipv4_mapped is None:
+            entry.unsupported(_IPV4, f"ports are published on IPv4 addresses, and {found} is none")
+            return None
+        found = found.ipv4_mapped
     return "" if found.is_unspecified else str(found)
 
 

@@ -30,8 +30,9 @@ def host(target, published=0, protocol="tcp", address=""):
         ('["127.0.0.1::80"]', [host(80, address="127.0.0.1")]),
         ('["0.0.0.0:8001:80"]', [Port(target=80, published=8001)]),
         ('["[::]:8001:80"]', [Port(target=80, published=8001)]),
-        ('["[::1]:6001:6001"]', [host(6001, 6001, address="::1")]),
-        ('["::1:6000:6000"]', [host(6000, 6000, address="::1")]),
+        ('["0.0.0.0:8001:80", "[::]:8001:80"]', [Port(target=80, published=8001)]),
+        ('["[::ffff:127.0.0.1]:8001:80"]', [host(80, 8001, address="127.0.0.1")]),
+        ('["[::ffff:0.0.0.0]:8001:80"]', [Port(target=80, published=8001)]),
         ('["0:80"]', [host(80)]),
         ('["8000:80", "8000:80"]', [Port(target=80, published=8000)]),
         ("[22:22]", [Port(target=22, published=22)]),  # text in YAML 1.2
@@ -96,6 +97,17 @@ def test_what_cannot_be_published():
     assert "(8000:80)" in refused('ports: ["8000-8010:80"]')[0]
     assert ports('["8000-8010:80"]', ignore_unsupported=True) == (Port(target=80, published=8000),)
     assert "network_mode: host" in refused('ports: ["20000-29999:20000-29999/udp"]')[0]
+
+
+@pytest.mark.parametrize(
+    "port", ['"[::1]:8080:80"', '"::1:8080:80"', '"[fe80::1%eth0]::80"', "{target: 80, published: 8080, host_ip: '2001:db8::1'}"]
+)
+def test_no_address_of_ipv6_can_be_had(port):
+    (problem,) = refused(f'ports: ["127.0.0.1:8080:80", {port}]')
+    assert problem.startswith("compose.yaml:4: services.web.ports[1]: ports are published on IPv4 addresses, and ")
+    assert problem.endswith('is none (an IPv4 address of the node, such as "127.0.0.1:8080:80", or no address: then every node answers)')
+    assert ports(f'["127.0.0.1:8080:80", {port}]', ignore_unsupported=True) == (host(80, 8080, address="127.0.0.1"),)
+    assert "is none: it is left out" in warnings(f"ports: [{port}]", ignore_unsupported=True)[0]
 
 
 def test_the_nodes_own_network():

@@ -33,6 +33,7 @@ def app_of(
     env_files: Sequence[Path] = (),
     profiles: Collection[str] = (),
     folder: Path | None = None,
+    here: Path | None = None,
     ignore_unsupported: bool = False,
     read: Read = from_disk,
 ) -> App:
@@ -41,7 +42,9 @@ def app_of(
     Raises ConfigError with every mistake found in reading the files (`unfinished`: what they say was not looked at then); if there is
     none, with every one of what they say."""
     try:
-        project = load(files, name=name, env_files=env_files, environment=environment, profiles=profiles, folder=folder, read=read)
+        project = load(
+            files, name=name, env_files=env_files, environment=environment, profiles=profiles, folder=folder, here=here, read=read
+        )
     except ConfigError as error:
         raise ConfigError(error.problems, fix=error.fix, unfinished=True) from error.__cause__
     return App(project, convert(project, ignore_unsupported=ignore_unsupported))

@@ -27,13 +27,14 @@ def load(
     environment: Mapping[str, str],
     profiles: Collection[str],
     folder: Path | None = None,
+    here: Path | None = None,
     read: Read = from_disk,
     is_small: Look = is_small_file,
 ) -> Project:
     """The files, later ones over earlier ones. `folder`: in which relative paths begin; None: that of the first file. No `env_files`: the
-    .env of that folder, if there is one; `environment` goes before them. No `profiles`: COMPOSE_PROFILES, which may name some that no
-    service has: it may be one for several apps. `read` gives a file's bytes, `is_small` whether a path is a single file that could be a
-    config.
+    .env of that folder, if there is one; `environment` goes before them. `here`: a folder whose .env goes before that one. No `profiles`:
+    COMPOSE_PROFILES, which may name some that no service has: it may be one for several apps. `read` gives a file's bytes, `is_small`
+    whether a path is a single file that could be a config.
 
     Raises ConfigError with every mistake found."""
     trouble = Trouble()
@@ -42,8 +43,7 @@ def load(
     if not files:
         trouble.wrong(Place(str(first), 0), (), "no file was given")
     base = folder or first.parent
-    given = [*env_files] or [path for path in (base / ".env",) if sources.has(path)]
-    known = variables(tuple((path, Asking(Place(str(path), 0))) for path in given), environment, sources, trouble)
+    known = known_variables([base] if here is None else [here, base], env_files, environment, sources, trouble)
     roots = [root for path in files for root in sources.documents(path, Asking(Place(str(path), 0)))]
     at = Path(os.path.abspath(base))
     called = project_name(name, known, roots, at, Place(str(first), 0), trouble)
@@ -57,6 +57,19 @@ def load(
     whole = harvested(root)
     small = frozenset(source for source in mounted(root) if is_small(Path(source)))
     return Project(called, whole.value, at, whole.places, warnings, whole.local, small, assembly.secrets)
+
+
+def known_variables(
+    folders: Sequence[Path], env_files: Sequence[Path], environment: Mapping[str, str], sources: Sources, trouble: Trouble
+) -> dict[str, str]:
+    """What is known before any compose file is read: `environment`, and below it what `env_files` say; else the .env of each of the
+    `folders` that has one, an earlier one before a later one."""
+    own = {os.path.abspath(folder): folder / ".env" for folder in reversed(folders)}
+    readings = [[*env_files]] if env_files else [[path] for path in reversed(own.values()) if sources.has(path)]
+    known = dict(environment)
+    for paths in readings:
+        known = variables(tuple((path, Asking(Place(str(path), 0))) for path in paths), known, sources, trouble)
+    return known
 
 
 def _check_profiles(root: Node, typed: Collection[str], wanted: Collection[str], trouble: Trouble) -> None:

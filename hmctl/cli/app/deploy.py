@@ -39,7 +39,8 @@ FilesOption = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A compose file; - is stdin. May be repeated: later ones override.  [default: compose.yaml, with compose.override.yaml]",
+        help="A compose file; - is stdin. May be repeated: later ones override.  "
+        "[default: as COMPOSE_FILE says, else compose.yaml, with compose.override.yaml]",
         show_default=False,
     ),
 ]
@@ -152,12 +153,10 @@ def _resolved(
     ignore_unsupported: bool,
 ) -> App:
     """Says what is odd about the files."""
-    from pathlib import Path
-
-    from hmctl.actions.apps.deploying import chosen_files, resolve
+    from hmctl.actions.apps.deploying import resolve
 
     resolved = resolve(
-        chosen_files(files or (), Path.is_file),
+        files or (),
         name=name,
         env_files=env_files or (),
         environment=context.environ,

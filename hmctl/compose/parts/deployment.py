@@ -176,7 +176,7 @@ def _short(part: Part) -> Restart:
             case "on-failure":
                 return Restart(condition="on-failure", attempts=attempts)
     if isinstance(part.value, str):
-        part.wrong(f"cannot be {text[:40]!r}", 'always, unless-stopped, on-failure[:ATTEMPTS] or "no"')
+        part.wrong(f"cannot be {part.value[:40]!r}", 'always, unless-stopped, on-failure[:ATTEMPTS] or "no"')
     return Restart()
 
 

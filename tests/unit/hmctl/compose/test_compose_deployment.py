@@ -112,6 +112,11 @@ def test_restarts_that_cannot_be(text):
     assert refused(f"restart: {text}")[0].startswith("compose.yaml:4: services.web.restart")
 
 
+def test_a_restart_that_cannot_be_is_shown_whole():
+    for text in ("on-failure:x", "always:3"):
+        assert f"cannot be '{text}' (always, unless-stopped" in refused(f"restart: {text}")[0]
+
+
 MIGRATION = """
 services:
   migrate: {{image: app, {0}}}

@@ -12,6 +12,7 @@ from typing import Any
 
 from hmcore.config.problems import Path as Where
 from hmctl.compose.keys import short_volume
+from hmctl.compose.parts.machine import is_of_windows
 from hmctl.compose.tree import Node
 from hmctl.compose.trouble import Trouble
 
@@ -89,7 +90,9 @@ def _volume(node: Node, path: Where, folders: Folders, trouble: Trouble) -> Node
     """In the short form a source is a path if it looks like one; in the long form it says so."""
     if node.text is None:
         given, kind = node.entries.get("source"), node.entries.get("type")
-        return node.having(source=_path(given, path, folders, trouble)) if given and kind and kind.value == "bind" else node
+        if given is None or not given.text or kind is None or kind.value != "bind" or is_of_windows(given.text):
+            return node
+        return node.having(source=_path(given, path, folders, trouble))
     short = short_volume(node.text)
     if not short.source.startswith((".", "/", "~")):
         return node

@@ -11,6 +11,12 @@ from hmcore.config.problems import Path
 from hmctl.compose.parts.names import PATH, SECRET
 
 INSTEAD = "a config (configs:) for a file, a volume for data, or a path that is on every node"
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a drive, or a share
+
+
+def is_of_windows(path: str) -> bool:
+    """As Docker Compose has it, on whatever machine."""
+    return _WINDOWS.match(path) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hmcore.apps.spec import Mount
 from hmcore.config.problems import Path
 from hmctl.compose.parts import units
-from hmctl.compose.parts.machine import Machine
+from hmctl.compose.parts.machine import INSTEAD, Machine, is_of_windows
 from hmctl.compose.parts.names import KEY, PATH
 from hmctl.compose.parts.part import Part
 from hmctl.compose.parts.templating import checked, refused
@@ -21,6 +21,8 @@ _MAC = ("cached", "delegated", "consistent")
 _PROPAGATION = ("shared", "slave", "private", "rshared", "rslave", "rprivate")
 _KNOWN = (*_ACCESS, *_SELINUX, *_MAC, *_PROPAGATION, "copy", "nocopy")
 _SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/var/run", "/run", "/")
+_OF_WINDOWS = re.compile(r"[A-Za-z]:(?:\\|/[^:]*:/)|\\\\")  # c:/data alone is the volume c at /data
+_WINDOWS = "a path of Windows cannot be mounted: nodes run Linux"
 _TMPFS_OPTION = re.compile(r"[a-z][a-z_]{1,20}(?:=[A-Za-z0-9:%_.-]{1,40})?", re.ASCII)
 
 
@@ -62,7 +64,11 @@ def same_targets(places: Iterator[tuple[str, Part]]) -> None:
 
 def _short(entry: Part, ground: Ground) -> Mount | None:
     """`TARGET`, `SOURCE:TARGET` or `SOURCE:TARGET:OPTIONS`."""
-    pieces = entry.text().split(":")
+    text = entry.text()
+    if _OF_WINDOWS.match(text):
+        entry.unsupported(INSTEAD, _WINDOWS)
+        return None
+    pieces = text.split(":")
     if len(pieces) > 3 or not all(pieces):
         entry.wrong("is no volume", "SOURCE:TARGET[:ro], as in data:/var/lib/data")
         return None
@@ -126,6 +132,9 @@ def _bind(
     entry: Part, ground: Ground, source: str, where: Path, target: str, *, read_only: bool, propagation: str = "", create: bool = True
 ) -> Mount | None:
     """`where`: what says the source."""
+    if is_of_windows(source):
+        entry.unsupported(INSTEAD, _WINDOWS)
+        return None
     if ground.machine.has(source, where):
         hint = ground.machine.instead(source, target, str(entry.path[1]))
         entry.unsupported(hint, "a path of this machine is not on the nodes")

@@ -72,7 +72,6 @@ def test_tmpfs(text, expected):
         ("data:/d:r0", "has no option 'r0'"),
         ("dat:/d", "there is no volume dat in this file"),
         ("-data:/d", "is of no volume"),
-        ("C:\\data:/d", "has no option '/d'"),
         ("", "is no volume"),
     ],
 )
@@ -101,6 +100,33 @@ def test_mistakes_of_the_short_form(text, words):
 )
 def test_mistakes_of_the_long_form(text, words):
     assert words in refused(f"volumes: [{text}]", rest=DATA)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"'C:\data:/d'",
+        r"'c:\data:/d:ro'",
+        "'C:/data:/d'",
+        r"'C:\data:D:\d'",
+        r"'C:\data'",
+        r"'\\server\share:/d'",
+        r"{type: bind, source: 'C:\data', target: /d}",
+        "{type: bind, source: 'C:/data', target: /d}",
+    ],
+)
+def test_a_path_of_windows_is_nowhere(text):
+    (problem,) = refused(f"volumes: [{text}]")
+    assert problem.startswith("compose.yaml:4: services.web.volumes[0]: a path of Windows cannot be mounted: nodes run Linux (a config")
+    assert mounts(f"volumes: [{text}]", ignore_unsupported=True) == []
+
+
+def test_a_volume_of_one_letter_is_no_drive():
+    body = "volumes: ['c:/data', 'c:/more:ro']"
+    assert service(body, rest="volumes: {c: }").container.mounts == (
+        Mount(kind="volume", source="c", target="/data"),
+        Mount(kind="volume", source="c", target="/more", read_only=True),
+    )
 
 
 @pytest.mark.parametrize("text", ["'relative'", "'/run:size=x'", "'/run:frobnicate!'", "5", "[{}]", "'/run:mode=rwx'"])

@@ -16,8 +16,8 @@ from hmctl.compose.sources import Read, Sources, from_disk
 from hmctl.compose.trouble import Trouble
 
 STDIN = Path("-")
-USUAL = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")  # as Docker Compose has it, the first that is there
-OVERRIDES = ("compose.override.yaml", "compose.override.yml", "docker-compose.override.yaml", "docker-compose.override.yml")
+USUAL = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")  # as Docker Compose has it, the first that is there
+OVERRIDES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml")
 NAMED = "COMPOSE_FILE"
 SEPARATOR = "COMPOSE_PATH_SEPARATOR"
 _HERE = Path()

@@ -21,6 +21,15 @@ def test_files_that_are_named_count_alone() -> None:
     assert chosen("a", "b", there=["compose.yaml", "c"], COMPOSE_FILE="c") == ["a", "b"]
 
 
+def test_of_several_usual_names_the_one_that_docker_compose_takes() -> None:
+    both = [f"{name}.{end}" for name in ("docker-compose", "docker-compose.override") for end in ("yaml", "yml")]
+    assert chosen(there=both) == ["docker-compose.yml", "docker-compose.override.yml"]
+    assert chosen(there=[*both, "compose.yaml", "compose.yml", "compose.override.yaml", "compose.override.yml"]) == [
+        "compose.yaml",
+        "compose.override.yml",
+    ]
+
+
 @pytest.mark.parametrize(
     ("known", "expected"),
     [

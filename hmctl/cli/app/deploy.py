@@ -78,8 +78,8 @@ def deploy(
 ) -> int:
     """Make an app what its compose files say: shows what would change, asks, and follows the rollout until all replicas are healthy.
 
-    Deploying what is there already changes nothing; what is on its way there is waited for. Ctrl-C ends the watching only. Exit code 1: its rollout is paused, was taken back, or
-    takes longer than --timeout; or it is healthy, and no node answers at a port that it publishes.
+    Deploying what is there already changes nothing; what is on its way there is waited for. Ctrl-C ends the watching only. Exit code 1: its
+    rollout is paused, was taken back, or takes longer than --timeout; or it is healthy, and no node answers at a port that it publishes.
     """
     from pathlib import Path
     from tempfile import TemporaryDirectory

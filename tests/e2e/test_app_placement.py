@@ -164,14 +164,16 @@ def test_a_job_is_done_once_and_others_can_wait_for_it(apps: Apps) -> None:
 
 
 def test_a_crash_loop_is_visible_with_its_exit_code(apps: Apps, eventually: Callable[..., None]) -> None:
-    apps.deploy("looping", compose(web=service('command: ["sh", "-c", "exit 9"]')), "--no-wait")
+    apps.deploy("looping", compose(web=service('command: ["sh", "-c", "exit 9"]', deploy="restart_policy: {delay: 500ms}")), "--no-wait")
 
     def looping() -> bool:
         (each,) = apps.replicas("looping")
         return each["restarts"] >= 1 and each["exit_code"] == 9 and "it ended with 9" in each["error"]
 
     eventually(looping, within=30)
-    assert "it ended with 9" in apps.run("explain", "looping").stdout
+    eventually(
+        lambda: "paused: 1 of 1 new replicas failed (" in (said := apps.run("explain", "looping").stdout) and "with 9" in said, within=30
+    )
 
 
 def listed(apps: Apps) -> list[dict[str, Any]]:

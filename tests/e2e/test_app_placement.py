@@ -164,16 +164,20 @@ def test_a_job_is_done_once_and_others_can_wait_for_it(apps: Apps) -> None:
 
 
 def test_a_crash_loop_is_visible_with_its_exit_code(apps: Apps, eventually: Callable[..., None]) -> None:
-    apps.deploy("looping", compose(web=service('command: ["sh", "-c", "exit 9"]', deploy="restart_policy: {delay: 500ms}")), "--no-wait")
+    how = "{restart_policy: {delay: 500ms}, update_config: {monitor: 3s}}"
+    apps.deploy("looping", compose(web=f'{{image: {IMAGE}, command: ["sh", "-c", "exit 9"], deploy: {how}}}'), "--no-wait")
 
     def looping() -> bool:
         (each,) = apps.replicas("looping")
         return each["restarts"] >= 1 and each["exit_code"] == 9 and "it ended with 9" in each["error"]
 
     eventually(looping, within=30)
-    eventually(
-        lambda: "paused: 1 of 1 new replicas failed (" in (said := apps.run("explain", "looping").stdout) and "with 9" in said, within=30
-    )
+
+    def paused() -> bool:
+        said = " ".join(apps.run("explain", "looping").stdout.split())
+        return "paused: 1 of 1 new replicas failed (" in said and "with 9" in said
+
+    eventually(paused, within=30)
 
 
 def listed(apps: Apps) -> list[dict[str, Any]]:

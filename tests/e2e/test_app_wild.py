@@ -23,7 +23,7 @@ services:
     init: true
     restart: always
     depends_on: [db]
-    command: ["sh", "-c", "wget -q -O /tmp/said http://db:8080/alive || exit 1; exec sleep 3600"]
+    command: ["sh", "-c", "wget -q -O /said http://db:8080/alive || exit 1; exec sleep 3600"]
     deploy: {{restart_policy: {{delay: 1s}}}}
 """
 PARTS = f"""

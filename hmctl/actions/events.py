@@ -169,10 +169,18 @@ def lost(node: str, count: int, *, before: float, last: int) -> Happened:
     return Happened(before, node, last, view=view)
 
 
-def merged(lists: Iterable[Sequence[Happened]], limit: int | None) -> list[Happened]:
-    """By time, the oldest first: the latest `limit` of them."""
+def merged(lists: Iterable[Sequence[Happened]], limit: int | None, *, fairly: bool = False) -> list[Happened]:
+    """By time, the oldest first: the latest `limit` of them. `fairly`: no more than half are the nodes' own as long as the cluster has some
+    to fill the rest, for programs that begin in containers, as health checks do, are more than anything else that happens."""
     found = sorted(event for events in lists for event in events)
-    return found if limit is None else found[len(found) - min(limit, len(found)) :]
+    if limit is None:
+        return found
+    if fairly:
+        own = [event for event in found if event.source]
+        most = max(limit - (len(found) - len(own)), (limit + 1) // 2)
+        old = {(event.source, event.number) for event in own[: max(len(own) - most, 0)]}
+        found = [event for event in found if (event.source, event.number) not in old]
+    return found[len(found) - min(limit, len(found)) :]
 
 
 def rfc3339(unix_time: float) -> str:

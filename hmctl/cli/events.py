@@ -64,7 +64,8 @@ def command(
 ) -> int:
     """Show what happened: nodes that came and went, changes by operators, programs and connections in containers.
 
-    Of connections only how they began and ended, unless with --kind tcp, --verbose or -o json.
+    Of connections only how they began and ended, and of what happened in containers at most half as many lines as there may be, while the
+    cluster has others to tell: unless with --kind, --verbose or -o json.
     Exit code 3: a node could not be asked; 4: none could.
     """
     context = current(ctx)
@@ -104,7 +105,7 @@ async def _events(context: Context, wanted: Wanted, limit: int | None, *, follow
     access = Access.of(context.store(inventory), via)
     async with Agents(inventory.hosts, access, via=via, timeout=timeout, standing=following) as agents:
         begun = await history(agents, wanted, limit)
-        found = merged(begun.found, limit)
+        found = merged(begun.found, limit, fairly=wanted.brief)
         if not following:
             said = [Problem(node=name, error=error.message, fix=error.fix) for name, error in begun.failures.items()]
             document = EventList(events=[event.view for event in found], problems=said)

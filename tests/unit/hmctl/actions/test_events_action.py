@@ -77,6 +77,30 @@ def test_merged_by_time_and_one_source_never_out_of_its_order() -> None:
     assert merged([cluster], 0) == []
 
 
+@pytest.mark.parametrize(
+    ("clusters", "nodes", "limit", "told"),
+    [
+        (3, 20, 10, (3, 7)),
+        (8, 20, 10, (5, 5)),
+        (8, 2, 10, (8, 2)),
+        (20, 3, 10, (7, 3)),
+        (0, 20, 10, (0, 10)),
+        (8, 20, 0, (0, 0)),
+        (1, 9, 1, (0, 1)),
+    ],
+)
+def test_what_containers_do_leaves_half_of_the_lines_to_the_cluster(clusters: int, nodes: int, limit: int, told: tuple[int, int]) -> None:
+    """Which happened before all of it."""
+    lists = [of_cluster([replicated(index, at=float(index)) for index in range(clusters)], Wanted())]
+    lists += [of_node([own(number, 100.0 + number) for number in range(nodes)], Wanted())]
+    found = merged(lists, limit, fairly=True)
+    assert (sum(not event.source for event in found), sum(bool(event.source) for event in found)) == told
+    assert found == sorted(found)
+    every = merged(lists, None, fairly=True)
+    assert len(every) == clusters + nodes
+    assert found[-1:] == every[-1:][:limit], "the latest"
+
+
 def test_a_gap_stands_before_what_came_after_it() -> None:
     gap = lost("node1", 12, before=5.0, last=-1)
     assert merged([[gap], of_node([own(4, 5.0)], Wanted())], None)[0] is gap

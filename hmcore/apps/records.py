@@ -102,6 +102,16 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def serial(self) -> int:
         return int(self.id.rpartition(".")[2])
 
+    @property
+    def replica(self) -> str:
+        """For people, and as `hmctl app exec` and `logs` take it: web.1, or agent@node2 of a global service."""
+        return f"{self.service}.{self.slot}" if self.slot else f"{self.service}@{self.node}"
+
+    @property
+    def located(self) -> str:
+        """The same in words, with its node: that is said once."""
+        return f"{self.replica} on {self.node}" if self.slot else self.replica
+
 
 class Phase(StrEnum):
     """Of an allocation, on its node: in this order, but that it begins anew after a restart."""

@@ -83,9 +83,9 @@ def _under_way(view: View, there: Iterable[Allocation]) -> str:
     moved = [each for each in there if each.reason.startswith(REASON)]
     leaving = next((each for each in moved if each.stop), None)
     if leaving is not None:
-        return f"{leaving.id} is still leaving {leaving.node}"
+        return f"{leaving.replica} is still leaving {leaving.node}"
     coming = next((each for each in moved if not _fit(view, each)), None)
-    return "" if coming is None else f"{coming.id} is not fit yet on {coming.node}"
+    return "" if coming is None else f"{coming.replica} is not fit yet on {coming.node}"
 
 
 def _unwell(view: View, key: Service, spec: ServiceSpec, there: Iterable[Allocation]) -> str:
@@ -133,7 +133,7 @@ def _start(view: View, app: App, move: Move, serial: int) -> Allocation:
         node=move.node,
         generation=app.generation,
         revision=wanted_revision(app, view.generations[f"{app.name}@{app.generation}"].spec, old.service),
-        reason=f"{REASON}: in place of {old.id}",
+        reason=f"{REASON}: in place of {old.located}",
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from hmcore.apps.records import App, Stage
 from hmctl.actions.apps.progress import ServiceProgress, progress, trouble
-from hmctl.actions.apps.view import Seen, replica_name
+from hmctl.actions.apps.view import Seen
 
 
 class ReplicaTrouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ def _troubles(seen: Seen, app: App, service: str) -> Iterator[ReplicaTrouble]:
         elif not (why := trouble(each, status)):
             continue
         phase = None if status is None else str(status.phase)
-        yield ReplicaTrouble(id=each.id, replica=replica_name(each), node=each.node, phase=phase, why=why)
+        yield ReplicaTrouble(id=each.id, replica=each.replica, node=each.node, phase=phase, why=why)
 
 
 def summary(service: ServiceExplanation) -> str:

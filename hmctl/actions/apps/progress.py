@@ -12,7 +12,7 @@ from hmcore.apps.records import Allocation, AllocationStatus, App, Generation, P
 from hmcore.apps.spec import AppSpec
 from hmcore.errors import HyperMeshError
 from hmcore.records import InstanceHealth
-from hmctl.actions.apps.view import Seen, desired, ended_well, is_fit, located, one_line, replica_name
+from hmctl.actions.apps.view import Seen, desired, ended_well, is_fit, one_line
 from hmctl.progress import Outcome
 
 _PULLED = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.DONE)  # it has its image; in other phases if it has a container
@@ -156,7 +156,7 @@ def _failing(ours: Sequence[tuple[Allocation, AllocationStatus | None]]) -> str:
         return ""
     first, why = found[0]
     others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{located(replica_name(first), first.node)}: {one_line(why)}{others}"
+    return f"{first.located}: {one_line(why)}{others}"
 
 
 def trouble(allocation: Allocation, status: AllocationStatus | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hmcore.apps.records import Allocation
 from hmcore.errors import HyperMeshError, UsageError
-from hmctl.actions.apps.view import Seen, checked_service, located, replica_name, split
+from hmctl.actions.apps.view import Seen, checked_service, split
 from hmctl.text import listed
 
 _WHOSE = re.compile(r"([^/.@]+)(?:\.([0-9]{1,9})|@([^/.@]+))?", re.ASCII)  # no service's name has a dot or an @
@@ -59,7 +59,7 @@ def meant(seen: Seen, wanted: Target) -> list[Allocation]:
 def absent(seen: Seen, wanted: Target) -> HyperMeshError:
     """What to say of a replica that there is not."""
     whose = f"{wanted.app}/{wanted.service}"
-    there = sorted({located(replica_name(each), each.node) for each in seen.allocations(wanted.app, wanted.service)})
+    there = sorted({each.located for each in seen.allocations(wanted.app, wanted.service)})
     fix = f"hmctl app ps {whose}" if there else f"hmctl app explain {whose}"
     return HyperMeshError(f"there is no replica {wanted}; there are {listed(there)}", fix=fix)
 

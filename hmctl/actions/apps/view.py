@@ -200,11 +200,6 @@ def _service_count(seen: Seen, app: App, name: str, spec: ServiceSpec, stage: St
     )
 
 
-def replica_name(allocation: Allocation) -> str:
-    """As `hmctl app exec` and `logs` take it."""
-    return f"{allocation.service}.{allocation.slot}" if allocation.slot else f"{allocation.service}@{allocation.node}"
-
-
 def kept_volumes(seen: Seen, name: str) -> list[str]:
     """As Docker calls them: those that its generations mount by name."""
     specs = [each.spec for each in seen.generations(name)]
@@ -243,7 +238,7 @@ def _replica(seen: Seen, app: App, allocation: Allocation, *, current: bool) -> 
     return ReplicaView(
         id=allocation.id,
         service=allocation.service,
-        replica=replica_name(allocation),
+        replica=allocation.replica,
         node=allocation.node,
         generation=allocation.generation,
         current=current,

@@ -40,7 +40,8 @@ def judge(service: Service, subject: str, *, can_revert: bool) -> Judgement:
     judged = dataclasses.replace(service, rollout=rollout)
     if not (judged.beyond or judged.in_vain) or service.how.failure_action == "continue":
         return Judgement(rollout, events)
-    why = "; ".join(f"{id}: {reason}" for id, reason in list(trouble.items())[:1])
+    first = next((replica for replica in service.replicas if replica.id == next(iter(trouble), None)), None)
+    why = "" if first is None else f"{first.allocation.located}: {trouble[first.id]}"
     words = f"{len(rollout.failed)} of {service.wanted} new replicas failed{f' ({why})' if why else ''}"
     if not judged.beyond:
         words = f"no node can take a new replica ({service.no_place})"

@@ -202,7 +202,7 @@ class _Starts:
                     "",
                     aim.generation,
                     aim.revision,
-                    f"in place of {stuck.id}",
+                    f"in place of {allocation.located}",
                     (stop,),
                     after=True,
                     shunned=self._service.shunned.get(aim.revision, ()),
@@ -216,7 +216,7 @@ class _Starts:
             self.wait = self.wait or "containers that were stopped still run"
             return
         last = max(before, key=lambda replica: (replica.allocation.generation, replica.allocation.index), default=None)
-        reason = "wanted" if last is None else f"in place of {last.id}"
+        reason = "wanted" if last is None else f"in place of {last.allocation.located}"
         shunned = () if self._service.is_global else self._service.shunned.get(self._aim.revision, ())
         self.made.append(
             Start(
@@ -243,7 +243,7 @@ def _aim(service: Service, gate: str) -> Aim | None:
 
 
 def _still(service: Service, there: Iterable[Replica]) -> str:
-    return "; ".join(f"{r.id} may still run on {r.allocation.node}{_because(r)}" for r in there)
+    return "; ".join(f"{r.allocation.replica} may still run on {r.allocation.node}{_because(r)}" for r in there)
 
 
 def _because(replica: Replica) -> str:

@@ -142,7 +142,7 @@ def test_nothing_more_moves_before_what_moved_is_fit_and_what_left_is_gone() -> 
     bench = crowded()
     (move,) = bench.move().now
     moves = bench.move()
-    assert (moves.now, moves.waits) == ((), {"shop/web": f"{move.allocation.id} is still leaving {move.allocation.node}"})
+    assert (moves.now, moves.waits) == ((), {"shop/web": f"{move.allocation.replica} is still leaving {move.allocation.node}"})
     bench.slow = {"node3"}
     bench.settle()
     moves = bench.move()

@@ -72,7 +72,7 @@ async def test_an_app_is_deployed_looked_into_changed_and_removed(desk: Desk) ->
     assert "error: alive is not there after 3 s: web: pulled 0/2, started 0/2, healthy 0/2; waiting: " in said
     assert said.endswith("its rollout goes on\n  fix: hmctl app explain alive\n")
 
-    out, _ = await desk.hmctl("deploy", "-o", "json")
+    out, _ = await desk.hmctl("deploy", "--no-wait", "-o", "json")
     assert json.loads(out)["ending"] == "unchanged"
     (listed,) = json.loads((await desk.hmctl("ls", "-o", "json"))[0])["apps"]
     assert (listed["name"], listed["generation"], listed["stage"], listed["services"][0]["desired"]) == ("alive", 1, "rolling", 2)

@@ -89,7 +89,8 @@ def rm(
     """Remove names of images. What no name refers to any more goes from the nodes after an hour; containers run on.
 
     What an app runs, or may be rolled back to, stays without a name until that is over: its replicas are not touched, and start anew on any
-    node. To deploy a file that has the name, the image has to be pushed again, or be in a registry.
+    node. For another app to have the name, the image has to be pushed again, or be in a registry; an app that runs it keeps it when it is
+    deployed again, unless a registry answers for the name.
     """
     from hmcore.images.names import familiar
     from hmctl.actions.image_uses import removal

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from clusters import AGENT, Cluster
-from outages import UNPACKING, App, Strangers, image, small
+from outages import UNPACKING, App, Strangers, image, image_ids, small
 
 IMAGE = "e2e-scarce:1"
 BLOBS = "/var/lib/hypermesh/blobs"
@@ -181,20 +181,29 @@ def test_an_image_that_docker_lost_is_brought_back(cluster: Cluster, store: App)
     assert lost in cluster.inside(victim, "docker", "images", "--quiet", "--no-trunc").split()
 
 
-def test_an_image_whose_name_is_removed_still_runs_but_is_no_more_to_be_deployed(cluster: Cluster, store: App, tmp_path: Path) -> None:
+def test_an_image_whose_name_is_removed_is_still_its_apps_and_no_new_ones(cluster: Cluster, store: App, tmp_path: Path) -> None:
+    """No registry answers in the lab, so that nobody knows what else the name could mean."""
     store.until_whole()
     before = store.containers()
     cluster.run("image", "rm", IMAGE, "--yes")
     store.run("scale", "store/web=7")
     store.until_whole(count=7)
     assert before.items() <= store.containers().items()
-    refused = store.run("deploy", "--file", store.file(2), "--yes", check=False)
+    images = image_ids(cluster, store.name)
+    changed = store.run("deploy", "--file", store.file(2), "--yes")
+    assert f"{IMAGE} stays as it is" in changed.stderr
+    store.until_whole()
+    assert set.union(*image_ids(cluster, store.name).values()) == set.union(*images.values())
+
+    newcomer = App(cluster, tmp_path, "newcomer", IMAGE)
+    refused = newcomer.run("deploy", "--file", newcomer.file(1), "--yes", check=False)
     assert refused.returncode == 1
-    assert IMAGE in refused.stderr
+    assert f"the cluster has no image {IMAGE}" in refused.stderr
     assert "hmctl image push" in refused.stderr
     image(cluster, tmp_path, IMAGE)
-    store.roll_out(2)
-    store.until_whole()
+    with gone_afterwards(newcomer):
+        newcomer.roll_out(1)
+        newcomer.until_whole()
 
 
 def test_what_is_removed_leaves_nothing_of_ours_behind(cluster: Cluster, store: App) -> None:

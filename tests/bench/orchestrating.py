@@ -1,6 +1,10 @@
 """Containers that the cluster runs: created, more of them, replaced one by one, and running again after a host was killed; beside Docker
 Swarm doing the same on the same hosts, with the same image, before.
 
+Ours are in the cluster's network, with names. So are those of Swarm's service that targets speak of: in an overlay network, as
+`docker stack deploy` makes one for every compose file. A service in no network costs Docker less (no name server and no second interface
+for each container): everything is measured beside that, too, without a target.
+
 What counts is the containers as Docker on the hosts tells of them (containers.py), for both: from the begin of the command, or the end of
 the host, until all that shall run do.
 """
@@ -12,7 +16,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 from typing import Protocol
 
@@ -38,7 +42,9 @@ SCALED_OVER = Kind(f"apps: {FEW} replicas scaled to {MANY}, over Swarm's", "x", 
 ROLLED_OVER = Kind(f"apps: {MANY} replicas restarted one by one, over Swarm's", "x", 1, "as fast as Swarm")
 FOLLOWER_OVER = Kind("apps: a follower's node killed, over Swarm's", "x", 1 / 3, "as fast as Swarm", tolerance=1.8)
 LEADER_OVER = Kind("apps: the leader's node killed, over Swarm's", "x", 1 / 3, "as fast as Swarm", tolerance=1.8)
-FIGURES = (CREATED, CREATED_OVER, SCALED, SCALED_OVER, ROLLED, ROLLED_OVER, FOLLOWER, FOLLOWER_OVER, LEADER, LEADER_OVER)
+IN_NETWORK = (CREATED, CREATED_OVER, SCALED, SCALED_OVER, ROLLED, ROLLED_OVER, FOLLOWER, FOLLOWER_OVER, LEADER, LEADER_OVER)
+APART = tuple(Kind(f"{kind.name}, beside a service in no network", "s", None, PEER, tolerance=1.8) for kind in IN_NETWORK[::2])
+FIGURES = IN_NETWORK + APART
 
 IMAGE, APP, SERVICE = "bench-app:1", "bench", "web"
 COMMAND = ("sleep", "1000000")  # with Docker's own init before it, which ends at SIGTERM: nobody waits for the grace
@@ -76,14 +82,20 @@ class Times:
 def measure(bed: Bed) -> list[Figure]:
     nodes = bed.addresses()
     share_image(bed, list(nodes))
-    with swarm(bed, nodes) as joined:
-        theirs = times(bed, OfSwarm(joined), list(nodes))
-    bed.until_healthy()
+    theirs, apart = (_of_swarm(bed, nodes, network) for network in ("bench", ""))
     ours = times(bed, Ours(bed), list(nodes))
-    return figures(ours, theirs)
+    return figures(ours, theirs, apart)
 
 
-def figures(ours: Times, theirs: Times) -> list[Figure]:
+def _of_swarm(bed: Bed, nodes: dict[str, str], network: str) -> Times:
+    with swarm(bed, nodes, network) as joined:
+        found = times(bed, OfSwarm(joined), list(nodes))
+    bed.until_healthy()
+    return found
+
+
+def figures(ours: Times, theirs: Times, apart: Times) -> list[Figure]:
+    """`theirs`: of Swarm's service in a network; `apart`: of one in none."""
     how = f"median of {ROUNDS}; from the command's begin until Docker on the hosts tells that all run"
     rolling = "`stop-first`, watched for 1 s each; from the command's begin until all are new ones"
     killed = f"of {MANY} replicas on three nodes; from the host's end, as if its power failed, until all run on the others"
@@ -98,6 +110,7 @@ def figures(ours: Times, theirs: Times) -> list[Figure]:
         FOLLOWER_OVER.of(ours.follower / theirs.follower, 1.0, "the same"),
         LEADER.of(ours.leader, theirs.leader, "the same, the node that leads; Swarm's: the manager that leads"),
         LEADER_OVER.of(ours.leader / theirs.leader, 1.0, "the same"),
+        *(kind.of(one, other, "the same") for kind, one, other in zip(APART, astuple(ours), astuple(apart), strict=True)),
     ]
 
 

@@ -15,10 +15,12 @@ LEFT_BEHIND = "docker swarm leave --force >/dev/null 2>&1; docker network rm doc
 
 @dataclass(frozen=True)
 class Swarm:
-    """`nodes`: names of hosts with their addresses. Commands are given on the first, and begin when Docker's own does, unix time."""
+    """`nodes`: names of hosts with their addresses. Commands are given on the first, and begin when Docker's own does, unix time.
+    `network`: that services are in; empty: none that hosts share."""
 
     bed: Bed
     nodes: Mapping[str, str]
+    network: str = ""
 
     @property
     def first(self) -> str:
@@ -31,7 +33,9 @@ class Swarm:
     def create(self, name: str, image: str, replicas: int, *command: str) -> float:
         rolling = ("--update-parallelism", "1", "--update-monitor", "1s", "--update-delay", "0s")
         argv = ("service", "create", "--detach", "--no-resolve-image", "--init", "--name", name, *rolling)
-        return self.docker(*argv, "--replicas", str(replicas), image, *command)
+        # By names and addresses of replicas; the one address for all of a service would need IPVS in the kernel.
+        within = ("--network", self.network, "--endpoint-mode", "dnsrr") if self.network else ()
+        return self.docker(*argv, *within, "--replicas", str(replicas), image, *command)
 
     def scale(self, name: str, replicas: int) -> float:
         return self.docker("service", "scale", "--detach", f"{name}={replicas}")
@@ -65,16 +69,19 @@ def _is_there(row: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def swarm(bed: Bed, nodes: Mapping[str, str]) -> Iterator[Swarm]:
-    """All hosts joined as managers; afterwards none is, and what Swarm made on them is gone."""
+def swarm(bed: Bed, nodes: Mapping[str, str], network: str = "") -> Iterator[Swarm]:
+    """All hosts joined as managers, with a network over all of them that is called so; afterwards none is, and what Swarm made on them is
+    gone."""
     first, *others = nodes
     try:
         bed.on(first, "docker", "swarm", "init", "--advertise-addr", nodes[first])
         token = bed.on(first, "docker", "swarm", "join-token", "-q", "manager").strip()
         for node in others:
             bed.on(node, "docker", "swarm", "join", "--token", token, "--advertise-addr", nodes[node], f"{nodes[first]}:2377")
-        made = Swarm(bed, nodes)
+        made = Swarm(bed, nodes, network)
         made.until_all_are_there()
+        if network:
+            made.docker("network", "create", "--driver", "overlay", network)
         yield made
     finally:
         for node in nodes:

@@ -97,7 +97,12 @@ def test_a_watch_waits_for_it_and_no_longer_than_it_may(containers):
 
 def test_figures_of_apps_are_beside_swarms(bench):
     made = bench("orchestrating")
-    rows = {row.name: row for row in made.figures(made.Times(1.0, 3.0, 40.0, 5.0, 9.0), made.Times(2.0, 2.0, 50.0, 20.0, 30.0))}
+    ours, theirs, apart = (
+        made.Times(1.0, 3.0, 40.0, 5.0, 9.0),
+        made.Times(2.0, 2.0, 50.0, 20.0, 30.0),
+        made.Times(0.5, 1.0, 45.0, 16.0, 31.0),
+    )
+    rows = {row.name: row for row in made.figures(ours, theirs, apart)}
     assert rows.keys() == {kind.name for kind in made.FIGURES}
     assert (rows[made.CREATED_OVER.name].value, rows[made.CREATED_OVER.name].met) == (0.5, True)
     assert (rows[made.SCALED_OVER.name].value, rows[made.SCALED_OVER.name].met) == (1.5, False)  # what one gains does not make up for it
@@ -106,6 +111,7 @@ def test_figures_of_apps_are_beside_swarms(bench):
     assert rows[made.LEADER_OVER.name].value == 0.3
     assert not rows[made.LEADER.name].met  # 9 s, whatever Swarm takes
     assert (rows[made.SCALED.name].value, rows[made.SCALED.name].peer_value) == (3.0, 2.0)
+    assert [rows[kind.name].ratio for kind in made.APART] == [2.0, 3.0, 0.889, 0.312, 0.29]
 
 
 def test_throughput_is_compared_round_by_round(bench):

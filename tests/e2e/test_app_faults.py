@@ -123,6 +123,42 @@ def test_docker_is_restarted_and_its_replicas_come_back(cluster: Cluster, shop: 
     polite.run("rm", polite.name, "--yes")
 
 
+def test_docker_is_restarted_while_an_update_is_watched_which_goes_on(cluster: Cluster, shop: App, tmp_path: Path) -> None:
+    """An update that fails would be taken back; that Docker went away is no failure of what it replaced."""
+    rolling = "{parallelism: 1, monitor: 10s, failure_action: rollback}"
+    watched = App(cluster, tmp_path, "watched", IMAGE, f"{{replicas: 2, restart_policy: {{delay: 1s}}, update_config: {rolling}}}", POLITE)
+    watched.roll_out(1)
+    process = watched.rolling_out(2)
+    try:
+        (new,) = (each for each in watched.fit() if each["current"])
+        cluster.inside(new["node"], "systemctl", "restart", "docker.service")
+        assert watched.is_halfway(), "the update was over before Docker was restarted"
+        out, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, json.loads(out)["ending"]) == (0, "healthy"), said
+    watched.until_whole(count=2)
+    assert new["id"] in {each["id"] for each in watched.replicas()}
+    watched.run("rm", watched.name, "--yes")
+    shop.until_whole()
+
+
+def test_a_host_is_restarted_and_what_ended_well_with_it_runs_again(cluster: Cluster, shop: App, tmp_path: Path) -> None:
+    """Under a policy that leaves a program that ended well at that: the machine's end is none of the program's."""
+    polite = App(cluster, tmp_path, "rebooted", IMAGE, "{mode: global, restart_policy: {condition: on-failure, delay: 1s}}", POLITE)
+    polite.roll_out(1)
+    before, victim = polite.replicas(), follower_of(cluster)
+    try:
+        cluster.lab.stop(victim)
+    finally:
+        cluster.lab.start(victim)
+    cluster.until_healthy()
+    polite.until_whole(count=3)
+    assert {each["id"]: each["restarts"] for each in polite.replicas()} == {each["id"]: each["restarts"] for each in before}
+    polite.run("rm", polite.name, "--yes")
+    shop.until_whole()
+
+
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_every_agent_at_once_is_restarted_or_killed_and_no_container_is(cluster: Cluster, shop: App, tmp_path: Path, how: str) -> None:
     shop.until_whole()

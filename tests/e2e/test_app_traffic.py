@@ -20,10 +20,11 @@ CHECKS = {
 BREAK = {"http": "busybox rm /www/alive", "tcp": "kill $(cat /www/pid)"}
 MEND = {"http": "echo yes > /www/alive", "tcp": "httpd -p 9000"}
 TWO = "replicas: 2, update_config: {monitor: 0s}"
+SLOWLY = "replicas: 2, update_config: {parallelism: 1, delay: 120s, monitor: 0s, order: stop-first}"
 COMPLAINT = {"http": "its health check fails: it answers 404", "tcp": "its health check fails: connection refused"}
 
 
-def heal(check: str = CHECKS["http"], *, weight: int = 100, deploy: str = TWO, version: str = "") -> str:
+def heal(check: str = CHECKS["http"], *, traffic: str = "weight: 100", deploy: str = TWO, version: str = "") -> str:
     return f"""
     services:
       web:
@@ -32,7 +33,7 @@ def heal(check: str = CHECKS["http"], *, weight: int = 100, deploy: str = TWO, v
         command: {SERVING}
         environment: {{VERSION: "{version}"}}
         ports: ["{PORT}:8080"]
-        x-hypermesh: {{weight: {weight}, check: {check}}}
+        x-hypermesh: {{{traffic}, check: {check}}}
         deploy: {{{deploy}}}
     """
 
@@ -83,15 +84,11 @@ def test_a_replica_in_maintenance_gets_no_traffic_until_that_is_over(apps: Apps)
 
 def test_replicas_get_traffic_by_their_weights(apps: Apps, eventually: Callable[..., None]) -> None:
     """Of one service they differ while it is updated: here to one that takes three times as much."""
-    slowly = "replicas: 2, update_config: {parallelism: 1, delay: 120s, monitor: 0s, order: stop-first}"
-    apps.deploy("heal", heal(weight=30, deploy=slowly))
-    apps.deploy("heal", heal(weight=90, deploy=slowly, version="2"), "--no-wait")
+    apps.deploy("heal", heal(traffic="weight: 30", deploy=SLOWLY))
+    apps.deploy("heal", heal(traffic="weight: 90", deploy=SLOWLY, version="2"), "--no-wait")
 
-    def mixed() -> dict[int, str]:
-        return {each["generation"]: each["container"][:12] for each in apps.replicas("heal") if each["health"] == "healthy"}
-
-    eventually(lambda: mixed().keys() == {1, 2}, within=20)
-    names = mixed()
+    eventually(lambda: generations(apps).keys() == {1, 2}, within=20)
+    names = generations(apps)
     with Load(addresses(apps)) as load:
         load.until(lambda: load.recent(100) == set(names.values()))
         before = Counter(load.answers)
@@ -99,6 +96,27 @@ def test_replicas_get_traffic_by_their_weights(apps: Apps, eventually: Callable[
     load.expect_no_failure()
     answers = load.answers - before
     assert 0.68 < answers[names[2]] / answers.total() < 0.82, answers
+
+
+def test_replicas_of_the_lowest_priority_that_is_fit_get_all_traffic(apps: Apps, eventually: Callable[..., None]) -> None:
+    """Of one service they differ while it is updated: here to one that stands by until nobody else is there."""
+    apps.deploy("heal", heal(traffic="priority: 0", deploy=SLOWLY))
+    apps.deploy("heal", heal(traffic="priority: 1", deploy=SLOWLY, version="2"), "--no-wait")
+    eventually(lambda: generations(apps).keys() == {1, 2}, within=20)
+    names = generations(apps)
+    target = next(each["id"] for each in instances(apps) if each["attributes"]["container"].startswith(names[1]))
+    with Load(addresses(apps)) as load:
+        load.until(lambda: load.recent(200) == {names[1]})
+        apps.cluster.run("service", "maintain", target, "--on", "--reason", "nobody else is left", "--yes")
+        load.until(lambda: load.recent(200) == {names[2]})
+        apps.cluster.run("service", "maintain", target, "--off", "--yes")
+        load.until(lambda: load.recent(200) == {names[1]})
+    load.expect_no_failure()
+
+
+def generations(apps: Apps) -> dict[int, str]:
+    """The names that replicas which are fit give themselves, by their generation."""
+    return {each["generation"]: each["container"][:12] for each in apps.replicas("heal") if each["health"] == "healthy"}
 
 
 def instances(apps: Apps) -> list[dict[str, Any]]:

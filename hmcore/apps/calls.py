@@ -69,12 +69,14 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RebalanceReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`moves`: those that were begun now, or would be; `later`: those that are left; `waits`: by `app/service`, what has to come first."""
+    """`moves`: those that were begun now, or would be; `later`: those that are left; `waits`: by `app/service`, what has to come first;
+    `absent`: nodes that would have a share and get none now, with why not, in a word or two."""
 
     index: int
     moves: list[Moved] = []
     later: list[Moved] = []
     waits: dict[str, str] = {}
+    absent: dict[str, str] = {}
 
 
 class AppsRequest(msgspec.Struct, frozen=True, kw_only=True):

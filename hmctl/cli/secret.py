@@ -141,6 +141,8 @@ def rm(
         option = {"secret": "", "config": " --config", "registry": " --registry"}
         for other in sorted({each.sort for each in kept.secrets if each.name == called}):
             context.output.note(f"there is a {other} of that name: hmctl secret rm{option[other]} {called}")
+        for owned in sorted(each.name for each in kept.secrets if each.sort == sort and each.name.endswith(f"/{called}")):
+            context.output.note(f"an app's own is called APP/NAME: there is {owned}")
     reply = context.run(calls.remove(sort, called))
     done = SecretChange(kind=sort, name=called, changed=reply.changed, index=reply.index)
     context.output.result(done, lambda: context.output.line(f"{_words(sort)} {called} {'is removed' if done.changed else 'was not there'}"))

@@ -28,12 +28,13 @@ Service = tuple[str, str]  # app, service
 @dataclass(frozen=True, slots=True)
 class Moves:
     """`commands`, one for an app, make the moves in `now`; `later`: those that come after them. `waits`: by `app/service`, why it has to
-    wait. Of all three nothing: all is even, and what was moved is fit."""
+    wait. Of all three nothing: all is even, and what was moved is fit; but for nodes that are `absent`: with why nothing goes there now."""
 
     commands: tuple[PlanApp, ...] = ()
     now: tuple[Move, ...] = ()
     later: tuple[Move, ...] = ()
     waits: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def next_moves(view: View, cluster: Cluster, name: str = "") -> Moves:
@@ -54,7 +55,8 @@ def next_moves(view: View, cluster: Cluster, name: str = "") -> Moves:
         else:
             counts[key] += 1
             now.append(move)
-    return Moves(tuple(_commands(view, now)), tuple(now), tuple(later), waits)
+    absent = {each.name: each.obstacle for each in cluster.candidates if each.obstacle and not each.emptied}
+    return Moves(tuple(_commands(view, now)), tuple(now), tuple(later), waits, absent)
 
 
 def _replicas(view: View, name: str) -> dict[Service, list[Allocation]]:

@@ -116,7 +116,7 @@ class Apps:
                 waits[command.app] = error.message
             else:
                 index = reply.index
-        return RebalanceReply(index=index, moves=[*map(_moved, begun)], later=[*map(_moved, later)], waits=waits)
+        return RebalanceReply(index=index, moves=[*map(_moved, begun)], later=[*map(_moved, later)], waits=waits, absent=dict(moves.absent))
 
     async def list(self, request: AppsRequest) -> AppsReply:
         """Raises NotLeader on a worker, NoQuorum if it is to be consistent and cannot be."""

@@ -34,6 +34,8 @@ def test_a_node_that_came_back_gets_its_share_when_that_is_asked_for(apps: Apps,
     cluster.lab.kill(victim)
     try:
         eventually(lambda: spread() == dict.fromkeys(others, 3), within=30)
+        nothing = apps.change("rebalance", "spread", "--yes")
+        assert (nothing["ending"], nothing["absent"]) == ("even", {victim: "down"})
     finally:
         cluster.lab.start(victim)
     cluster.until_healthy()

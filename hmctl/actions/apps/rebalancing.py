@@ -25,12 +25,14 @@ class Ending(StrEnum):
 
 
 class Rebalanced(msgspec.Struct, frozen=True, kw_only=True):
-    """`moves`: those that were made (of a plan: those that would be); `left`: those that were not. `waits`: by `app/service`, why not."""
+    """`moves`: those that were made (of a plan: those that would be); `left`: those that were not. `waits`: by `app/service`, why not.
+    `absent`: by node, why it had no share."""
 
     ending: Ending
     moves: list[Moved] = []
     left: list[Moved] = []
     waits: dict[str, str] = {}
+    absent: dict[str, str] = {}
 
 
 def replica_of(move: Moved) -> str:
@@ -40,7 +42,8 @@ def replica_of(move: Moved) -> str:
 
 def planned(reply: RebalanceReply) -> Rebalanced:
     moves = [*reply.moves, *reply.later]
-    return Rebalanced(ending=Ending.PLANNED if moves or reply.waits else Ending.EVEN, moves=moves, waits=reply.waits)
+    ending = Ending.PLANNED if moves or reply.waits else Ending.EVEN
+    return Rebalanced(ending=ending, moves=moves, waits=reply.waits, absent=reply.absent)
 
 
 async def follow(ask: Callable[[], Awaitable[RebalanceReply]], *, timeout: float, show: Callable[[Moved], None]) -> Rebalanced:
@@ -55,13 +58,14 @@ async def follow(ask: Callable[[], Awaitable[RebalanceReply]], *, timeout: float
                     made.append(move)
                     show(move)
                 if not (last.moves or last.later or last.waits):
-                    return Rebalanced(ending=Ending.MOVED if made else Ending.EVEN, moves=made)
+                    return Rebalanced(ending=Ending.MOVED if made else Ending.EVEN, moves=made, absent=last.absent)
                 await asyncio.sleep(GAP)
     except TimeoutError:
         if not limit.expired():
             raise
-    left, waits = ([], {}) if last is None else (last.later, last.waits)
-    return Rebalanced(ending=Ending.TIMEOUT, moves=made, left=left, waits=waits)
+    if last is None:
+        return Rebalanced(ending=Ending.TIMEOUT, moves=made)
+    return Rebalanced(ending=Ending.TIMEOUT, moves=made, left=last.later, waits=last.waits, absent=last.absent)
 
 
 def trouble(found: Rebalanced, seconds: float) -> HyperMeshError | None:

@@ -35,6 +35,7 @@ def rebalance(
     plan = planned(context.run(_ask(context, name, via, dry=True)))
     if dry_run or plan.ending is Ending.EVEN:
         context.output.result(plan, lambda: _show(context, plan))
+        _tell_absent(context, plan)
         return 0
     if plan.moves:
         for move in plan.moves:
@@ -49,6 +50,7 @@ def rebalance(
 
     done = context.run(follow(ask, timeout=timeout, show=show))
     context.output.result(done, lambda: context.output.line(f"{plural(len(done.moves), 'replica')} moved"))
+    _tell_absent(context, done)
     if (error := trouble(done, timeout)) is not None:
         raise error
     return 0
@@ -68,9 +70,17 @@ def _show(context: Context, plan: Rebalanced) -> None:
     from hmctl.actions.apps.rebalancing import replica_of
 
     if not plan.moves:
-        context.output.note("all is as even as it can be; nothing to move")
+        without = " without " + " and ".join(sorted(plan.absent)) if plan.absent else ""
+        context.output.note(f"all is as even as it can be{without}; nothing to move")
     else:
         rows = [(replica_of(move), move.source, move.target, move.reason) for move in plan.moves]
         context.output.table(["REPLICA", "FROM", "TO", Column("WHY", wraps=True)], rows)
     for subject, why in sorted(plan.waits.items()):
         context.output.note(f"{subject} has to wait: {why}")
+
+
+def _tell_absent(context: Context, found: Rebalanced) -> None:
+    """Whoever asks when a node is back asks a moment too soon as a rule."""
+    for node, why in sorted(found.absent.items()):
+        said = why if why.startswith("without") else f"is {why}"
+        context.output.warn(f"{node} {said}, and gets nothing now", fix="run this again once hmctl status shows it ready")

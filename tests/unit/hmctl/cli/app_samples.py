@@ -104,7 +104,7 @@ def app_moves() -> object:
     from hmctl.actions.apps.rebalancing import Ending, Rebalanced
 
     move = Moved(allocation="shop/web.1.1", source="node1", target="node2", reason="fewer replicas there")
-    return Rebalanced(ending=Ending.TIMEOUT, moves=[move], left=[move], waits={"shop/web": "its rollout"})
+    return Rebalanced(ending=Ending.TIMEOUT, moves=[move], left=[move], waits={"shop/web": "its rollout"}, absent={"node3": "down"})
 
 
 def image_pushes() -> object:

@@ -184,6 +184,12 @@ def test_what_is_used_is_not_removed_and_the_rest_only_when_asked(
     capsys.readouterr()
     assert main.run(["secret", "rm", "nonesuch"]) == 0, "there is nothing to ask"
     assert capsys.readouterr().out == "secret nonesuch was not there\n"
+    typed(monkeypatch, b"one")
+    assert main.run(["secret", "set", "shop/nonesuch"]) == 0
+    capsys.readouterr()
+    assert main.run(["secret", "rm", "nonesuch"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("secret nonesuch was not there\n", "an app's own is called APP/NAME: there is shop/nonesuch\n")
     used = using(digest)
     doors.world.do(PutApp(name="shop", spec=used))
     capsys.readouterr()

@@ -196,6 +196,12 @@ def test_a_plan_that_was_overtaken_is_refused_as_a_whole() -> None:
 def test_a_node_that_takes_nothing_new_gets_nothing() -> None:
     bench = crowded()
     bench.do(SetNodeState(name="node3", state=NodeState.SUSPECT))
+    assert bench.move() == Moves(absent={"node3": "suspect"})
+
+
+def test_a_node_that_is_emptied_is_not_missed() -> None:
+    bench = crowded()
+    bench.do(SetNodeState(name="node3", state=NodeState.DRAINED))
     assert bench.move() == Moves()
 
 

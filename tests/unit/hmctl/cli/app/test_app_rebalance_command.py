@@ -61,7 +61,19 @@ def test_all_are_moved_a_few_at_a_time(crowded: World, capsys: pytest.CaptureFix
     assert len(said) >= len(document["moves"])
     assert web(crowded) == {"node1": 2, "node2": 2, "node3": 2}
     assert main.run(["app", "rebalance", "-y", "-o", "json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ending": "even", "moves": [], "left": [], "waits": {}}
+    assert json.loads(capsys.readouterr().out) == {"ending": "even", "moves": [], "left": [], "waits": {}, "absent": {}}
+
+
+def test_a_node_that_is_away_is_told_for_it_has_no_share(crowded: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that nobody who asks a moment too soon believes that all is even."""
+    crowded.do(SetNodeState(name="node3", state=NodeState.DOWN))
+    assert main.run(["app", "rebalance", "-y"]) == 0
+    said = capsys.readouterr().err
+    assert "all is as even as it can be without node3; nothing to move\n" in said
+    assert "warning: node3 is down, and gets nothing now\n  fix: run this again once hmctl status shows it ready\n" in said
+    assert main.run(["app", "rebalance", "--dry-run", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ending"], document["absent"]) == ("even", {"node3": "down"})
 
 
 def test_nobody_is_moved_whom_nobody_said_yes_to(crowded: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,11 @@ from hmcore.errors import CallRefused, HyperMeshError, InvalidRequest, NoQuorum,
 from hmcore.records import Role
 from hmcore.watch import WATCH, WatchReply, WatchRequest
 from hmctl.actions.agents import Agents
-from hmctl.actions.apps.progress import End, Goal, ServiceProgress, ended, out_of_time
+from hmctl.actions.apps.progress import End, Ending, Goal, ServiceProgress, ended, out_of_time
 from hmctl.actions.apps.view import Seen
 from hmctl.actions.change import change, newest_leader, nobody_answers, request_id
 from hmctl.client import Via
+from hmctl.compose.difference import Change, documents
 
 if TYPE_CHECKING:
     from hmcore.config.inventory import Host, Inventory
@@ -50,6 +51,14 @@ class AppChange(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     services: list[ServiceProgress]
     plan: list[dict[str, Any]] = []
+
+
+def planned(name: str, index: int, generation: int, changes: tuple[Change, ...]) -> AppChange:
+    """What a change would mean that nobody made, of an app as it was at log index `index`."""
+    plan = documents(changes)
+    return AppChange(
+        name=name, changed=False, index=index, generation=generation, ending=Ending.PLANNED, error=None, services=[], plan=plan
+    )
 
 
 def new_request() -> str:

@@ -63,9 +63,11 @@ class ServiceProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(StrEnum):
-    """How it came out. `started`: nobody waited for it. `replaced`: something else is wanted by now. `timeout`: it goes on."""
+    """How it came out. `planned`: it was only asked what would change. `started`: nobody waited for it. `replaced`: something else is
+    wanted by now. `timeout`: it goes on."""
 
     UNCHANGED = "unchanged"
+    PLANNED = "planned"
     STARTED = "started"
     HEALTHY = "healthy"
     PAUSED = "paused"

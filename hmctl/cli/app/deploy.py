@@ -73,6 +73,10 @@ def deploy(
     ignore_unsupported: IgnoreOption = False,
     wait: WaitOption = True,
     timeout: PatienceOption = PATIENCE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change; nothing is sent to the nodes.")] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="With --dry-run: exit 10 when changes are pending.")
+    ] = False,
     yes: YesOption = False,
     via: ViaOption = Via.AUTO,
 ) -> int:
@@ -84,15 +88,30 @@ def deploy(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
+    from hmctl.actions.report import DONE, PENDING
+
     context = current(ctx)
     app = _resolved(context, files, name, env_files, profiles, ignore_unsupported=ignore_unsupported)
     with TemporaryDirectory(prefix="hmctl-app-") as place:
-        return _deploy(context, app, Path(place), note, via, wait=wait, timeout=timeout, yes=yes)
+        return _deploy(
+            context,
+            app,
+            Path(place),
+            note,
+            via,
+            wait=wait,
+            timeout=timeout,
+            yes=yes,
+            dry_run=dry_run,
+            pending=PENDING if detailed_exitcode else DONE,
+        )
 
 
-def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wait: bool, timeout: float, yes: bool) -> int:
+def _deploy(
+    context: Context, app: App, place: Path, note: str, via: Via, *, wait: bool, timeout: float, yes: bool, dry_run: bool, pending: int
+) -> int:
     from hmcore.apps.calls import DEPLOY, DeployRequest
-    from hmctl.actions.apps.calls import new_request
+    from hmctl.actions.apps.calls import new_request, planned
     from hmctl.actions.apps.plan import deployable, plan, shared_volumes
     from hmctl.actions.apps.preparing import bring, prepare
     from hmctl.actions.apps.progress import Goal
@@ -107,10 +126,15 @@ def _deploy(context: Context, app: App, place: Path, note: str, via: Via, *, wai
         prepared = context.run(preparing)
     wanted = plan(seen, app.name, prepared.spec)
     if not wanted.changed:
-        return _unchanged(context, seen, wanted, via, wait=wait, timeout=timeout)
-    show_plan(output, wanted.name, wanted.expect, wanted.changes)
+        return _unchanged(context, seen, wanted, via, wait=wait and not dry_run, timeout=timeout)
+    if not dry_run:
+        show_plan(output, wanted.name, wanted.expect, wanted.changes)
     for words in shared_volumes(wanted):
         output.warn(words)
+    if dry_run:
+        document = planned(wanted.name, seen.reply.index, wanted.expect + 1, wanted.changes)
+        output.result(document, lambda: show_plan(output, wanted.name, wanted.expect, wanted.changes, result=True))
+        return pending
     output.confirm(f"Deploy {wanted.name}?", yes=yes)
     with output.progress() as rows:
         spec = context.run(bring(prepared, inventory, store, via=via, rows=rows, say=output.note))
@@ -168,17 +192,18 @@ def _resolved(
     return resolved
 
 
-def show_plan(output: Output, name: str, before: int, changes: tuple[Change, ...]) -> None:
-    """What becomes of each service, on the way to doing it."""
-    output.note(Styled(name, "strong"), f"  generation {before} -> {before + 1}" if before else "  a new app")
+def show_plan(output: Output, name: str, before: int, changes: tuple[Change, ...], *, result: bool = False) -> None:
+    """What becomes of each service: the `result`, or said on the way to it."""
+    say = output.line if result else output.note
+    say(Styled(name, "strong"), f"  generation {before} -> {before + 1}" if before else "  a new app")
     for change in changes:
         sign, style = SIGNS[change.kind]
         service = Styled(printable(change.service), "dim" if change.kind == "unchanged" else None)
-        output.note(Styled(f"  {sign} ", style), service, f"  {WORDS[change.kind]}".rstrip())
+        say(Styled(f"  {sign} ", style), service, f"  {WORDS[change.kind]}".rstrip())
         for detail in (*change.because, *change.settings):
-            output.note(f"      {detail.words}")
+            say(f"      {detail.words}")
     if all(change.kind == "unchanged" for change in changes):
-        output.note("  what no service has by itself changes: volumes, networks, secrets or configs")
+        say("  what no service has by itself changes: volumes, networks, secrets or configs")
 
 
 def _check_ports(context: Context, spec: AppSpec, via: Via) -> None:

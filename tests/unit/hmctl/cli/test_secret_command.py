@@ -190,6 +190,7 @@ def test_what_is_used_is_not_removed_and_the_rest_only_when_asked(
     assert main.run(["secret", "rm", "nonesuch"]) == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == ("secret nonesuch was not there\n", "an app's own is called APP/NAME: there is shop/nonesuch\n")
+    assert main.run(["secret", "rm", "shop/nonesuch", "-y"]) == 0
     used = using(digest)
     doors.world.do(PutApp(name="shop", spec=used))
     capsys.readouterr()

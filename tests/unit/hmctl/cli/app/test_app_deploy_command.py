@@ -67,6 +67,26 @@ def test_what_changes_is_told_service_by_service(world: World, folder: Path, cap
     assert {each.spec.services["web"].replicas for each in world.state.generations.values() if each.number == 2} == {4}
 
 
+def test_a_plan_that_is_only_asked_for_changes_nothing(world: World, folder: Path, capsys: pytest.CaptureFixture[str], told: Any) -> None:
+    assert main.run(["app", "deploy", "--dry-run"]) == 0, "nobody is asked"
+    captured = capsys.readouterr()
+    assert captured.out.startswith("shop  a new app\n")
+    assert "  + web\n" in captured.out
+    assert "hunter2" not in captured.out
+    assert captured.err == ""
+    assert main.run(["app", "deploy", "--dry-run", "-y", "-o", "json"]) == 0
+    document = told()
+    assert (document["ending"], document["changed"], document["generation"], document["services"]) == ("planned", False, 1, [])
+    assert {(each["service"], each["action"]) for each in document["plan"]} == {("db", "created"), ("web", "created")}
+    assert world.state.apps == {}
+    assert main.run(["app", "deploy", "--dry-run", "--detailed-exitcode"]) == 10
+    assert not {"apps.deploy", "secrets.put"} & {method for _, method in world.asked}
+    assert main.run(["app", "deploy", "-y"]) == 0
+    capsys.readouterr()
+    assert main.run(["app", "deploy", "--dry-run", "--detailed-exitcode", "-o", "json"]) == 0
+    assert told()["ending"] == "unchanged"
+
+
 def test_files_names_variables_and_profiles_are_as_named(world: World, folder: Path, capsys: pytest.CaptureFixture[str], told: Any) -> None:
     (folder / "one.yaml").write_text("services: {web: {image: '${IMAGE}'}, debug: {image: debug:1, profiles: [debug]}}\n")
     (folder / "two.yaml").write_text("services: {web: {deploy: {replicas: 2}}}\n")

@@ -82,5 +82,4 @@ def _show(context: Context, plan: Rebalanced) -> None:
 def _tell_absent(context: Context, found: Rebalanced) -> None:
     """Whoever asks when a node is back asks a moment too soon as a rule."""
     for node, why in sorted(found.absent.items()):
-        said = why if why.startswith("without") else f"is {why}"
-        context.output.warn(f"{node} {said}, and gets nothing now", fix="run this again once hmctl status shows it ready")
+        context.output.warn(f"{node} is {why}, and gets nothing now", fix="run this again once hmctl status shows it ready")

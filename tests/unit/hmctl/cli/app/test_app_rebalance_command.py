@@ -74,6 +74,10 @@ def test_a_node_that_is_away_is_told_for_it_has_no_share(crowded: World, capsys:
     assert main.run(["app", "rebalance", "--dry-run", "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["ending"], document["absent"]) == ("even", {"node3": "down"})
+    crowded.do(SetNodeState(name="node3", state=NodeState.READY))
+    crowded.do(PutStatuses(node="node3", incarnation=0, allocations=(), machine=Machine(node="node3", cpus=4000, memory=8 << 30)))
+    assert main.run(["app", "rebalance", "-y"]) == 0
+    assert "warning: node3 is without Docker, and gets nothing now\n" in capsys.readouterr().err
 
 
 def test_nobody_is_moved_whom_nobody_said_yes_to(crowded: World, capsys: pytest.CaptureFixture[str]) -> None:

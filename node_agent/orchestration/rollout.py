@@ -110,6 +110,8 @@ def _service(situation: Situation, observed: Observed, name: str, replicas: tupl
     rollout = app.rollouts.get(name)
     if rollout is None or (rollout.generation, rollout.revision) != (aim.generation, aim.revision):
         rollout = Rollout(generation=aim.generation, revision=aim.revision)
+    elif rollout.stage is Stage.STEADY and any(each.live and each.allocation.revision != aim.revision for each in replicas):
+        rollout = Rollout(generation=aim.generation, revision=aim.revision)  # whoever called it done, it is not
     before = healthy.spec.services.get(name) if healthy is not None else None
     return Service(
         name=name,

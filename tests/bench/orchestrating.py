@@ -96,9 +96,10 @@ def _of_swarm(bed: Bed, nodes: dict[str, str], network: str) -> Times:
 
 def figures(ours: Times, theirs: Times, apart: Times) -> list[Figure]:
     """`theirs`: of Swarm's service in a network; `apart`: of one in none."""
-    how = f"median of {ROUNDS}; from the command's begin until Docker on the hosts tells that all run"
-    rolling = "`stop-first`, watched for 1 s each; from the command's begin until all are new ones"
-    killed = f"of {MANY} replicas on three nodes; from the host's end, as if its power failed, until all run on the others"
+    overlay = "Swarm's in an overlay network, as a stack's"
+    how = f"median of {ROUNDS}; from the command's begin until Docker on the hosts tells that all run; {overlay}"
+    rolling = f"`stop-first`, watched for 1 s each; from the command's begin until all are new ones; {overlay}"
+    killed = f"of {MANY} replicas on three nodes; from the host's end, as if its power failed, until all run on the others; {overlay}"
     return [
         CREATED.of(ours.created, theirs.created, how),
         CREATED_OVER.of(ours.created / theirs.created, 1.0, "the same"),
@@ -110,7 +111,10 @@ def figures(ours: Times, theirs: Times, apart: Times) -> list[Figure]:
         FOLLOWER_OVER.of(ours.follower / theirs.follower, 1.0, "the same"),
         LEADER.of(ours.leader, theirs.leader, "the same, the node that leads; Swarm's: the manager that leads"),
         LEADER_OVER.of(ours.leader / theirs.leader, 1.0, "the same"),
-        *(kind.of(one, other, "the same") for kind, one, other in zip(APART, astuple(ours), astuple(apart), strict=True)),
+        *(
+            kind.of(one, other, "the same, but Swarm's in no network")
+            for kind, one, other in zip(APART, astuple(ours), astuple(apart), strict=True)
+        ),
     ]
 
 

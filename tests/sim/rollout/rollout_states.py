@@ -1,8 +1,7 @@
 """Any state that a cluster with one app could be in: drawn, and not come to by a script.
 
 What the product forbids itself is not drawn: a port that is had twice on a machine, two of an exclusive service that may run, a rollout
-that is paused without a reason, one that is done while replicas of another revision are left, or an app that is healthy while its rollouts
-are not done.
+that is paused without a reason, or an app that is healthy while its rollouts are not done.
 """
 
 from __future__ import annotations
@@ -67,11 +66,6 @@ def _rollout(draw: st.DrawFn, world: World, name: str) -> Rollout:
     stage = draw(st.sampled_from(list(Stage)))
     how = spec.rollback if world.generations[app.generation].origin else spec.update
     if stage is Stage.PAUSED and (not failed or how.failure_action == "continue"):
-        stage = Stage.ROLLING
-    wanted = wanted_revision(app, world.target, name)
-    if stage is Stage.STEADY and any(
-        each.revision != wanted and not each.stop for each in world.allocations.values() if each.service == name
-    ):
         stage = Stage.ROLLING
     if stage is Stage.STEADY and len(failed) > how.max_failure_ratio * spec.replicas:
         failed = ()

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from rollout_scene import Scene, kinds, running, spec, started, stopped
 
-from hmcore.apps.records import Phase, Stage, wanted_revision
+from hmcore.apps.records import Phase, Rollout, Stage, wanted_revision
 from hmcore.apps.spec import AppSpec, Dependency, Update
 from hmcore.records import InstanceHealth, NodeState
 from node_agent.orchestration.rollout import Terms
@@ -812,6 +812,15 @@ def test_revisions_say_what_needs_other_containers():
 
 
 # -- ways out of too many that fail
+
+
+def test_what_is_called_done_while_others_are_left_is_gone_on_with_and_judged():
+    """As another release's leader, or a restored backup, may leave it."""
+    scene = failing(Update())
+    called = Rollout(stage=Stage.STEADY, generation=2, revision=wanted_revision(scene.app, scene.generations[2].spec, "web"))
+    scene.app = replace(scene.app, healthy=2, rollouts={"web": called})
+    scene.settle()
+    assert (scene.app.rollouts["web"].stage, scene.images()) == (Stage.PAUSED, ["v2", "v1", "v1"])
 
 
 def too_many(how: Update) -> Scene:

@@ -164,9 +164,7 @@ class Transport(Group):
 
     port: Annotated[
         Port,
-        Field(
-            description="UDP port of every agent, unless a host says otherwise. TCP on it is for bulk content: nothing listens there yet."
-        ),
+        Field(description="Port of every agent, unless a host says otherwise: UDP for calls, TCP for bulk content such as images."),
         Fixed(),
     ] = 7443
     high_water_bytes: Annotated[

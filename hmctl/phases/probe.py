@@ -3,8 +3,8 @@
 Only where an agent is missing. Two hosts that both run one are not tried: whether their agents have a connection is what the agents say
 themselves, and `hmctl status` and `hmctl node inspect` show.
 
-No agent listens on TCP yet, so towards one that runs the best answer is "connection refused": the host was reached, nothing listens. A
-firewall that refuses in the host's name (an answer with RST) looks the same, and cannot be told apart from outside; one that drops can.
+Agents listen on TCP, too: images go that way. One that answers on UDP and refuses TCP is of a release before apps, has failed to listen, or
+stands behind a firewall that refuses in its name. It can join all the same, and deploy may be what mends it: a warning, and no error.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def together(found: Sequence[Sequence[Check]], hosts: int) -> list[Check]:
 
 def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Check]:
     """Checks from what each host's probe said: {peer: {"tcp": problem or null, "udp": ...}}, or why it could not. Pure and total."""
-    checks, reached, silent = [], 0, dict[str, None]()
+    checks: list[Check] = []
+    refusing: dict[Host, list[str]] = {}
+    reached = 0
     for attempt in attempts:
         name, answer = attempt.host.name, answers.get(attempt.host.name)
         if not isinstance(answer, dict):
@@ -98,9 +100,9 @@ def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Ch
         for peer, live in attempt.peers:
             found = answer.get(peer.name)
             found = found if isinstance(found, dict) else {"udp": "not tried", "tcp": "not tried"}
-            if live and found.get("tcp") == REFUSED:
-                found = {**found, "tcp": None}
-                silent[peer.name] = None
+            if live and found.get("tcp") == REFUSED and not found.get("udp"):
+                refusing.setdefault(peer, []).append(name)
+                continue
             problems = [f"{protocol.upper()} {peer.port}: {found[protocol]}" for protocol in ("udp", "tcp") if found.get(protocol)]
             if problems:
                 checks.append(
@@ -114,11 +116,20 @@ def judge(attempts: Sequence[Attempt], answers: Mapping[str, object]) -> list[Ch
                 )
             else:
                 reached += 1
+    checks += [_refuses(peer, names) for peer, names in refusing.items()]
     if reached and not checks:
         checks.append(Check(None, "network", "ok", f"UDP and TCP work between all {len(attempts)} hosts"))
-        if silent:
-            checks.append(Check(None, "network", "ok", f"TCP to {listed(list(silent))}: reachable; nothing listens on TCP yet"))
     return checks
+
+
+def _refuses(peer: Host, names: Sequence[str]) -> Check:
+    return Check(
+        peer.name,
+        "network",
+        "warn",
+        f"its agent answers on UDP {peer.port}, but TCP {peer.port} is refused to {listed(list(names))}: nobody can fetch images from it",
+        f"hmctl deploy, if its release is an old one; else open TCP {peer.port} there, or see why it is closed: hmctl logs {peer.name}",
+    )
 
 
 async def probe(attempts: Sequence[Attempt], remotes: Mapping[str, Remote]) -> list[Check]:

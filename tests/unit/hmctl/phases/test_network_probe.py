@@ -64,15 +64,17 @@ def test_problems_name_both_hosts_and_the_port() -> None:
     assert [check.status for check in probe.judge(attempts, good)] == ["ok"]
 
 
-def test_an_agent_that_refuses_tcp_is_reachable_and_that_is_all_that_is_said() -> None:
+def test_an_agent_that_refuses_tcp_is_warned_of_and_keeps_nobody_from_joining() -> None:
     attempts = probe.plan(HOSTS, known("node1", "node2"))
     fine, refusing = {"tcp": None, "udp": None}, {"tcp": "refused", "udp": None}
     answers: dict[str, object] = {"node1": {"node3": fine}, "node2": {"node3": fine}, "node3": {"node1": refusing, "node2": fine}}
     checks = probe.judge(attempts, answers)
-    assert [check.status for check in checks] == ["ok", "ok"]
-    assert checks[1].message == "TCP to node1: reachable; nothing listens on TCP yet"
+    assert [(check.host, check.status) for check in checks] == [("node1", "warn")]
+    assert checks[0].message == "its agent answers on UDP 7443, but TCP 7443 is refused to node3: nobody can fetch images from it"
+    away = probe.judge(attempts, answers | {"node3": {"node1": {"tcp": "refused", "udp": "no answer"}, "node2": fine}})
+    assert [(check.host, check.status) for check in away] == [("node3", "error")]
     no_agent = probe.judge(attempts, answers | {"node1": {"node3": refusing}})  # there our own probe listens: refused is refused
-    assert [(check.host, check.status) for check in no_agent] == [("node1", "error")]
+    assert [(check.host, check.status) for check in no_agent] == [("node1", "error"), ("node1", "warn")]
     dropped = probe.judge(attempts, answers | {"node3": {"node1": {"tcp": "no answer", "udp": None}, "node2": fine}})
     assert [(check.host, check.status) for check in dropped] == [("node3", "error")]
 
